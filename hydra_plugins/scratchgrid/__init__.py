@@ -1,0 +1,1 @@
+"""What Hydra finds only under this name: our sweeper."""

@@ -1,0 +1,97 @@
+"""Runs every combination of the values given: all are checked before the first begins, each fails alone, all are reported.
+
+Hydra imports this module at every start, so what it needs of ours is imported where it is used.
+"""
+
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
+
+if TYPE_CHECKING:
+    from src.config import Job
+
+
+class GridSweeper(BasicSweeper):
+    """Hydra's basic sweeper with a check before and a table after."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the grid. Raises UserError where a job is wrong, before any is run; exits with 1 where a run failed."""
+        assert self.config is not None
+        assert self.launcher is not None
+        assert self.hydra_context is not None
+        from src.preflight import claim
+        from src.sweep.plan import Plan
+
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        self.overrides = self.split_arguments(
+            parser.parse_overrides([*self._parse_config(), *arguments]), self.max_batch_size
+        )
+        jobs = list(itertools.chain(*self.overrides))
+        example = self._check(jobs)
+        folder = Path(self.config.hydra.sweep.dir)
+        claim(example.outputs, folder)
+        plan = Plan.of(folder.name, jobs)
+        plan.write(folder)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+
+        returns: list[Sequence[JobReturn]] = []
+        try:
+            while not self.is_done():
+                returns.append(self.launcher.launch(self.get_job_batch(), initial_job_idx=sum(map(len, returns))))
+        finally:
+            all_finished = self._report(plan, folder, list(itertools.chain(*returns)), example)
+        if not all_finished:
+            sys.exit(1)
+        return returns
+
+    def _check(self, jobs: Sequence[Sequence[str]]) -> "Job":
+        """Compose and check every job and return the first. Raises UserError, which names each that is wrong."""
+        from src.errors import ConfigError, UserError
+        from src.explain import COMPOSITION_ERRORS, explain
+        from src.preflight import check, without_hydra
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        checked, wrong = [], []
+        for overrides in jobs:
+            try:
+                config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+                job, _ = check(without_hydra(config))
+                checked.append(job)
+            except UserError as error:
+                wrong.append(f"{' '.join(overrides)}: {error}")
+            except COMPOSITION_ERRORS as error:
+                wrong.append(f"{' '.join(overrides)}: {explain(error, overrides)}")
+        if wrong:
+            rest = f"\n… and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+            raise ConfigError(
+                f"{len(wrong)} of {len(jobs)} jobs can't be run, so none was:\n" + "\n".join(wrong[:5]) + rest
+            )
+        return checked[0]
+
+    def _report(self, plan: Any, folder: Path, returns: Sequence[JobReturn], example: "Job") -> bool:
+        """Show the table of all runs; return whether every one finished."""
+        from rich.console import Console
+
+        from src import report
+        from src.sweep.plan import collect
+        from src.tracking import is_server, sweep_link
+
+        reasons = {
+            number: str(job._return_value) for number, job in enumerate(returns) if job.status == JobStatus.FAILED
+        }
+        results = collect(plan, folder, reasons, example.metric)
+        store = example.tracking.store(example.outputs)
+        found = next((result.experiment_id for result in results if result.experiment_id), None)
+        link = sweep_link(store, found, plan.sweep_id, example.metric) if found else None
+        if link and not is_server(store):
+            link = f"make ui, then {link}"
+        report.sweep_table(Console(), results, example.metric, sweep_id=plan.sweep_id, folder=folder, link=link)
+        return all(result.status == "FINISHED" for result in results)

@@ -1,0 +1,1 @@
+"""scratchgrid: which of many small neural networks is better, and why."""

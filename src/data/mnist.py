@@ -1,0 +1,185 @@
+"""Finds MNIST: in a local folder, in the cache of an earlier run, or at OpenML, once."""
+
+import contextlib
+import hashlib
+import logging
+import os
+import socket
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from src.data.dataset import Samples, Source
+from src.data.idx import read_pair
+from src.errors import DataError
+
+log = logging.getLogger(__name__)
+
+Bytes = npt.NDArray[np.uint8]
+
+_TRAIN, _TEST = 60_000, 10_000
+
+# SHA-256 of the bare pixels and labels, the IDX headers left out.
+_DIGESTS = {
+    "train images": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
+    "train labels": "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
+    "test images": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
+    "test labels": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
+}
+
+_PROBE_SECONDS = 8.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mnist(Source):
+    """The 70,000 digits of LeCun, Cortes and Burges: the 60,000 for training first, then the 10,000 for testing.
+
+    They are read from the folder ``path`` of IDX files where it is given, else from our cache in scikit-learn's
+    data home (``SCIKIT_LEARN_DATA``, by default ``~/scikit_learn_data``), else fetched from OpenML and cached there.
+    Whatever the way, the digests of the canonical files must match.
+    """
+
+    path: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return "mnist"
+
+    def samples(self) -> Samples:
+        if self.path is not None:
+            images, labels = _from_folder(self.path.expanduser())
+        else:
+            images, labels = _from_cache_or_openml(cache_file())
+        return Samples(images, labels.astype(np.int64), (28, 28), _TEST)
+
+
+def cache_file() -> Path:
+    """Return where the cache lies: scikit-learn's data home is where its users keep their data already."""
+    home = os.environ.get("SCIKIT_LEARN_DATA") or "~/scikit_learn_data"
+    return Path(home).expanduser() / "scratchgrid" / "mnist.npy"
+
+
+def check_digests(images: Bytes, labels: Bytes, where: str) -> None:
+    """Raise DataError, which names ``where`` and the part, unless these are the canonical 70,000."""
+    parts = {
+        "train images": images[:_TRAIN],
+        "train labels": labels[:_TRAIN],
+        "test images": images[_TRAIN:],
+        "test labels": labels[_TRAIN:],
+    }
+    for part, array in parts.items():
+        if hashlib.sha256(array.data).hexdigest() != _DIGESTS[part]:
+            raise DataError(
+                f"{where}: the {part} are not MNIST's: their digest differs from that of the published files"
+            )
+
+
+def _from_folder(folder: Path) -> tuple[Bytes, Bytes]:
+    train_images, train_labels = read_pair(folder, "train")
+    test_images, test_labels = read_pair(folder, "t10k")
+    images = np.concatenate([train_images.reshape(len(train_images), -1), test_images.reshape(len(test_images), -1)])
+    labels = np.concatenate([train_labels, test_labels])
+    check_digests(images, labels, str(folder))
+    return images, labels
+
+
+def _from_cache_or_openml(cache: Path) -> tuple[Bytes, Bytes]:
+    if cache.exists():
+        try:
+            return read_cache(cache)
+        except DataError as error:
+            log.warning("%s; fetching it anew", error)
+    images, labels = fetch()
+    check_digests(images, labels, "OpenML's mnist_784")
+    write_cache(cache, images, labels)
+    return images, labels
+
+
+def read_cache(cache: Path) -> tuple[Bytes, Bytes]:
+    """Return what ``write_cache`` wrote. Raises DataError where the file is damaged."""
+    try:
+        with cache.open("rb") as file:
+            images, labels = np.load(file, allow_pickle=False), np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{cache}: the cached MNIST is damaged ({error})") from None
+    check_digests(images, labels, str(cache))
+    return images, labels
+
+
+def write_cache(cache: Path, images: Bytes, labels: Bytes) -> None:
+    """Keep the arrays, uncompressed since that opens five times faster; a file half written is never seen."""
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cache.parent, suffix=".part", delete=False) as file:
+            np.save(file, images)
+            np.save(file, labels)
+        Path(file.name).replace(cache)
+    except OSError as error:
+        log.warning("%s: can't keep MNIST there (%s); the next run will fetch it again", cache, error.strerror)
+
+
+def fetch() -> tuple[Bytes, Bytes]:
+    """Return ``images (70000, 784)`` and ``labels (70000,)`` from OpenML, whose labels are strings.
+
+    Raises DataError, within seconds, where OpenML does not answer.
+    """
+    from sklearn.datasets import fetch_openml  # half a second to import: only where it is used
+
+    log.info("fetching MNIST from OpenML, once; this may take a minute")
+    try:
+        with _socket_timeout(_PROBE_SECONDS):
+            _probe()
+            bunch = fetch_openml("mnist_784", version=1, as_frame=False, parser="auto", n_retries=1, delay=0.5)
+    except (OSError, ValueError) as error:  # URLError and the time-outs are OSErrors, a wrong checksum a ValueError
+        reason = getattr(error, "reason", None) or error
+        raise DataError(
+            f"OpenML can't be had ({reason}). Give a folder that holds MNIST's four IDX files with data.path=FOLDER, "
+            "or train on the bundled digits with data=digits, which needs no download"
+        ) from None
+    images = np.asarray(bunch.data)
+    if images.ndim != 2 or images.shape[1] != 784 or not ((images >= 0) & (images <= 255)).all():
+        raise DataError(f"OpenML's mnist_784: holds {images.dtype} of shape {images.shape}, not rows of 784 bytes")
+    return np.ascontiguousarray(images, dtype=np.uint8), np.asarray(bunch.target).astype(np.uint8)
+
+
+def _probe() -> None:
+    """Raise OSError unless OpenML answers at all within seconds.
+
+    A thread, because looking up a name has no time-out of its own and can hang for a minute.
+    """
+    from sklearn.datasets import _openml
+
+    outcome: list[OSError] = [TimeoutError(f"no answer in {_PROBE_SECONDS:.0f} s")]
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(_openml._OPENML_PREFIX, timeout=_PROBE_SECONDS).close()  # noqa: S310 (a constant of scikit-learn's)
+            outcome.clear()
+        except urllib.error.HTTPError:
+            outcome.clear()  # an error page is an answer
+        except OSError as error:
+            outcome[0] = error
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PROBE_SECONDS)
+    if outcome:
+        raise outcome[0]
+
+
+@contextlib.contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """Bound every wait on a socket: fetch_openml sets no time-out."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,47 @@
+"""What can go wrong in ways that a person can mend, each told in a line or two."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class UserError(Exception):
+    """What was asked for can't be done as asked: a bad configuration or bad data. Exit code 2."""
+
+
+class ConfigError(UserError):
+    """The configuration is wrong; the message says where, and what would be right."""
+
+
+class DataError(UserError):
+    """The data is missing, damaged or does not fit; the message names the file and the fault."""
+
+
+class Diverged(Exception):
+    """Training left the finite numbers. Exit code 1."""
+
+
+class InvalidValue(ValueError):
+    """A field of a configured class holds a value of the right type but out of range."""
+
+    def __init__(self, field: str, value: Any, rule: str):
+        super().__init__(field, value, rule)  # all three: an exception is pickled by its arguments
+        self.field, self.value, self.rule = field, value, rule
+
+    def __str__(self) -> str:
+        return f"{self.field}={self.value}: {self.rule}"
+
+
+def require(condition: bool, field: str, value: Any, rule: str) -> None:
+    """Raise InvalidValue unless the condition holds; ``rule`` says what would be right."""
+    if not condition:
+        raise InvalidValue(field, value, rule)
+
+
+@contextmanager
+def within(place: str) -> Iterator[None]:
+    """Say of an InvalidValue that comes from inside where it was set: ``size`` within ``batching`` is ``batching.size``."""
+    try:
+        yield
+    except InvalidValue as error:
+        raise InvalidValue(f"{place}.{error.field}" if place else error.field, error.value, error.rule) from None

@@ -1,0 +1,73 @@
+"""Says in a line or two what Hydra says in ten: which override is wrong, and what would be right."""
+
+from collections.abc import Iterable, Sequence
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from src.config import CONF, suggest
+
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> str:
+    """Return what is wrong with the composition of ``overrides`` that raised ``error``."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return (
+            f"{group}={name}: no such option{suggest(name, error.options or [])}"
+            if group
+            else f"{name}: no such configuration"
+        )
+    if isinstance(error, OverrideParseException):
+        lines = [line for line in error.message.splitlines() if not line.startswith(("Error parsing override", "See "))]
+        return f"{error.override}: not an override of the form key=value ({lines[0] if lines else error.message})"
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if first.startswith("Ambiguous value for argument"):
+        override = first.split("'")[1]
+        values = override.partition("=")[2]
+        return f"{override}: several values make a sweep: add -m; one list would be written [{values}]"
+    if first.startswith(("Could not override", "Could not delete")):
+        key = first.split("'")[1]
+        override = next((o for o in overrides if o.lstrip("+~").startswith(key)), key)
+        return f"{override}: no such key or option as {key}{suggest(key, _known(overrides))}"
+    if isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError):
+        return str(error.__cause__).splitlines()[0]
+    return first
+
+
+def _known(overrides: Sequence[str]) -> list[str]:
+    """Return every key that can be set when the overrides that do compose are taken, and every group."""
+    if GlobalHydra.instance().is_initialized():
+        GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        taken: list[str] = []
+        for override in (
+            o for o in overrides if "@" in o or "." not in o
+        ):  # the groups, which decide what keys there are
+            try:
+                compose("config", [*taken, override])
+            except COMPOSITION_ERRORS:
+                continue
+            taken.append(override)
+        config = compose("config", taken)
+    groups = [
+        path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir() and path.name != "reference"
+    ]
+    return [*_keys(config), *groups]
+
+
+def _keys(config: DictConfig, place: str = "") -> Iterable[str]:
+    for key, node in config.items_ex(resolve=False):
+        key = str(key)
+        yield f"{place}{key}"
+        if (
+            isinstance(node, DictConfig)
+            and not node._is_none()
+            and not node._is_missing()
+            and not node._is_interpolation()
+        ):
+            yield from _keys(node, f"{place}{key}.")

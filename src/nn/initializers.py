@@ -1,0 +1,127 @@
+"""Where training starts: how the first weights and biases are drawn, or read from a file.
+
+Fan-in and fan-out are the numbers of units on the two sides of a weight matrix.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from src.errors import require
+from src.nn.layers import Array, Dense
+from src.nn.network import Network, Parameters
+from src.nn.weights import load_weights
+
+
+class Distribution(ABC):
+    """How the entries of one array are drawn, given the fans of its layer."""
+
+    @abstractmethod
+    def draw(
+        self, rng: np.random.Generator, shape: tuple[int, int], fan_in: int, fan_out: int
+    ) -> npt.NDArray[np.float64]:
+        """Return independent draws of that shape, in double precision whatever the network's."""
+
+
+@dataclass(frozen=True)
+class XavierNormal(Distribution):
+    """Normal, mean 0, variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010, eq. 12)."""
+
+    def draw(
+        self, rng: np.random.Generator, shape: tuple[int, int], fan_in: int, fan_out: int
+    ) -> npt.NDArray[np.float64]:
+        return rng.normal(0, math.sqrt(2 / (fan_in + fan_out)), shape)
+
+
+@dataclass(frozen=True)
+class XavierUniform(Distribution):
+    """Uniform in ±√(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16): the variance of XavierNormal."""
+
+    def draw(
+        self, rng: np.random.Generator, shape: tuple[int, int], fan_in: int, fan_out: int
+    ) -> npt.NDArray[np.float64]:
+        limit = math.sqrt(6 / (fan_in + fan_out))
+        return rng.uniform(-limit, limit, shape)
+
+
+@dataclass(frozen=True)
+class HeNormal(Distribution):
+    """Normal, mean 0, variance 2 / fan_in, which keeps the variance through ReLU layers (He et al. 2015, eq. 10)."""
+
+    def draw(
+        self, rng: np.random.Generator, shape: tuple[int, int], fan_in: int, fan_out: int
+    ) -> npt.NDArray[np.float64]:
+        return rng.normal(0, math.sqrt(2 / fan_in), shape)
+
+
+@dataclass(frozen=True)
+class Uniform(Distribution):
+    """Uniform in [low, high), whatever the size of the layer."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        require(math.isfinite(self.low), "low", self.low, "must be finite")
+        require(
+            self.low < self.high < math.inf, "high", self.high, f"must be finite and above low, which is {self.low}"
+        )
+
+    def draw(
+        self, rng: np.random.Generator, shape: tuple[int, int], fan_in: int, fan_out: int
+    ) -> npt.NDArray[np.float64]:
+        return rng.uniform(self.low, self.high, shape)
+
+
+@dataclass(frozen=True)
+class Zeros(Distribution):
+    """All 0. The usual start for biases; for the weights of a hidden layer it keeps all its units equal for ever."""
+
+    def draw(
+        self, rng: np.random.Generator, shape: tuple[int, int], fan_in: int, fan_out: int
+    ) -> npt.NDArray[np.float64]:
+        return np.zeros(shape)
+
+
+class Initializer(ABC):
+    """Makes a network's first parameters."""
+
+    @abstractmethod
+    def initialize(self, network: Network, rng: np.random.Generator, dtype: npt.DTypeLike) -> Parameters:
+        """Return one tuple of arrays a layer: ``(W, b)`` for a dense layer, ``()`` for an activation."""
+
+
+@dataclass(frozen=True)
+class Random(Initializer):
+    """Draws the weights, the biases and, if set apart, the weights of the output layer, each from its distribution."""
+
+    weights: Distribution
+    biases: Distribution
+    output: Distribution | None = None
+
+    def initialize(self, network: Network, rng: np.random.Generator, dtype: npt.DTypeLike) -> Parameters:
+        *_, last = (layer for layer in network if isinstance(layer, Dense))
+
+        def draw(layer: Dense) -> tuple[Array, ...]:
+            weights = self.output if layer is last and self.output else self.weights
+            fans = (layer.fan_in, layer.fan_out)
+            W = weights.draw(rng, fans, *fans)
+            b = self.biases.draw(rng, (1, layer.fan_out), *fans)
+            return W.astype(dtype), b.astype(dtype)
+
+        return tuple(draw(layer) if isinstance(layer, Dense) else () for layer in network)
+
+
+@dataclass(frozen=True)
+class FromFile(Initializer):
+    """Reads the parameters from an ``.npz`` of ``W1, b1, W2, b2, …`` (see src.nn.weights)."""
+
+    path: Path
+
+    def initialize(self, network: Network, rng: np.random.Generator, dtype: npt.DTypeLike) -> Parameters:
+        """Raises DataError where the file can't be read or does not hold this network's weights."""
+        return load_weights(self.path, network, dtype)

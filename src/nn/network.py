@@ -1,0 +1,83 @@
+"""A network is a list of layers one can draw; forward and backward are the same loop in two directions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from src.errors import require
+from src.nn.layers import ACTIVATIONS, Array, Dense, Layer
+
+Network = tuple[Layer, ...]
+
+# For each layer the tuple of its arrays: ((W, b), (), (W, b), …).
+Parameters = tuple[tuple[Array, ...], ...]
+
+
+def forward(network: Network, parameters: Parameters, x: Array) -> list[Array]:
+    """Carry ``x (..., batch, in)`` through the network.
+
+    Returns the values between the layers, from the input to the logits: layer i maps ``values[i]`` to
+    ``values[i + 1]``. They are what ``backward`` needs to walk the same way back.
+    """
+    values = [x]
+    for layer, p in zip(network, parameters, strict=True):
+        values.append(layer.forward(p, values[-1]))
+    return values
+
+
+def backward(network: Network, parameters: Parameters, values: Sequence[Array], dlogits: Array) -> Parameters:
+    """Carry the loss's gradient ``dlogits`` = ∂L/∂logits back to every parameter.
+
+    Returns the gradients in the form of the parameters. The gradient for the input itself is never computed.
+    """
+    gradients: list[tuple[Array, ...]] = []
+    dy = dlogits
+    for i in reversed(range(len(network))):
+        x, y = values[i], values[i + 1]
+        gradients.append(network[i].parameter_gradients(x, dy))
+        if i > 0:
+            dy = network[i].input_gradient(parameters[i], x, y, dy)
+    return tuple(reversed(gradients))
+
+
+@dataclass(frozen=True)
+class MLP:
+    """A multilayer perceptron: dense layers with one activation between them, and logits at the end."""
+
+    inputs: int
+    hidden: tuple[int, ...]
+    outputs: int
+    activation: str
+
+    def __post_init__(self) -> None:
+        require(self.inputs >= 1, "inputs", self.inputs, "must be 1 or more")
+        require(
+            all(units >= 1 for units in self.hidden), "hidden", list(self.hidden), "every layer needs 1 unit or more"
+        )
+        require(self.outputs >= 2, "outputs", self.outputs, "must be 2 or more, one for each class")
+        require(
+            self.activation in ACTIVATIONS, "activation", self.activation, f"must be one of {', '.join(ACTIVATIONS)}"
+        )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers of units from the input to the logits."""
+        return self.inputs, *self.hidden, self.outputs
+
+    @property
+    def layers(self) -> Network:
+        """The network, layer by layer."""
+        layers: list[Layer] = []
+        for fan_in, fan_out in zip(self.sizes, self.sizes[1:], strict=False):
+            layers += [Dense(fan_in, fan_out), ACTIVATIONS[self.activation]]
+        return tuple(layers[:-1])
+
+    def __str__(self) -> str:
+        """Draw it: 784 ─ 16 sigmoid ─ 16 sigmoid ─ 10."""
+        return " ─ ".join(
+            [str(self.inputs), *(f"{units} {self.activation}" for units in self.hidden), str(self.outputs)]
+        )
+
+
+def parameter_count(network: Network) -> int:
+    """Return how many numbers training adjusts."""
+    return sum(rows * columns for layer in network for rows, columns in layer.parameter_shapes)

@@ -1,0 +1,62 @@
+"""Parameters as a file: an ``.npz`` of ``W1, b1, W2, b2, …``, plain arrays that open without pickle."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from src.archives import read_arrays
+from src.errors import DataError
+from src.nn.layers import Array, Layer
+from src.nn.network import Network, Parameters
+
+
+def save_weights(path: Path, network: Network, parameters: Parameters) -> None:
+    """Write the parameters under the names that ``load_weights`` reads."""
+    names = itertools.chain(*_names(network))
+    arrays: dict[str, Any] = dict(zip(names, itertools.chain(*parameters), strict=True))
+    np.savez(path, **arrays)
+
+
+def load_weights(path: Path, network: Network, dtype: npt.DTypeLike) -> Parameters:
+    """Read the parameters of ``network``: each W as (fan_in, fan_out), each b as (fan_out,) or (1, fan_out).
+
+    Raises DataError where the file can't be read, lacks an array, holds one too many or one that does not fit.
+    """
+    arrays = read_arrays(path)
+    names = _names(network)
+    expected = {name for layer_names in names for name in layer_names}
+    if missing := sorted(expected - set(arrays)):
+        held = ", ".join(sorted(arrays)) or "nothing"
+        raise DataError(f"{path}: lacks {', '.join(missing)}, which the network needs; it holds {held}")
+    if unused := sorted(set(arrays) - expected):
+        raise DataError(f"{path}: holds {', '.join(unused)}, for which the network has no layer")
+    return tuple(
+        tuple(
+            _fit(path, name, arrays[name], shape).astype(dtype)
+            for name, shape in zip(layer_names, layer.parameter_shapes, strict=True)
+        )
+        for layer, layer_names in zip(network, names, strict=True)
+    )
+
+
+def _names(network: tuple[Layer, ...]) -> list[tuple[str, ...]]:
+    """Name each layer's parameters: ``("W1", "b1")`` for the first with any, ``()`` for an activation."""
+    names: list[tuple[str, ...]] = []
+    number = 0
+    for layer in network:
+        number += bool(layer.parameter_shapes)
+        names.append((f"W{number}", f"b{number}") if layer.parameter_shapes else ())
+    return names
+
+
+def _fit(path: Path, name: str, array: npt.NDArray[np.generic], shape: tuple[int, int]) -> Array:
+    if array.shape != shape and (1, *array.shape) != shape:
+        raise DataError(f"{path}: {name} has shape {array.shape}, the network needs {shape}")
+    if array.dtype.kind not in "fiu":
+        raise DataError(f"{path}: {name} holds {array.dtype}, not numbers")
+    if not np.isfinite(array).all():
+        raise DataError(f"{path}: {name} holds values that are not finite")
+    return array.reshape(shape).astype(np.float64)

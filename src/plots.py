@@ -1,0 +1,125 @@
+"""The pictures of a run: its curves, what it confuses, what it got wrong, and what its first layer looks for."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from src.training import Epoch
+
+COLOURS = {"train": "#4269d0", "val": "#efb118", "test": "#3ca951"}
+_PUBLISHED = "#222222"
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Return a figure that needs no screen and leaves no global state."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def curves(
+    history: Sequence[Epoch], published: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None
+) -> Figure:
+    """Draw loss and accuracy by epoch; ``published`` gives (epochs, values) by metric, drawn over ours."""
+    figure = _figure(10, 4)
+    epochs = [epoch.number for epoch in history]
+    for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for name in history[-1].scores:
+            values = [getattr(epoch.scores[name], measure) for epoch in history]
+            axes.plot(
+                epochs,
+                values,
+                color=COLOURS[name],
+                label=f"{name} {values[-1]:.4f}",
+                marker="o" if len(epochs) == 1 else None,
+            )
+        for metric, (at, there) in (published or {}).items():
+            if metric.endswith(f"/{measure}"):
+                axes.plot(at, there, color=_PUBLISHED, linestyle=":", linewidth=2, label=f"published {metric}")
+        axes.set(xlabel="epoch", title=measure)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    return figure
+
+
+def confusion(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int) -> Figure:
+    """Draw how often each class is taken for each other; right answers are left pale so that errors stand out."""
+    counts = np.zeros((classes, classes), dtype=int)
+    np.add.at(counts, (labels, predicted), 1)
+    errors = np.where(np.eye(classes, dtype=bool), 0, counts)
+    size = min(12.0, 2.5 + 0.4 * classes)
+    figure = _figure(size, size)
+    axes = figure.subplots()
+    axes.imshow(errors, cmap="Reds", vmin=0, vmax=max(1, errors.max()))
+    if classes <= 26:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                dark = errors[row, column] > errors.max() / 2
+                axes.text(
+                    column,
+                    row,
+                    str(count),
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if dark else "#888888" if row == column else "black",
+                )
+        axes.set(xticks=range(classes), yticks=range(classes))
+    axes.set(xlabel="predicted", ylabel="true", title=f"{errors.sum()} of {counts.sum()} wrong")
+    return figure
+
+
+def predictions(
+    images: npt.NDArray[np.generic],
+    labels: npt.NDArray[np.integer],
+    probabilities: npt.NDArray[np.floating],
+    shape: tuple[int, ...],
+    *,
+    rows: int = 5,
+    columns: int = 10,
+) -> Figure:
+    """Draw a page of images with what the network made of them: the surest errors first, then the least sure right ones."""
+    predicted = probabilities.argmax(axis=-1)
+    sureness = probabilities.max(axis=-1)
+    wrong = predicted != labels
+    order = np.lexsort((np.where(wrong, -sureness, sureness), ~wrong))[: rows * columns]
+    figure = _figure(columns * 0.95, rows * 1.2 + 0.4)
+    figure.suptitle("wrong ones first, the surest leading; then right ones, the least sure leading", fontsize=9)
+    for axes, i in zip(figure.subplots(rows, columns, squeeze=False).flat, order, strict=False):
+        axes.imshow(images[i].reshape(shape), cmap="gray_r")
+        text = f"{predicted[i]}, is {labels[i]}" if wrong[i] else f"{predicted[i]}"
+        axes.set_title(f"{text}\n{sureness[i]:.0%}", fontsize=7, color="#c1272d" if wrong[i] else "#2b7a2b", pad=2)
+    for axes in figure.axes:
+        axes.axis("off")
+    return figure
+
+
+def first_layer(W: npt.NDArray[np.floating], shape: tuple[int, ...], *, most: int = 64) -> Figure:
+    """Draw what each unit of the first layer looks for: its weights ``W (features, units)`` as an image, blue for negative."""
+    units = min(W.shape[1], most)
+    columns = min(units, 16 if units > 32 else 8)
+    rows = math.ceil(units / columns)
+    figure = _figure(columns * 0.8 + 1, rows * 0.8 + 0.6)
+    shown = f"the first {units} of {W.shape[1]} units" if units < W.shape[1] else f"{units} units"
+    figure.suptitle(f"first-layer weights, {shown}", fontsize=9)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    grey = W.T.reshape(W.shape[1], *shape)
+    grey = grey.mean(axis=-1) if len(shape) == 3 else grey
+    limit = float(np.abs(grey).max()) or 1.0
+    for axes, weights in zip(grid.flat, grey[:units], strict=False):
+        drawn = axes.imshow(weights, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    for axes in grid.flat:
+        axes.axis("off")
+    figure.colorbar(drawn, ax=grid, shrink=0.8)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture as PNG; equal figures give equal bytes."""
+    figure.savefig(path, dpi=110, metadata={"Software": None})

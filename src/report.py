@@ -1,0 +1,142 @@
+"""What a person sees in the terminal: the choice, the progress, the result and where to look next."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from src.config import Job, Reference
+from src.experiment import Prepared
+from src.nn.network import parameter_count
+from src.runner import Result, Summary
+from src.training import Epoch
+
+_PLAIN_LINES = 20  # about how many epochs are shown where the output is not a terminal
+
+
+def opening(console: Console, job: Job, prepared: Prepared, choices: Mapping[str, str]) -> None:
+    """Show the composed choice."""
+    experiment = job.experiment
+    updates = experiment.batching.updates(len(prepared.dataset.train))
+    rows = {
+        "model": f"{experiment.model}  ({parameter_count(prepared.network):,} parameters)",
+        "initializer": choices.get("initializer", ""),
+        "batching": f"{choices.get('batching', '')}: {_count(updates, 'update')} an epoch",
+        "data": str(prepared.dataset),
+        "training": f"{_count(experiment.epochs, 'epoch')}, {choices.get('optimizer', '')} at lr {experiment.lr:g}, "
+        f"{experiment.dtype}, seed {experiment.seed}",
+    }
+    for key, value in rows.items():
+        _fact(console, key, value)
+
+
+@contextlib.contextmanager
+def progress(console: Console, epochs: int) -> Iterator[Callable[[Epoch], None]]:
+    """Give a function that shows an epoch: on a bar in a terminal, elsewhere as a line now and then."""
+    if console.is_terminal:
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[scores]}"), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("", total=epochs, scores="")
+            yield lambda epoch: bar.update(task, completed=epoch.number, scores=_line(epoch))
+    else:
+        every = max(1, epochs // _PLAIN_LINES)
+
+        def show(epoch: Epoch) -> None:
+            if epoch.number % every == 0 or epoch.number in (1, epochs):
+                console.print(f"epoch {epoch.number}/{epochs}  {_line(epoch)}", highlight=False, soft_wrap=True)
+
+        yield show
+
+
+def closing(console: Console, summary: Summary, reference: Reference | None, *, folder: Path, link: str) -> None:
+    """Show what came out, what was published, and where to look."""
+    table = _table("", "loss", "accuracy", "best accuracy", "at epoch")
+    for part, score in summary.final.items():
+        best = summary.best[part]
+        table.add_row(part, f"{score.loss:.4f}", f"{score.accuracy:.4f}", f"{best.accuracy:.4f}", str(best.epoch))
+    console.print(table)
+    if reference:
+        console.print(_published(summary, reference))
+    _fact(console, "time", f"{summary.seconds:.1f} s of training, {_count(summary.updates, 'update')}")
+    _fact(console, "folder", str(folder))
+    _fact(console, "MLflow", link)
+
+
+def job_line(console: Console, result: Result, position: str) -> None:
+    """Show one run of a sweep in one line."""
+    if result.value is None:
+        outcome = f"[red]{result.status}: {escape(result.failure or '')}[/red]"
+    else:
+        outcome = f"{result.metric} {result.value:.4f}"
+    console.print(
+        f"{escape(position)}  {escape(result.name)}  {outcome}  {result.seconds:.1f} s", highlight=False, soft_wrap=True
+    )
+
+
+def sweep_table(
+    console: Console, results: Sequence[Result], metric: str, *, sweep_id: str, folder: Path, link: str | None
+) -> None:
+    """Show the runs of a sweep, the best first, and the failed ones with what was asked of them."""
+    finished = [(result.value, result) for result in results if result.value is not None]
+    finished.sort(key=lambda pair: pair[0] if metric.endswith("loss") else -pair[0])
+    others = [
+        key
+        for key in ("train/accuracy", "val/accuracy", "test/accuracy")
+        if key != metric and any(key in result.metrics for _, result in finished)
+    ]
+    if finished:
+        table = _table("rank", "run", metric, *others, "seconds", left="run")
+        for rank, (value, result) in enumerate(finished, 1):
+            cells = (f"{result.metrics[key]:.4f}" if key in result.metrics else "" for key in others)
+            table.add_row(str(rank), escape(result.name), f"{value:.4f}", *cells, f"{result.seconds:.1f}")
+        console.print(table)
+    for result in results:
+        if result.value is None:
+            asked = escape(" ".join(result.overrides))
+            console.print(
+                f"[red]{result.status}[/red]  {asked}: {escape(result.failure or '')}", highlight=False, soft_wrap=True
+            )
+    _fact(console, "runs", f"{len(finished)} of {len(results)} finished, sweep_id {sweep_id}")
+    _fact(console, "folder", str(folder))
+    if link:
+        _fact(console, "MLflow", link)
+
+
+def problem(message: str) -> None:
+    """Say on standard error what is wrong."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red bold]error[/red bold] {escape(message)}")
+
+
+def _published(summary: Summary, reference: Reference) -> Table:
+    table = _table("metric", "published", "here", "difference", left="metric")
+    table.title, table.title_justify = f"published: {escape(reference.source)}", "left"
+    measured = summary.metrics()
+    for metric, published in reference.figures.items():
+        here = measured.get(metric)
+        ours = ("", "") if here is None else (f"{here:.4f}", f"{here - published:+.4f}")
+        table.add_row(metric, f"{published:.4f}", *ours)
+    return table
+
+
+def _table(*headings: str, left: str = "") -> Table:
+    """Return a table without lines, its figures to the right and the column ``left`` to the left."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == left else "right", overflow="fold")
+    return table
+
+
+def _fact(console: Console, key: str, value: str) -> None:
+    console.print(f"[bold]{key:<12}[/bold]{escape(value)}", highlight=False, soft_wrap=True)
+
+
+def _line(epoch: Epoch) -> str:
+    return "  ".join(f"{name} {score.loss:.4f} {score.accuracy:.2%}" for name, score in epoch.scores.items())
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

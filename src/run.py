@@ -1,0 +1,141 @@
+"""The entry point: composes a configuration with Hydra, checks it, runs it and reports. ``python -m src.run --help``."""
+
+import functools
+import os
+import secrets
+import shutil
+import signal
+import sys
+import traceback
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from src import report
+from src.config import CONF, flatten
+from src.errors import Diverged, UserError
+from src.explain import COMPOSITION_ERRORS, explain
+from src.preflight import check, claim, without_hydra
+from src.runner import Origin, Result, execute
+from src.sweep.plan import Plan
+from src.tracking import is_server, run_link
+
+# Part of a folder's name: two runs begun in one second must not share it.
+OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def task(config: DictConfig) -> float:
+    """Run one composed configuration and return its metric: what Hydra calls, once or for each job of a sweep."""
+    context = HydraConfig.get()
+    return _sweep_job(config, context) if context.mode == RunMode.MULTIRUN else _single_run(config, context)
+
+
+def _single_run(config: DictConfig, context: Any) -> float:
+    console = Console()
+    job, prepared = check(config)
+    report.opening(console, job, prepared, context.runtime.choices)
+    overrides = list(context.overrides.task)
+    name = job.name or ", ".join(overrides) or str(context.runtime.choices.model)
+    origin = Origin(Path(context.runtime.output_dir), name, overrides, _settings(config, context))
+    try:
+        result, summary = execute(job, prepared, origin, functools.partial(report.progress, console))
+    except UserError as error:
+        shutil.rmtree(origin.folder)
+        _give_up(error)
+    except Exception as error:
+        if not isinstance(error, Diverged):
+            traceback.print_exc()
+        report.problem(str(error) or type(error).__name__)
+        sys.exit(1)
+    store = job.tracking.store(job.outputs)
+    link = run_link(store, str(result.experiment_id), str(result.run_id))
+    report.closing(
+        console,
+        summary,
+        job.reference,
+        folder=origin.folder,
+        link=link if is_server(store) else f"make ui, then {link}",
+    )
+    assert result.value is not None
+    return result.value
+
+
+def _sweep_job(config: DictConfig, context: Any) -> float:
+    job, prepared = check(config)
+    folder, number = Path(context.runtime.output_dir), int(context.job.num)
+    plan = Plan.load(Path(context.sweep.dir))
+    overrides = list(context.overrides.task)
+    name = plan.names[number] if plan else ", ".join(overrides)
+    sweep_id = plan.sweep_id if plan else Path(context.sweep.dir).name
+    origin = Origin(folder, job.name or name, overrides, _settings(config, context), sweep_id)
+    try:
+        result, _ = execute(job, prepared, origin, lambda epochs: nullcontext(lambda epoch: None))
+    finally:
+        if (folder / "result.json").exists():
+            report.job_line(Console(), Result.load(folder), f"{number + 1}/{len(plan.names) if plan else '?'}")
+    assert result.value is not None
+    return result.value
+
+
+def _settings(config: DictConfig, context: Any) -> dict[str, Any]:
+    """Return what MLflow keeps as parameters: each resolved setting, and which option was chosen of each group."""
+    choices = {
+        group: choice
+        for group, choice in context.runtime.choices.items()
+        if not group.startswith("hydra/") and choice is not None
+    }
+    settings = flatten(config)
+    settings.pop("tracking.uri")  # may hold a password
+    return {**{key: value for key, value in choices.items() if "@" not in key}, **settings}
+
+
+class Preflight(Callback):
+    """Checks a single run before Hydra makes its folder; a sweep's jobs are checked by the sweeper."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Exits, rather than raises, where something is wrong: Hydra turns a callback's exceptions into warnings."""
+        try:
+            job, _ = check(without_hydra(config))
+            claim(job.outputs, Path(config.hydra.run.dir))
+        except UserError as error:
+            _give_up(error)
+
+
+def _give_up(error: UserError) -> NoReturn:
+    report.problem(str(error))
+    sys.exit(2)
+
+
+def main() -> None:
+    """Run what the command line asks for. Exit codes: 0 done, 1 failed or diverged, 2 wrong, 130 Ctrl-C, 143 terminated."""
+    wants_traceback = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = (
+        "1"  # composition errors come to us, to be told in a line, rather than end in Hydra
+    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        task()
+    except KeyboardInterrupt:
+        report.problem("interrupted")
+        sys.exit(130)
+    except UserError as error:
+        _give_up(error)
+    except COMPOSITION_ERRORS as error:
+        if wants_traceback:
+            raise
+        report.problem(explain(error, [argument for argument in sys.argv[1:] if not argument.startswith("-")]))
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    from src.run import main as imported_main  # so that workers, too, know this module by its name
+
+    imported_main()

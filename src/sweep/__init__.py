@@ -1,0 +1,1 @@
+"""Many runs as one: what was planned, and what came of it."""

@@ -1,0 +1,54 @@
+"""What a sweep sets out to run, written down before the first run begins."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from src.runner import Result
+
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a sweep: for each its overrides, and a name that says what sets it apart from the others."""
+
+    sweep_id: str
+    overrides: tuple[tuple[str, ...], ...]
+    names: tuple[str, ...]
+
+    @staticmethod
+    def of(sweep_id: str, jobs: Sequence[Sequence[str]]) -> "Plan":
+        """Make the plan of these jobs, each given by its overrides."""
+        common = set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
+        names = (", ".join(o for o in job if o not in common) or f"job {i}" for i, job in enumerate(jobs))
+        return Plan(sweep_id, tuple(tuple(job) for job in jobs), tuple(names))
+
+    def write(self, folder: Path) -> None:
+        (folder / PLAN).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> "Plan | None":
+        """Return the plan in a sweep's folder; other sweepers than ours leave none."""
+        try:
+            content = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return Plan(content["sweep_id"], tuple(map(tuple, content["overrides"])), tuple(content["names"]))
+
+
+def collect(plan: Plan, folder: Path, reasons: Mapping[int, str], metric: str) -> list[Result]:
+    """Return the results of a sweep in the order of its plan, from what each run left in its folder.
+
+    A run that ended before it could leave a result is FAILED for the reason given by its number, or LOST without one.
+    """
+    results = []
+    for number, (name, overrides) in enumerate(zip(plan.names, plan.overrides, strict=True)):
+        try:
+            results.append(Result.load(folder / str(number)))
+        except FileNotFoundError:
+            reason = reasons.get(number)
+            status, failure = ("FAILED", reason) if reason else ("LOST", "ended without a result")
+            results.append(Result(name, overrides, status, metric, failure))
+    return results
