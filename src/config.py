@@ -6,11 +6,10 @@ and set, but never import or run anything.
 
 import csv
 import dataclasses
-import difflib
 import inspect
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.errors import ConfigError, InvalidValue, require, within
+from src.errors import ConfigError, InvalidValue, require, suggest, within
 from src.experiment import Experiment
 from src.tracking import Tracking
 
@@ -76,6 +75,10 @@ def read(config: DictConfig) -> Job:
         raise ConfigError(str(error).splitlines()[0]) from None
     assert isinstance(plain, dict)
     nodes = {str(key): value for key, value in plain.items()}
+    known = [field.name for cls in (Experiment, Job) for field in dataclasses.fields(cls) if field.name != "experiment"]
+    for key in nodes:
+        if key not in known:
+            raise ConfigError(f"{key}: no such key{suggest(key, known)}")
     experiment = {field.name: nodes.pop(field.name) for field in dataclasses.fields(Experiment) if field.name in nodes}
     try:
         return typing.cast(Job, convert({**nodes, "experiment": experiment}, Job, ""))
@@ -139,13 +142,6 @@ def convert(value: Any, kind: Any, place: str) -> Any:
     ):
         return _build(value, kind, place)
     raise ConfigError(f"{place}={_short(value)}: must be {_describe(kind)}")
-
-
-def suggest(name: str, options: Iterable[str]) -> str:
-    """Return the tail of a message that offers the nearest of the right names."""
-    options = list(options)
-    near = difflib.get_close_matches(name, options, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(options)}"
 
 
 def _build(node: Mapping[str, Any], kind: type, place: str) -> Any:

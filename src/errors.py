@@ -1,6 +1,7 @@
 """What can go wrong in ways that a person can mend, each told in a line or two."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,3 +46,10 @@ def within(place: str) -> Iterator[None]:
         yield
     except InvalidValue as error:
         raise InvalidValue(f"{place}.{error.field}" if place else error.field, error.value, error.rule) from None
+
+
+def suggest(name: str, options: Iterable[str]) -> str:
+    """Return the tail of a message that offers the nearest of the right names."""
+    options = list(options)
+    near = difflib.get_close_matches(name, options, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(options)}"

@@ -6,9 +6,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
-from src.config import CONF, suggest
+from src.config import CONF
+from src.errors import suggest
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
@@ -34,9 +35,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         key = first.split("'")[1]
         override = next((o for o in overrides if o.lstrip("+~").startswith(key)), key)
         return f"{override}: no such key or option as {key}{suggest(key, _known(overrides))}"
-    if isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError):
-        return str(error.__cause__).splitlines()[0]
-    return first
+    return f"the overrides can't be composed: {first}" if type(error) is ValueError else first
 
 
 def _known(overrides: Sequence[str]) -> list[str]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.config import Job, read, suggest
+from src.config import Job, read
 from src.data import Dataset, Source
-from src.errors import ConfigError, InvalidValue, within
+from src.errors import ConfigError, InvalidValue, suggest, within
 from src.experiment import Prepared
 
 

@@ -15,10 +15,21 @@ from src.nn.network import parameter_count
 from src.runner import Result, Summary
 from src.training import Epoch
 
+_PLAIN_WIDTH = 160
 _PLAIN_LINES = 20  # about how many epochs are shown where the output is not a terminal
 
 
-def opening(console: Console, job: Job, prepared: Prepared, choices: Mapping[str, str]) -> None:
+def _console() -> Console:
+    """Return the terminal, or a console wide enough for any table where the output goes elsewhere."""
+    screen = Console(highlight=False)
+    return screen if screen.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
+
+
+def _say(markup: str) -> None:
+    _console().print(markup, soft_wrap=True)
+
+
+def opening(job: Job, prepared: Prepared, choices: Mapping[str, str]) -> None:
     """Show the composed choice."""
     experiment = job.experiment
     updates = experiment.batching.updates(len(prepared.dataset.train))
@@ -31,12 +42,13 @@ def opening(console: Console, job: Job, prepared: Prepared, choices: Mapping[str
         f"{experiment.dtype}, seed {experiment.seed}",
     }
     for key, value in rows.items():
-        _fact(console, key, value)
+        fact(key, value)
 
 
 @contextlib.contextmanager
-def progress(console: Console, epochs: int) -> Iterator[Callable[[Epoch], None]]:
+def progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
     """Give a function that shows an epoch: on a bar in a terminal, elsewhere as a line now and then."""
+    console = _console()
     if console.is_terminal:
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[scores]}"), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as bar:
@@ -47,39 +59,36 @@ def progress(console: Console, epochs: int) -> Iterator[Callable[[Epoch], None]]
 
         def show(epoch: Epoch) -> None:
             if epoch.number % every == 0 or epoch.number in (1, epochs):
-                console.print(f"epoch {epoch.number}/{epochs}  {_line(epoch)}", highlight=False, soft_wrap=True)
+                _say(f"epoch {epoch.number}/{epochs}  {_line(epoch)}")
 
         yield show
 
 
-def closing(console: Console, summary: Summary, reference: Reference | None, *, folder: Path, link: str) -> None:
+def closing(summary: Summary, reference: Reference | None, *, folder: Path, link: str) -> None:
     """Show what came out, what was published, and where to look."""
     table = _table("", "loss", "accuracy", "best accuracy", "at epoch")
     for part, score in summary.final.items():
         best = summary.best[part]
         table.add_row(part, f"{score.loss:.4f}", f"{score.accuracy:.4f}", f"{best.accuracy:.4f}", str(best.epoch))
-    console.print(table)
-    if reference:
-        console.print(_published(summary, reference))
-    _fact(console, "time", f"{summary.seconds:.1f} s of training, {_count(summary.updates, 'update')}")
-    _fact(console, "folder", str(folder))
-    _fact(console, "MLflow", link)
+    _console().print(table)
+    if reference and reference.figures:
+        fact("published", reference.source)
+        _console().print(_published(summary, reference))
+    fact("time", f"{summary.seconds:.1f} s of training, {_count(summary.updates, 'update')}")
+    fact("folder", str(folder))
+    fact("MLflow", link)
 
 
-def job_line(console: Console, result: Result, position: str) -> None:
+def job_line(result: Result, position: str) -> None:
     """Show one run of a sweep in one line."""
     if result.value is None:
         outcome = f"[red]{result.status}: {escape(result.failure or '')}[/red]"
     else:
         outcome = f"{result.metric} {result.value:.4f}"
-    console.print(
-        f"{escape(position)}  {escape(result.name)}  {outcome}  {result.seconds:.1f} s", highlight=False, soft_wrap=True
-    )
+    _say(f"{escape(position)}  {escape(result.name)}  {outcome}  {result.seconds:.1f} s")
 
 
-def sweep_table(
-    console: Console, results: Sequence[Result], metric: str, *, sweep_id: str, folder: Path, link: str | None
-) -> None:
+def sweep_table(results: Sequence[Result], metric: str, *, sweep_id: str, folder: Path, link: str | None) -> None:
     """Show the runs of a sweep, the best first, and the failed ones with what was asked of them."""
     finished = [(result.value, result) for result in results if result.value is not None]
     finished.sort(key=lambda pair: pair[0] if metric.endswith("loss") else -pair[0])
@@ -93,17 +102,20 @@ def sweep_table(
         for rank, (value, result) in enumerate(finished, 1):
             cells = (f"{result.metrics[key]:.4f}" if key in result.metrics else "" for key in others)
             table.add_row(str(rank), escape(result.name), f"{value:.4f}", *cells, f"{result.seconds:.1f}")
-        console.print(table)
+        _console().print(table)
     for result in results:
         if result.value is None:
             asked = escape(" ".join(result.overrides))
-            console.print(
-                f"[red]{result.status}[/red]  {asked}: {escape(result.failure or '')}", highlight=False, soft_wrap=True
-            )
-    _fact(console, "runs", f"{len(finished)} of {len(results)} finished, sweep_id {sweep_id}")
-    _fact(console, "folder", str(folder))
+            _say(f"[red]{result.status}[/red]  {asked}: {escape(result.failure or '')}")
+    fact("runs", f"{len(finished)} of {len(results)} finished, sweep_id {sweep_id}")
+    fact("folder", str(folder))
     if link:
-        _fact(console, "MLflow", link)
+        fact("MLflow", link)
+
+
+def fact(key: str, value: str) -> None:
+    """Show a line of the form key, value."""
+    _say(f"[bold]{key:<12}[/bold]{escape(value)}")
 
 
 def problem(message: str) -> None:
@@ -113,7 +125,6 @@ def problem(message: str) -> None:
 
 def _published(summary: Summary, reference: Reference) -> Table:
     table = _table("metric", "published", "here", "difference", left="metric")
-    table.title, table.title_justify = f"published: {escape(reference.source)}", "left"
     measured = summary.metrics()
     for metric, published in reference.figures.items():
         here = measured.get(metric)
@@ -128,10 +139,6 @@ def _table(*headings: str, left: str = "") -> Table:
     for heading in headings:
         table.add_column(heading, justify="left" if heading == left else "right", overflow="fold")
     return table
-
-
-def _fact(console: Console, key: str, value: str) -> None:
-    console.print(f"[bold]{key:<12}[/bold]{escape(value)}", highlight=False, soft_wrap=True)
 
 
 def _line(epoch: Epoch) -> str:

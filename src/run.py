@@ -1,6 +1,5 @@
 """The entry point: composes a configuration with Hydra, checks it, runs it and reports. ``python -m src.run --help``."""
 
-import functools
 import os
 import secrets
 import shutil
@@ -16,7 +15,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from src import report
 from src.config import CONF, flatten
@@ -39,14 +37,13 @@ def task(config: DictConfig) -> float:
 
 
 def _single_run(config: DictConfig, context: Any) -> float:
-    console = Console()
     job, prepared = check(config)
-    report.opening(console, job, prepared, context.runtime.choices)
+    report.opening(job, prepared, context.runtime.choices)
     overrides = list(context.overrides.task)
     name = job.name or ", ".join(overrides) or str(context.runtime.choices.model)
     origin = Origin(Path(context.runtime.output_dir), name, overrides, _settings(config, context))
     try:
-        result, summary = execute(job, prepared, origin, functools.partial(report.progress, console))
+        result, summary = execute(job, prepared, origin, report.progress)
     except UserError as error:
         shutil.rmtree(origin.folder)
         _give_up(error)
@@ -58,7 +55,6 @@ def _single_run(config: DictConfig, context: Any) -> float:
     store = job.tracking.store(job.outputs)
     link = run_link(store, str(result.experiment_id), str(result.run_id))
     report.closing(
-        console,
         summary,
         job.reference,
         folder=origin.folder,
@@ -80,7 +76,7 @@ def _sweep_job(config: DictConfig, context: Any) -> float:
         result, _ = execute(job, prepared, origin, lambda epochs: nullcontext(lambda epoch: None))
     finally:
         if (folder / "result.json").exists():
-            report.job_line(Console(), Result.load(folder), f"{number + 1}/{len(plan.names) if plan else '?'}")
+            report.job_line(Result.load(folder), f"{number + 1}/{len(plan.names) if plan else '?'}")
     assert result.value is not None
     return result.value
 

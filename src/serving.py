@@ -6,28 +6,37 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import numpy.typing as npt
 from mlflow.pyfunc.model import PythonModel
 
+from src.nn.layers import Array
 from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import MLP, forward
 from src.nn.weights import load_weights
 
 
-class Classifier(PythonModel):
+class Classifier:
     """Takes ``(n, features)`` pixels in the range of the training data; gives each image's label and probabilities."""
 
     def load_context(self, context: Any) -> None:
+        """Read the network and its weights; MLflow calls this once."""
         settings = json.loads(Path(context.artifacts["network"]).read_text(encoding="utf-8"))
         self.scale: float = settings["scale"]
         self.dtype = np.dtype(settings["dtype"])
         self.network = MLP(**{**settings["model"], "hidden": tuple(settings["model"]["hidden"])}).layers
         self.parameters = load_weights(Path(context.artifacts["weights"]), self.network, self.dtype)
 
-    # Unannotated, since MLflow would take a type hint for the schema, which the signature gives.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(
+        self, context: Any, model_input: npt.ArrayLike, params: dict[str, Any] | None = None
+    ) -> dict[str, npt.NDArray[np.int64] | Array]:
+        """Return ``label (n,)`` and ``probabilities (n, classes)``; MLflow has checked the input's shape."""
         x = np.asarray(model_input).astype(self.dtype) * self.dtype.type(self.scale)
         probabilities = SoftmaxCrossEntropy().probabilities(forward(self.network, self.parameters, x)[-1])
         return {"label": probabilities.argmax(axis=-1), "probabilities": probabilities}
 
 
-mlflow.models.set_model(Classifier())
+class Model(Classifier, PythonModel):
+    """The classifier as MLflow wants it: apart, since MLflow would read a schema out of the hints of its own ``predict``."""
+
+
+mlflow.models.set_model(Model())

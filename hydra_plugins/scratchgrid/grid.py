@@ -78,8 +78,6 @@ class GridSweeper(BasicSweeper):
 
     def _report(self, plan: Any, folder: Path, returns: Sequence[JobReturn], example: "Job") -> bool:
         """Show the table of all runs; return whether every one finished."""
-        from rich.console import Console
-
         from src import report
         from src.sweep.plan import collect
         from src.tracking import is_server, sweep_link
@@ -93,5 +91,5 @@ class GridSweeper(BasicSweeper):
         link = sweep_link(store, found, plan.sweep_id, example.metric) if found else None
         if link and not is_server(store):
             link = f"make ui, then {link}"
-        report.sweep_table(Console(), results, example.metric, sweep_id=plan.sweep_id, folder=folder, link=link)
+        report.sweep_table(results, example.metric, sweep_id=plan.sweep_id, folder=folder, link=link)
         return all(result.status == "FINISHED" for result in results)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from src.errors import require
+from src.errors import require, suggest
 from src.nn.layers import ACTIVATIONS, Array, Dense, Layer
 
 Network = tuple[Layer, ...]
@@ -54,9 +54,8 @@ class MLP:
             all(units >= 1 for units in self.hidden), "hidden", list(self.hidden), "every layer needs 1 unit or more"
         )
         require(self.outputs >= 2, "outputs", self.outputs, "must be 2 or more, one for each class")
-        require(
-            self.activation in ACTIVATIONS, "activation", self.activation, f"must be one of {', '.join(ACTIVATIONS)}"
-        )
+        unknown = f"no such activation{suggest(self.activation, ACTIVATIONS)}"
+        require(self.activation in ACTIVATIONS, "activation", self.activation, unknown)
 
     @property
     def sizes(self) -> tuple[int, ...]:
