@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.errors import ConfigError, InvalidValue, require, suggest, within
 from src.experiment import Experiment
-from src.tracking import Tracking
+from src.tracking.tracker import Tracking
 
 CONF = Path(__file__).parent.parent / "conf"
 

@@ -107,15 +107,6 @@ class Prepared:
         return self.loss.probabilities(forward(self.network, parameters, self.scaled(images))[-1])
 
 
-def code_digest() -> str:
-    """32 hexadecimal digits of this package's source: a result belongs to the code that made it."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
-    return digest.hexdigest()[:32]
-
-
 def _plain(value: Any) -> Any:
     """Turn a value into JSON's types; a configured object becomes its class's name and its fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -1,5 +1,6 @@
 """Finds what is wrong before anything is begun: no run, no folder and no half-done work comes of a bad configuration."""
 
+import contextlib
 import functools
 import tempfile
 from pathlib import Path
@@ -39,13 +40,14 @@ def claim(*folders: Path) -> None:
         try:
             missing = [path for path in (folder, *folder.parents) if not path.exists()]
             for path in reversed(missing):
-                path.mkdir()
+                path.mkdir(exist_ok=True)  # a run that starts at the same moment may be the first
                 made.append(path)
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
             for path in reversed(made):
-                path.rmdir()
+                with contextlib.suppress(OSError):  # another run may have moved in
+                    path.rmdir()
             raise ConfigError(
                 f"can't write to the folder {folder}: {error.strerror}; another can be set with outputs=FOLDER"
             ) from None

@@ -88,25 +88,24 @@ def job_line(result: Result, position: str) -> None:
     _say(f"{escape(position)}  {escape(result.name)}  {outcome}  {result.seconds:.1f} s")
 
 
-def sweep_table(results: Sequence[Result], metric: str, *, sweep_id: str, folder: Path, link: str | None) -> None:
+def sweep_table(results: Sequence[Result], *, sweep_id: str, folder: Path, link: str | None) -> None:
     """Show the runs of a sweep, the best first, and the failed ones with what was asked of them."""
     finished = [(result.value, result) for result in results if result.value is not None]
-    finished.sort(key=lambda pair: pair[0] if metric.endswith("loss") else -pair[0])
-    others = [
-        key
-        for key in ("train/accuracy", "val/accuracy", "test/accuracy")
-        if key != metric and any(key in result.metrics for _, result in finished)
-    ]
+    finished.sort(key=lambda pair: pair[0] if pair[1].metric.endswith("loss") else -pair[0])
     if finished:
-        table = _table("rank", "run", metric, *others, "seconds", left="run")
+        metrics = {result.metric for _, result in finished}
+        shared = metrics.pop() if len(metrics) == 1 else None
+        accuracies = [f"{part}/accuracy" for part in ("train", "val", "test")]
+        others = [key for key in accuracies if key != shared and any(key in result.metrics for _, result in finished)]
+        table = _table("rank", "run", shared or "metric", *others, "seconds", left="run")
         for rank, (value, result) in enumerate(finished, 1):
+            best = f"{value:.4f}" if shared else f"{result.metric} {value:.4f}"
             cells = (f"{result.metrics[key]:.4f}" if key in result.metrics else "" for key in others)
-            table.add_row(str(rank), escape(result.name), f"{value:.4f}", *cells, f"{result.seconds:.1f}")
+            table.add_row(str(rank), escape(result.name), best, *cells, f"{result.seconds:.1f}")
         _console().print(table)
     for result in results:
         if result.value is None:
-            asked = escape(" ".join(result.overrides))
-            _say(f"[red]{result.status}[/red]  {asked}: {escape(result.failure or '')}")
+            _say(f"[red]{result.status}[/red]  {escape(' '.join(result.overrides))}: {escape(result.failure or '')}")
     fact("runs", f"{len(finished)} of {len(results)} finished, sweep_id {sweep_id}")
     fact("folder", str(folder))
     if link:

@@ -23,7 +23,7 @@ from src.explain import COMPOSITION_ERRORS, explain
 from src.preflight import check, claim, without_hydra
 from src.runner import Origin, Result, execute
 from src.sweep.plan import Plan
-from src.tracking import is_server, run_link
+from src.tracking.links import is_server, run_link
 
 # Part of a folder's name: two runs begun in one second must not share it.
 OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
@@ -117,6 +117,9 @@ def main() -> None:
         "1"  # composition errors come to us, to be told in a line, rather than end in Hydra
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.argv[1:] = sorted(
+        sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun")
+    )  # or Hydra trips over it
     try:
         task()
     except KeyboardInterrupt:

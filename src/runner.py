@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from src.config import Job, read_curve
-from src.experiment import Prepared, code_digest
+from src.experiment import Prepared
 from src.nn.network import Parameters
 from src.nn.weights import save_weights
-from src.tracking import Tracker, ending, git_tags
+from src.tracking.provenance import code_digest, git_tags
+from src.tracking.tracker import Tracker, ending
 from src.training import Epoch, Score
 
 RESULT = "result.json"

@@ -6,10 +6,8 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import numpy.typing as npt
 from mlflow.pyfunc.model import PythonModel
 
-from src.nn.layers import Array
 from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import MLP, forward
 from src.nn.weights import load_weights
@@ -26,9 +24,8 @@ class Classifier:
         self.network = MLP(**{**settings["model"], "hidden": tuple(settings["model"]["hidden"])}).layers
         self.parameters = load_weights(Path(context.artifacts["weights"]), self.network, self.dtype)
 
-    def predict(
-        self, context: Any, model_input: npt.ArrayLike, params: dict[str, Any] | None = None
-    ) -> dict[str, npt.NDArray[np.int64] | Array]:
+    # Unannotated: MLflow would read a schema out of type hints, and not the right one.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Return ``label (n,)`` and ``probabilities (n, classes)``; MLflow has checked the input's shape."""
         x = np.asarray(model_input).astype(self.dtype) * self.dtype.type(self.scale)
         probabilities = SoftmaxCrossEntropy().probabilities(forward(self.network, self.parameters, x)[-1])
@@ -36,7 +33,7 @@ class Classifier:
 
 
 class Model(Classifier, PythonModel):
-    """The classifier as MLflow wants it: apart, since MLflow would read a schema out of the hints of its own ``predict``."""
+    """The classifier as MLflow wants it; apart, since MLflow would wrap a ``predict`` of its own in checks of such hints."""
 
 
 mlflow.models.set_model(Model())

@@ -10,7 +10,9 @@ from omegaconf import OmegaConf
 from src import report
 from src.config import CONF
 from src.errors import UserError
-from src.tracking import DEFAULT_PORT, Tracking, experiment_link, is_server, open_store, server_command
+from src.tracking.links import DEFAULT_PORT, experiment_link, is_server
+from src.tracking.store import open_store, server_command
+from src.tracking.tracker import Tracking
 
 
 def main() -> None:

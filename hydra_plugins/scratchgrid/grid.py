@@ -80,7 +80,7 @@ class GridSweeper(BasicSweeper):
         """Show the table of all runs; return whether every one finished."""
         from src import report
         from src.sweep.plan import collect
-        from src.tracking import is_server, sweep_link
+        from src.tracking.links import is_server, sweep_link
 
         reasons = {
             number: str(job._return_value) for number, job in enumerate(returns) if job.status == JobStatus.FAILED
@@ -91,5 +91,5 @@ class GridSweeper(BasicSweeper):
         link = sweep_link(store, found, plan.sweep_id, example.metric) if found else None
         if link and not is_server(store):
             link = f"make ui, then {link}"
-        report.sweep_table(results, example.metric, sweep_id=plan.sweep_id, folder=folder, link=link)
+        report.sweep_table(results, sweep_id=plan.sweep_id, folder=folder, link=link)
         return all(result.status == "FINISHED" for result in results)

@@ -1,15 +1,19 @@
 """Reads one image a line: the label first, then its pixels, as in Kaggle's digit recognizer."""
 
 import warnings
+import zlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from src.data.dataset import Images, Samples, Source, checked_labels, square_if_possible
+from src.data.dataset import Images, Labels, Samples, Source, checked_labels, square_if_possible
 from src.errors import DataError
+
+_ENCODING = "utf-8-sig"  # passes over the mark that spreadsheets put before the first character
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,48 +28,90 @@ class Csv(Source):
         return self.path.stem
 
     def samples(self) -> Samples:
-        table = read_table(self.path)
+        images, labels = read_csv(self.path)
         own_test = 0
         if self.test_path is not None:
-            test = read_table(self.test_path)
-            if test.shape[1] != table.shape[1]:
-                raise DataError(f"{self.test_path}: {test.shape[1]} columns, {self.path.name} has {table.shape[1]}")
-            table, own_test = np.concatenate([table, test]), len(test)
-        labels = checked_labels(table[:, 0], str(self.path))
-        images: Images = np.ascontiguousarray(table[:, 1:])
-        if not np.isfinite(images).all():
-            raise DataError(f"{self.path}: holds pixels that are not finite numbers")
+            test_images, test_labels = read_csv(self.test_path)
+            if test_images.shape[1] != images.shape[1]:
+                columns = 1 + test_images.shape[1], 1 + images.shape[1]
+                raise DataError(f"{self.test_path}: {columns[0]} columns, {self.path.name} has {columns[1]}")
+            images, labels = np.concatenate([images, test_images]), np.concatenate([labels, test_labels])
+            own_test = len(test_labels)
         return Samples(images, labels, square_if_possible(images.shape[1]), own_test)
 
 
-def read_table(path: Path) -> npt.NDArray[Any]:
-    """Return the numbers, a row a line: bytes where all fit in one, else single precision. Raises DataError."""
+def read_csv(path: Path) -> tuple[Images, Labels]:
+    """Return ``images (n, features)`` and ``labels (n,)``. Raises DataError, which names the file and the fault."""
     path = path.expanduser()
+    table = _read_table(path)
+    if len(table) == 0:
+        raise DataError(f"{path}: holds no lines of numbers")
+    if table.shape[1] < 2:
+        raise DataError(f"{path}: holds one column; a line needs a label and its pixels, with commas between")
+    labels = checked_labels(table[:, 0], str(path))
+    images: Images = np.ascontiguousarray(table[:, 1:])
+    if not np.isfinite(images).all():
+        raise DataError(f"{path}: holds pixels that are not finite numbers")
+    return images, labels
+
+
+def _read_table(path: Path) -> npt.NDArray[Any]:
+    """Return the numbers, a row a line: bytes where all fit in one, else single precision."""
     try:
-        header = _has_header(path)
+        header = _header_lines(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # NumPy's word on an empty file; ours follows
+            # Before 2.3, NumPy deprecates what it has refused since: to cut 0.5 to 0, and to take 256 for 0.
+            warnings.simplefilter("error", DeprecationWarning)
+            read = partial(np.loadtxt, path, delimiter=",", comments=None, skiprows=header, ndmin=2, encoding=_ENCODING)
             try:
-                table = np.loadtxt(path, np.uint8, delimiter=",", skiprows=header, ndmin=2)
+                return read(dtype=np.uint8)
             except (ValueError, OverflowError):  # fractions, or values past 255: four bytes a number
-                table = np.loadtxt(path, np.float32, delimiter=",", skiprows=header, ndmin=2)
+                return read(dtype=np.float32)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: {str(error).splitlines()[0]}") from None
-    if table.shape[1] < 2:
-        raise DataError(f"{path}: {table.shape[1]} columns; a line needs a label and its pixels, with commas between")
-    return table
+    except (EOFError, zlib.error) as error:
+        raise DataError(f"{path}: damaged or truncated gzip data ({error})") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text file ({error})") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {_first_fault(path, header) or str(error).splitlines()[0]}") from None
 
 
-def _has_header(path: Path) -> bool:
-    """Tell whether the first line names columns: its first cell is no number."""
-    with np.lib.npyio.DataSource().open(str(path), "r", encoding="utf-8") as lines:  # opens .gz as np.loadtxt does
-        first_cell: str = lines.readline().split(",")[0].strip().strip('"')
+def _open(path: Path) -> IO[Any]:
+    """Open as np.loadtxt does, which takes .gz for what it is."""
+    return np.lib.npyio.DataSource().open(str(path), "rt", encoding=_ENCODING)
+
+
+def _header_lines(path: Path) -> int:
+    """Return 1 where the first line names columns, its first cell being no number, else 0."""
+    with _open(path) as lines:
+        first_cell = lines.readline().split(",")[0].strip().strip('"')
+    return int(first_cell != "" and not _is_number(first_cell))
+
+
+def _first_fault(path: Path, header: int) -> str | None:
+    """Say where the file stops being a table: np.loadtxt counts rows from 0 or 1, and the header not at all."""
+    width = 0
+    with _open(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            cells = line.split(",")
+            if number <= header or not line.strip("\r\n"):
+                continue
+            width = width or len(cells)
+            if len(cells) != width:
+                return f"line {number} is of width {len(cells)}, those before it of width {width}"
+            for column, cell in enumerate(cells, start=1):
+                if not _is_number(cell):
+                    return f"line {number}, column {column}: {cell.strip()!r} is no number"
+    return None
+
+
+def _is_number(cell: str) -> bool:
     try:
-        float(first_cell)
+        float(cell)
     except ValueError:
-        return first_cell != ""
-    return False
+        return False
+    return True

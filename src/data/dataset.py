@@ -129,9 +129,9 @@ def checked_labels(labels: npt.NDArray[Any], where: str) -> Labels:
     if labels.dtype.kind not in "iuf" or not np.isfinite(labels).all() or (labels != np.floor(labels)).any():
         raise DataError(f"{where}: labels must be whole numbers")
     if (labels < 0).any():
-        raise DataError(f"{where}: labels must be 0 or more, there is a {labels.min()}")
+        raise DataError(f"{where}: labels must be 0 or more, there is a {labels.min():g}")
     if (labels > 65_535).any():
-        raise DataError(f"{where}: a label of {labels.max()} is no class number; is the label in the first column?")
+        raise DataError(f"{where}: labels must be 65535 or less, there is a {labels.max():g}")
     return labels.astype(np.int64)
 
 

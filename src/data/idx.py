@@ -22,7 +22,7 @@ class Idx(Source):
 
     @property
     def name(self) -> str:
-        return self.path.name
+        return self.path.expanduser().resolve().name  # "." has none of its own
 
     def samples(self) -> Samples:
         folder = self.path.expanduser()
@@ -41,15 +41,22 @@ class Idx(Source):
 
 
 def find(folder: Path, part: str, kind: str) -> Path | None:
-    """Return the file of a part (train, t10k, …) and kind (images, labels), whatever precedes and joins its name's words."""
+    """Return the file of a part (train, t10k, …) and kind (images, labels), whatever precedes and joins its name's words.
+
+    Raises DataError where the folder holds those of several data sets, as EMNIST's does.
+    """
     pattern = re.compile(rf"(.*[-_.])?{part}-{kind}[-.]idx\d-ubyte(\.gz)?")
     try:
-        names = sorted(entry for entry in folder.iterdir() if pattern.fullmatch(entry.name))
+        names = sorted(entry.name for entry in folder.iterdir())
     except FileNotFoundError:
         raise DataError(f"{folder}: no such folder") from None
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror}; a folder of IDX files is needed") from None
-    return names[0] if names else None
+    found = [match for match in map(pattern.fullmatch, names) if match]
+    if len({match[1] for match in found}) > 1:
+        several = ", ".join(match[0] for match in found)
+        raise DataError(f"{folder}: holds {several}; put the files of one data set into a folder of their own")
+    return folder / found[0][0] if found else None
 
 
 def read_pair(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
@@ -63,6 +70,8 @@ def read_pair(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], npt.NDArr
     images, labels = arrays
     if len(images) != len(labels):
         raise DataError(f"{folder}: {len(labels):,} {part} labels for {len(images):,} {part} images")
+    if images.size == 0:
+        raise DataError(f"{folder}: the {part} images are {'×'.join(map(str, images.shape))}, which is nothing")
     return images, labels
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import http.client
 import logging
 import os
 import socket
@@ -9,6 +10,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,7 @@ _DIGESTS = {
     "test labels": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
 }
 
+_OPENML = "https://www.openml.org/"
 _PROBE_SECONDS = 8.0
 
 
@@ -68,6 +71,11 @@ def cache_file() -> Path:
 
 def check_digests(images: Bytes, labels: Bytes, where: str) -> None:
     """Raise DataError, which names ``where`` and the part, unless these are the canonical 70,000."""
+    for array, kind, shape in ((images, "images", (_TRAIN + _TEST, 784)), (labels, "labels", (_TRAIN + _TEST,))):
+        if array.shape != shape or array.dtype != np.uint8:
+            raise DataError(
+                f"{where}: the {kind} are {array.dtype} of shape {array.shape}, MNIST's are uint8 of {shape}"
+            )
     parts = {
         "train images": images[:_TRAIN],
         "train labels": labels[:_TRAIN],
@@ -75,7 +83,7 @@ def check_digests(images: Bytes, labels: Bytes, where: str) -> None:
         "test labels": labels[_TRAIN:],
     }
     for part, array in parts.items():
-        if hashlib.sha256(array.data).hexdigest() != _DIGESTS[part]:
+        if hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() != _DIGESTS[part]:
             raise DataError(
                 f"{where}: the {part} are not MNIST's: their digest differs from that of the published files"
             )
@@ -84,7 +92,10 @@ def check_digests(images: Bytes, labels: Bytes, where: str) -> None:
 def _from_folder(folder: Path) -> tuple[Bytes, Bytes]:
     train_images, train_labels = read_pair(folder, "train")
     test_images, test_labels = read_pair(folder, "t10k")
-    images = np.concatenate([train_images.reshape(len(train_images), -1), test_images.reshape(len(test_images), -1)])
+    for images in (train_images, test_images):
+        if images.shape[1:] != (28, 28):
+            raise DataError(f"{folder}: holds images of {images.shape[1]}×{images.shape[2]} pixels, MNIST's are 28×28")
+    images = np.concatenate([train_images, test_images]).reshape(-1, 784)
     labels = np.concatenate([train_labels, test_labels])
     check_digests(images, labels, str(folder))
     return images, labels
@@ -106,9 +117,9 @@ def read_cache(cache: Path) -> tuple[Bytes, Bytes]:
     """Return what ``write_cache`` wrote. Raises DataError where the file is damaged."""
     try:
         with cache.open("rb") as file:
-            images, labels = np.load(file, allow_pickle=False), np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{cache}: the cached MNIST is damaged ({error})") from None
+            images, labels = (np.lib.format.read_array(file, allow_pickle=False) for _ in range(2))
+    except Exception as error:  # NumPy's reader of headers raises a dozen kinds, TokenError among them
+        raise DataError(f"{cache}: the cached MNIST is damaged ({' '.join(str(error).split())})") from None
     check_digests(images, labels, str(cache))
     return images, labels
 
@@ -117,16 +128,18 @@ def write_cache(cache: Path, images: Bytes, labels: Bytes) -> None:
     """Keep the arrays, uncompressed since that opens five times faster; a file half written is never seen."""
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache.parent, suffix=".part", delete=False) as file:
-            np.save(file, images)
-            np.save(file, labels)
-        Path(file.name).replace(cache)
+        with tempfile.TemporaryDirectory(dir=cache.parent) as folder:  # which takes with it what can't be finished
+            part = Path(folder) / cache.name
+            with part.open("wb") as file:
+                np.save(file, images)
+                np.save(file, labels)
+            part.replace(cache)
     except OSError as error:
         log.warning("%s: can't keep MNIST there (%s); the next run will fetch it again", cache, error.strerror)
 
 
 def fetch() -> tuple[Bytes, Bytes]:
-    """Return ``images (70000, 784)`` and ``labels (70000,)`` from OpenML, whose labels are strings.
+    """Return ``images (70000, 784)`` and ``labels (70000,)`` from OpenML.
 
     Raises DataError, within seconds, where OpenML does not answer.
     """
@@ -134,19 +147,28 @@ def fetch() -> tuple[Bytes, Bytes]:
 
     log.info("fetching MNIST from OpenML, once; this may take a minute")
     try:
-        with _socket_timeout(_PROBE_SECONDS):
+        with _socket_timeout(_PROBE_SECONDS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # fetch_openml's, as it tries again; how that ends is told below
             _probe()
-            bunch = fetch_openml("mnist_784", version=1, as_frame=False, parser="auto", n_retries=1, delay=0.5)
-    except (OSError, ValueError) as error:  # URLError and the time-outs are OSErrors, a wrong checksum a ValueError
-        reason = getattr(error, "reason", None) or error
+            bunch = fetch_openml(
+                "mnist_784",
+                version=1,
+                as_frame=False,
+                parser="pandas",
+                # The labels too: as categories, scikit-learn up to 1.9.1 can't read them with pandas 3.1 (its #34892).
+                read_csv_kwargs={"dtype": "uint8"},
+                n_retries=1,
+                delay=0.5,
+            )
+    except Exception as error:  # of a network, of gzip, of JSON, of ARFF: of every kind
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        reason = " ".join(str(getattr(error, "reason", None) or error).split()) or type(error).__name__
         raise DataError(
             f"OpenML can't be had ({reason}). Give a folder that holds MNIST's four IDX files with data.path=FOLDER, "
             "or train on the bundled digits with data=digits, which needs no download"
         ) from None
-    images = np.asarray(bunch.data)
-    if images.ndim != 2 or images.shape[1] != 784 or not ((images >= 0) & (images <= 255)).all():
-        raise DataError(f"OpenML's mnist_784: holds {images.dtype} of shape {images.shape}, not rows of 784 bytes")
-    return np.ascontiguousarray(images, dtype=np.uint8), np.asarray(bunch.target).astype(np.uint8)
+    return np.ascontiguousarray(bunch.data), np.ascontiguousarray(bunch.target)
 
 
 def _probe() -> None:
@@ -154,17 +176,16 @@ def _probe() -> None:
 
     A thread, because looking up a name has no time-out of its own and can hang for a minute.
     """
-    from sklearn.datasets import _openml
-
-    outcome: list[OSError] = [TimeoutError(f"no answer in {_PROBE_SECONDS:.0f} s")]
+    outcome: list[OSError | http.client.HTTPException] = [TimeoutError(f"no answer in {_PROBE_SECONDS:.0f} s")]
 
     def ask() -> None:
         try:
-            urllib.request.urlopen(_openml._OPENML_PREFIX, timeout=_PROBE_SECONDS).close()  # noqa: S310 (a constant of scikit-learn's)
+            urllib.request.urlopen(_OPENML, timeout=_PROBE_SECONDS).close()
             outcome.clear()
-        except urllib.error.HTTPError:
+        except urllib.error.HTTPError as error:
+            error.close()
             outcome.clear()  # an error page is an answer
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             outcome[0] = error
 
     thread = threading.Thread(target=ask, daemon=True)

@@ -44,7 +44,7 @@ class Npz(Source):
             if name not in arrays:
                 raise DataError(f"{self.path}: lacks {name}; it holds {', '.join(sorted(arrays)) or 'nothing'}")
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        if images.ndim not in (2, 3, 4) or images.dtype.kind not in "fiu":
+        if images.ndim not in (2, 3, 4) or images.dtype.kind not in "fiu" or images.size == 0:
             found = f"{images.dtype} of shape {images.shape}"
             raise DataError(f"{self.path}: x_{part} is {found}, images need numbers of shape (n, height, width)")
         labels = labels.reshape(-1) if labels.shape == (len(images), 1) else labels

@@ -47,12 +47,8 @@ class Splitting:
                     share,
                     "must be a count, a fraction from 0 to 1, or null for the rest",
                 )
-        require(
-            list(shares.values()).count(None) <= 1,
-            "val",
-            None,
-            "only one of train, val and test can be null, for the rest",
-        )
+        rest = [name for name, share in shares.items() if share is None]
+        require(len(rest) <= 1, rest[-1] if rest else "", None, "only one of train, val and test can be null")
         require(self.train != 0, "train", self.train, "training needs samples")
         require(
             self.shuffle or not self.stratify,
@@ -60,7 +56,7 @@ class Splitting:
             self.stratify,
             "needs shuffle=true: in file order nothing can be balanced",
         )
-        require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "must be from 0 to 4294967295")  # as scikit-learn's
 
     def divide(self, labels: npt.NDArray[np.integer], own_test: int) -> tuple[Index, Index, Index]:
         """Return the rows of the three sets, none in two of them.
@@ -79,10 +75,14 @@ class Splitting:
 
     def _take(self, rows: Index, labels: npt.NDArray[np.integer], test: Share) -> tuple[Index, Index, Index]:
         total = len(rows)
-        counts = {
-            name: round(share * total) if isinstance(share, float) else share
-            for name, share in (("train", self.train), ("val", self.val), ("test", test))
-        }
+        counts: dict[str, int | None] = {}
+        before = 0.0  # where a set ends is rounded, not its share: fractions that add up to 1 ask for all and no more
+        for name, share in (("train", self.train), ("val", self.val), ("test", test)):
+            if isinstance(share, float):
+                counts[name] = round((before + share) * total) - round(before * total)
+                before += share
+            else:
+                counts[name] = share
         asked = sum(count or 0 for count in counts.values())
         if asked > total:
             largest = max(counts, key=lambda name: counts[name] or 0)
@@ -109,6 +109,10 @@ class Splitting:
 
         try:
             taken, rest = train_test_split(rows, train_size=count, stratify=labels[rows], random_state=self.seed)
-        except ValueError as error:
-            raise InvalidValue("stratify", True, str(error).splitlines()[0]) from None
+        except ValueError:
+            raise InvalidValue(
+                "stratify",
+                True,
+                f"{len(rows):,} samples can't be divided into {count:,} and {len(rows) - count:,} with every class in both",
+            ) from None
         return taken, rest

@@ -1,29 +1,20 @@
-"""Keeps runs in MLflow. The one module that speaks to it, and only once a run begins: importing it takes seconds."""
+"""Keeps a run: what it was given, how it went and what came of it. MLflow is imported once a run begins: it takes seconds."""
 
 import contextlib
-import io
 import json
-import logging
-import os
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
-import textwrap
 import time
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from src.errors import UserError
 from src.experiment import Prepared
 from src.nn.network import Parameters
 from src.nn.weights import save_weights
+from src.tracking.store import open_store, quiet, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,8 +23,6 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 _METRICS_A_CALL, _PARAMETERS_A_CALL = 1000, 100  # MLflow's limits
 _PARAMETER_LENGTH, _TAG_LENGTH = 6000, 8000
-DEFAULT_PORT = 5000
-
 _FLUSH_SECONDS = 2.0  # how far the UI may lag behind the terminal
 
 
@@ -96,20 +85,20 @@ class Tracking:
         client, experiment_id = open_store(store, self.experiment, outputs)
         import mlflow
 
-        mlflow.set_tracking_uri(store)
-        run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
-        tracker = MlflowTracker(client, run.info.run_id, experiment_id)
-        status: Status = "FINISHED"
-        try:
-            yield tracker
-        except BaseException as error:
-            status, reason = ending(error)
-            tracker.tags({"failure": reason})
-            raise
-        finally:
-            tracker.flush()
-            with _quiet():
-                mlflow.end_run(status)
+        with tracking_uri(store):
+            run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
+            tracker = MlflowTracker(client, run.info.run_id, experiment_id)
+            status: Status = "FINISHED"
+            try:
+                yield tracker
+            except BaseException as error:
+                status, reason = ending(error)
+                tracker.tags({"failure": reason})
+                raise
+            finally:
+                tracker.flush()
+                with quiet():
+                    mlflow.end_run(status)
 
 
 class MlflowTracker(Tracker):
@@ -190,7 +179,7 @@ class MlflowTracker(Tracker):
                 ]
             ),
         )
-        source = Path(__file__).parent
+        source = Path(__file__).parent.parent
         with tempfile.TemporaryDirectory() as scratch:
             settings, weights, code = Path(scratch, "network.json"), Path(scratch, "weights.npz"), Path(scratch, "src")
             described = {"model": asdict(experiment.model), "scale": dataset.scale, "dtype": experiment.dtype}
@@ -199,7 +188,7 @@ class MlflowTracker(Tracker):
             shutil.copytree(source / "nn", code / "nn", ignore=shutil.ignore_patterns("__pycache__"))
             for module in ("__init__.py", "errors.py", "archives.py"):  # all that src.nn imports beside itself
                 shutil.copy(source / module, code)
-            with _quiet():
+            with quiet():
                 mlflow.pyfunc.log_model(
                     name="model",
                     python_model=str(source / "serving.py"),
@@ -217,133 +206,6 @@ def ending(error: BaseException) -> tuple[Status, str]:
     if isinstance(error, SystemExit):
         return "KILLED", "terminated"
     return "FAILED", str(error) or type(error).__name__
-
-
-def is_server(store: str) -> bool:
-    """Tell whether a store is an MLflow server, which brings its own UI."""
-    return urlsplit(store).scheme in ("http", "https")
-
-
-def ui_address(store: str, port: int = DEFAULT_PORT) -> str:
-    """Return where the UI of a store answers: the server itself, or the one that ``make ui`` starts. Never a password."""
-    parts = urlsplit(store)
-    if is_server(store):
-        at = f":{parts.port}" if parts.port else ""
-        return f"{parts.scheme}://{parts.hostname}{at}{parts.path.rstrip('/')}"
-    return f"http://127.0.0.1:{port}"
-
-
-# Without the workflow type the UI would open in its generative-AI view, which hides training runs.
-_TRAINING = {"workflowType": "machine_learning"}
-
-
-def experiment_link(store: str, experiment_id: str, port: int = DEFAULT_PORT) -> str:
-    """Return where a browser lists an experiment's runs beside their curves."""
-    return _runs_link(ui_address(store, port), experiment_id, {"compareRunsMode": "CHART"})
-
-
-def run_link(store: str, experiment_id: str, run_id: str) -> str:
-    """Return where a browser shows a run."""
-    return f"{ui_address(store)}/#/experiments/{experiment_id}/runs/{run_id}?{urlencode(_TRAINING)}"
-
-
-def sweep_link(store: str, experiment_id: str, sweep_id: str, metric: str) -> str:
-    """Return where a browser compares the runs of a sweep: their curves side by side, the best run first."""
-    query = {
-        "compareRunsMode": "CHART",
-        "searchFilter": f"tags.sweep_id = '{sweep_id}'",
-        "orderByKey": f"metrics.`{metric}`",
-        "orderByAsc": str(metric.endswith("loss")).lower(),
-    }
-    return _runs_link(ui_address(store), experiment_id, query)
-
-
-def _runs_link(address: str, experiment_id: str, query: Mapping[str, str]) -> str:
-    return f"{address}/#/experiments/{experiment_id}/runs?{urlencode({**_TRAINING, **query}, quote_via=quote)}"
-
-
-def server_command(store: str, port: int) -> tuple[list[str], dict[str, str]]:
-    """Return the command that serves a store's UI on this machine alone, and its environment.
-
-    With MLflow's defaults the server would start ten processes and take 2.4 GB; so it starts two and takes 0.5.
-    """
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"], environment
-
-
-def git_tags() -> dict[str, str]:
-    """Return the commit that this code is at and whether it was changed since, or nothing where there is no git."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return {"git.commit": git("rev-parse", "HEAD"), "git.dirty": str(bool(git("status", "--porcelain"))).lower()}
-    except (OSError, subprocess.CalledProcessError):
-        return {}
-
-
-def open_store(store: str, experiment: str, outputs: Path) -> tuple["MlflowClient", str]:
-    """Return a client of the store and the id of the experiment in it, both made if they are new.
-
-    Raises UserError where the store can't be had.
-    """
-    # Set before the import, which reads them: no telemetry; and by default a dead server costs four minutes a call.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    try:
-        with _firstopen_store(store), _quiet():
-            client = MlflowClient(store)
-            found = client.get_experiment_by_name(experiment)
-            if found is None:
-                artifacts = (outputs.absolute() / "artifacts").as_uri() if store.startswith("sqlite:") else None
-                return client, client.create_experiment(experiment, artifact_location=artifacts)
-            if found.lifecycle_stage == "deleted":
-                remedy = "restore it, or choose another with tracking.experiment=NAME"
-                raise UserError(f"MLflow's experiment {experiment!r} is deleted: {remedy}")
-            return client, found.experiment_id
-    except (MlflowException, OSError) as error:
-        reason = textwrap.shorten(_without_password(str(error)).splitlines()[0], 200, placeholder=" …")
-        raise UserError(f"the MLflow store {_without_password(store)} can't be opened: {reason}") from None
-
-
-@contextlib.contextmanager
-def _firstopen_store(store: str) -> Iterator[None]:
-    """Let one process at a time open a database file: two that create its tables at once would both fail."""
-    if not store.startswith("sqlite:///"):
-        yield
-        return
-    from filelock import FileLock
-
-    database = Path(unquote(store.removeprefix("sqlite:///").split("?")[0]))
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(database.with_name(f"{database.name}.lock")):
-        yield
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep MLflow's advice off the terminal; it sets warning filters of its own, so warnings are caught, not ignored."""
-    logger = logging.getLogger("mlflow")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(record=True), contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _without_password(text: str) -> str:
-    """Blank the password of every URL in a text."""
-    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
 
 
 def _cut(text: str, length: int) -> str:

@@ -1,0 +1,1 @@
+"""Keeps runs in MLflow. The one part that speaks to it."""

@@ -1,0 +1,92 @@
+"""Real runs for the tests to look at: the command line as a person types it, and the store that it leaves."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# No example may fail for being slow: these machines are shared.
+settings.register_profile("default", deadline=None, max_examples=50)
+settings.load_profile("default")
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended, and the folder of its outputs."""
+
+    outputs: Path
+    code: int
+    out: str
+    err: str
+
+    @property
+    def store(self) -> str:
+        return f"sqlite:///{self.outputs / 'mlflow.db'}"
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders of its runs, a sweep's in the order of its jobs."""
+        found = [*self.outputs.glob("runs/*"), *self.outputs.glob("sweeps/*/[0-9]*")]
+        return sorted(found, key=lambda path: (path.parent, int(path.name) if path.name.isdigit() else 0))
+
+
+def command(outputs: Path, *arguments: str) -> list[str]:
+    """Return the command that runs the project with its outputs in a folder."""
+    return [sys.executable, "-m", "src.run", f"outputs={outputs}", *arguments]
+
+
+def run(outputs: Path, *arguments: str, **environment: str) -> Ended:
+    """Run the command to its end, as a process of its own."""
+    ended = subprocess.run(
+        command(outputs, *arguments),
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Ended(outputs, ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """One run with everything at its default but the number of epochs."""
+    return run(tmp_path_factory.mktemp("finished"), "epochs=40", "model=relu2")
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """A sweep of four runs of which one diverges."""
+    arguments = ("-m", "model=relu2,sigmoid3", "lr=0.1,1e20", "epochs=3", "batching=mini")
+    return run(tmp_path_factory.mktemp("swept"), *arguments)
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Ended]:
+    """Call the entry point in this process: the same as the command, without the second that a new process costs."""
+
+    def call(*arguments: str) -> Ended:
+        from src.run import main
+
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        monkeypatch.setattr(sys, "argv", ["scratchgrid", *arguments])
+        monkeypatch.chdir(tmp_path)
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capfd.readouterr()
+        return Ended(tmp_path / "outputs", code, captured.out, captured.err)
+
+    return call

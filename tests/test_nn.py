@@ -1,0 +1,203 @@
+"""The mathematics against finite differences and an independent oracle, for one network and for a stack."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import special
+
+from src.errors import InvalidValue
+from src.nn.layers import ACTIVATIONS, Dense
+from src.nn.losses import SoftmaxCrossEntropy, log_softmax
+from src.nn.network import MLP, Network, Parameters, backward, forward, parameter_count
+from tests import oracle
+
+Float = npt.NDArray[np.float64]
+
+sizes = st.integers(1, 6)
+# No stack, a stack of one, a stack of several.
+stacks: st.SearchStrategy[tuple[int, ...]] = st.sampled_from([(), (1,), (3,)])
+seeds = st.integers(0, 2**32 - 1)
+
+
+def random_parameters(rng: np.random.Generator, network: Network, stack: tuple[int, ...]) -> Parameters:
+    return tuple(tuple(rng.normal(0, 0.8, (*stack, *shape)) for shape in layer.parameter_shapes) for layer in network)
+
+
+def one_of(parameters: Parameters, index: tuple[int, ...]) -> list[tuple[Float, Float]]:
+    return [(layer[0][index], layer[1][index]) for layer in parameters if layer]
+
+
+@given(seed=seeds, stack=stacks, batch=sizes, fan_in=sizes, fan_out=sizes)
+def test_dense_gradients_are_those_of_finite_differences(
+    seed: int, stack: tuple[int, ...], batch: int, fan_in: int, fan_out: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    layer = Dense(fan_in, fan_out)
+    x, W, b = (
+        rng.normal(size=(*stack, batch, fan_in)),
+        rng.normal(size=(*stack, fan_in, fan_out)),
+        rng.normal(size=(*stack, 1, fan_out)),
+    )
+    dy = rng.normal(size=(*stack, batch, fan_out))
+
+    def weighted() -> float:
+        return float((layer.forward((W, b), x) * dy).sum())
+
+    y = layer.forward((W, b), x)
+    dW, db = layer.parameter_gradients(x, dy)
+    dx = layer.input_gradient((W, b), x, y, dy)
+    for name, gradient, array in (("W", dW, W), ("b", db, b), ("x", dx, x)):
+        np.testing.assert_allclose(
+            gradient, oracle.central_difference(weighted, array), rtol=1e-6, atol=1e-7, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@given(seed=seeds, stack=stacks)
+def test_activation_and_its_gradient_agree_with_the_oracle(name: str, seed: int, stack: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(seed)
+    layer = ACTIVATIONS[name]
+    x = rng.normal(0, 3, (*stack, 4, 5))
+    x[np.abs(x) < 1e-3] = 0.5  # ReLU has no derivative at 0: no difference is taken across it
+    dy = rng.normal(size=x.shape)
+    y = layer.forward((), x)
+    np.testing.assert_allclose(y, oracle.ACTIVATIONS[name](x), rtol=1e-13, atol=1e-15)
+    numeric = oracle.central_difference(lambda: float((layer.forward((), x) * dy).sum()), x)
+    np.testing.assert_allclose(layer.input_gradient((), x, y, dy), numeric, rtol=1e-5, atol=1e-7)
+
+
+def test_relu_passes_nothing_back_at_zero() -> None:
+    layer = ACTIVATIONS["relu"]
+    x = np.array([[-1.0, 0.0, 2.0]])
+    assert layer.input_gradient((), x, layer.forward((), x), np.ones_like(x)).tolist() == [[0, 0, 1]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoid_saturates_without_a_warning(dtype: type) -> None:
+    x: npt.NDArray[Any] = np.array([[-1e4, -200, 0, 200, 1e4]], dtype)
+    y = ACTIVATIONS["sigmoid"].forward((), x)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, [[0, 0, 0.5, 1, 1]])
+
+
+@given(seed=seeds, stack=stacks, batch=sizes, classes=st.integers(2, 6), own_labels=st.booleans())
+def test_cross_entropy_and_its_gradient_agree_with_the_oracle(
+    seed: int, stack: tuple[int, ...], batch: int, classes: int, own_labels: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    loss = SoftmaxCrossEntropy()
+    logits = rng.normal(0, 4, (*stack, batch, classes))
+    labels = rng.integers(0, classes, (*stack, batch) if own_labels else batch)  # each network's own, or shared by all
+    value = loss.value(logits, labels)
+    assert value.shape == stack
+    each = np.broadcast_to(labels, (*stack, batch))
+    for index in np.ndindex(stack):
+        np.testing.assert_allclose(value[index], oracle.mean_cross_entropy(logits[index], each[index]), rtol=1e-12)
+    numeric = oracle.central_difference(lambda: float(loss.value(logits, labels).sum()), logits)
+    np.testing.assert_allclose(loss.gradient(logits, labels), numeric, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(loss.probabilities(logits), special.softmax(logits, axis=-1), rtol=1e-12)
+
+
+def test_cross_entropy_is_exact_where_a_naive_softmax_overflows() -> None:
+    logits = np.array([[1000.0, 0.0, -1000.0]])
+    assert SoftmaxCrossEntropy().value(logits, np.array([1])) == 1000.0
+    assert np.isfinite(log_softmax(logits)).all()
+
+
+@given(
+    seed=seeds,
+    stack=stacks,
+    inputs=sizes,
+    hidden=st.lists(sizes, max_size=3),
+    classes=st.integers(2, 4),
+    activation=st.sampled_from(["sigmoid", "tanh", "identity"]),  # smooth: ReLU's corners are no place for differences
+)
+def test_backward_gives_the_gradient_of_the_loss_with_respect_to_every_parameter(
+    seed: int, stack: tuple[int, ...], inputs: int, hidden: list[int], classes: int, activation: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    network = MLP(inputs, tuple(hidden), classes, activation).layers
+    parameters = random_parameters(rng, network, stack)
+    x, labels = rng.normal(size=(3, inputs)), rng.integers(0, classes, 3)  # one batch, shared by the whole stack
+    loss = SoftmaxCrossEntropy()
+
+    values = forward(network, parameters, x)
+    for index in np.ndindex(stack):
+        np.testing.assert_allclose(
+            values[-1][index], oracle.logits(one_of(parameters, index), activation, x), rtol=1e-10, atol=1e-12
+        )
+
+    gradients = backward(network, parameters, values, loss.gradient(values[-1], labels))
+    total = lambda: float(loss.value(forward(network, parameters, x)[-1], labels).sum())  # noqa: E731
+    for layer, layer_gradients in zip(parameters, gradients, strict=True):
+        assert len(layer) == len(layer_gradients)
+        for array, gradient in zip(layer, layer_gradients, strict=True):
+            numeric = oracle.central_difference(total, array)
+            np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-7)
+
+
+@given(seed=seeds, activation=st.sampled_from(sorted(ACTIVATIONS)))
+def test_a_stack_computes_what_each_network_computes_alone(seed: int, activation: str) -> None:
+    rng = np.random.default_rng(seed)
+    network = MLP(5, (4, 3), 3, activation).layers
+    stacked = random_parameters(rng, network, (4,))
+    x, labels = rng.normal(size=(6, 5)), rng.integers(0, 3, 6)
+    loss = SoftmaxCrossEntropy()
+
+    def gradients_of(parameters: Parameters) -> Parameters:
+        values = forward(network, parameters, x)
+        return backward(network, parameters, values, loss.gradient(values[-1], labels))
+
+    together = gradients_of(stacked)
+    for k in range(4):
+        alone = gradients_of(tuple(tuple(array[k] for array in layer) for layer in stacked))
+        for layer, layer_alone in zip(together, alone, strict=True):
+            for array, array_alone in zip(layer, layer_alone, strict=True):
+                np.testing.assert_allclose(array[k], array_alone, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_precision_is_kept_from_the_pixels_to_the_gradients(activation: str, dtype: type) -> None:
+    network = MLP(4, (3,), 2, activation).layers
+    parameters: Parameters = tuple(
+        tuple(np.ones(shape, dtype) for shape in layer.parameter_shapes) for layer in network
+    )
+    values = forward(network, parameters, np.ones((2, 4), dtype))
+    loss = SoftmaxCrossEntropy()
+    gradients = backward(network, parameters, values, loss.gradient(values[-1], np.array([0, 1])))
+    assert {array.dtype for array in (*values, *(g for layer in gradients for g in layer))} == {np.dtype(dtype)}
+
+
+def test_a_network_is_a_list_of_layers_one_can_draw() -> None:
+    model = MLP(784, (16, 16), 10, "sigmoid")
+    assert [str(layer) for layer in model.layers] == [
+        "dense 784→16",
+        "sigmoid",
+        "dense 16→16",
+        "sigmoid",
+        "dense 16→10",
+    ]
+    assert str(model) == "784 ─ 16 sigmoid ─ 16 sigmoid ─ 10"
+    assert parameter_count(model.layers) == 784 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
+    assert [str(layer) for layer in MLP(784, (), 10, "relu").layers] == ["dense 784→10"]  # softmax regression
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: MLP(0, (3,), 10, "relu"), "inputs"),
+        (lambda: MLP(784, (3, 0), 10, "relu"), "hidden"),
+        (lambda: MLP(784, (3,), 1, "relu"), "outputs"),
+        (lambda: MLP(784, (3,), 10, "rleu"), "activation"),
+    ],
+)
+def test_an_impossible_network_is_refused_by_the_name_of_its_field(make: Callable[[], MLP], field: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        make()
+    assert caught.value.field == field

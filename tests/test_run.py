@@ -1,0 +1,399 @@
+"""The command from end to end: real data, a real store, real signals."""
+
+import csv
+import json
+import math
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from src.data import Digits, Splitting
+from src.nn.network import MLP, forward
+from src.nn.weights import load_weights
+from tests.conftest import ROOT, Ended, command, run
+
+
+def runs(ended: Ended) -> list[Run]:
+    """Return what the store holds of a command's runs, the earliest first."""
+    client = MlflowClient(ended.store)
+    experiment = client.get_experiment_by_name("scratchgrid")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"]))
+
+
+def only_run(ended: Ended) -> Run:
+    (found,) = runs(ended)
+    return found
+
+
+# --- one run ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_ends_well_and_says_where_to_look(finished: Ended) -> None:
+    assert finished.code == 0
+    assert finished.err == ""
+    lines = finished.out.splitlines()
+    assert lines[0] == "model       784 ─ 128 relu ─ 10  (101,770 parameters)"
+    assert any(line.startswith("data        digits: 1,257 train, 180 val, 360 test") for line in lines)
+    assert any(line.startswith("epoch 40/40  train ") for line in lines)
+    (folder,) = finished.folders
+    assert f"folder      {folder}" in lines
+    assert lines[-1].startswith("MLflow      make ui, then http://127.0.0.1:5000/#/experiments/")
+    assert only_run(finished).info.run_id in lines[-1]
+
+
+def test_the_folder_holds_what_the_run_came_to(finished: Ended) -> None:
+    (folder,) = finished.folders
+    assert {path.name for path in folder.iterdir()} == {
+        ".hydra", "run.log", "history.csv", "weights.npz", "result.json",
+        "curves.png", "confusion.png", "predictions.png", "first_layer.png",
+    }  # fmt: skip
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "FINISHED"
+    assert result["value"] == result["metrics"]["val/accuracy"] > 0.9
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    with (folder / "history.csv").open(newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_the_store_holds_every_epoch_of_every_curve(finished: Ended) -> None:
+    found, client = only_run(finished), MlflowClient(finished.store)
+    rows = history(finished.folders[0])
+    assert [row["epoch"] for row in rows] == list(range(1, 41))
+    keys = [f"{part}/{measure}" for part in ("train", "val", "test") for measure in ("loss", "accuracy")]
+    for key in [*keys, "updates", "samples", "seconds"]:
+        metrics = sorted(client.get_metric_history(found.info.run_id, key), key=lambda metric: metric.step)
+        assert [metric.step for metric in metrics] == list(range(1, 41))
+        assert [metric.value for metric in metrics] == [row[key] for row in rows], key
+    last = rows[-1]
+    assert (last["updates"], last["samples"]) == (40 * 40, 40 * 1257)
+    for key in keys:
+        assert found.data.metrics[f"final/{key}"] == last[key]
+        best = max if key.endswith("accuracy") else min
+        assert found.data.metrics[f"best/{key}"] == best(row[key] for row in rows)
+    at = int(found.data.metrics["best/val/epoch"])
+    assert rows[at - 1]["val/accuracy"] == found.data.metrics["best/val/accuracy"]
+
+
+def test_the_store_holds_every_setting_and_choice(finished: Ended) -> None:
+    params = only_run(finished).data.params
+    expected = {
+        "model": "relu2", "initializer": "xavier", "batching": "mini", "optimizer": "sgd", "data": "digits",
+        "model.hidden": "[128]", "model.activation": "relu", "batching.size": "32", "batching.shuffle": "True",
+        "lr": "0.08", "epochs": "40", "seed": "0", "dtype": "float32", "data.split.test": "360", "data.scale": "1/255",
+        "initializer.weights._target_": "src.nn.initializers.XavierNormal", "metric": "val/accuracy",
+    }  # fmt: skip
+    assert {key: params.get(key) for key in expected} == expected
+
+
+def test_the_store_tells_where_a_run_comes_from(finished: Ended) -> None:
+    tags = only_run(finished).data.tags
+    assert tags["overrides"] == f"outputs={finished.outputs} epochs=40 model=relu2"
+    assert tags["output_dir"] == str(finished.folders[0])
+    for key in ("config_digest", "data_digest", "code_digest"):
+        assert len(tags[key]) == 32
+    assert tags["mlflow.user"]
+    assert tags["mlflow.source.name"]
+    if (ROOT / ".git").exists():
+        assert len(tags["git.commit"]) == 40
+        assert tags["git.dirty"] in ("true", "false")
+
+
+def test_the_data_is_an_input_with_our_digest(finished: Ended) -> None:
+    found = only_run(finished)
+    assert found.inputs is not None
+    (given,) = found.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("digits", found.data.tags["data_digest"])
+    assert "1257" in str(given.dataset.profile)
+
+
+def test_pictures_configuration_and_curve_are_artifacts(finished: Ended) -> None:
+    client, run_id = MlflowClient(finished.store), only_run(finished).info.run_id
+
+    def listed(folder: str) -> set[str]:
+        return {Path(item.path).name for item in client.list_artifacts(run_id, folder)}
+
+    assert listed("pictures") == {"curves.png", "confusion.png", "predictions.png", "first_layer.png"}
+    assert listed("config") == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    assert "history.csv" in listed("")
+    for picture in (finished.outputs / "artifacts").rglob("*.png"):
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert picture.stat().st_size > 5000
+
+
+def digits() -> Any:
+    return Digits(split=Splitting(None, 180, 360, shuffle=True, stratify=True)).load()
+
+
+def test_saved_weights_score_what_the_run_reported_and_start_another_run(finished: Ended, tmp_path: Path) -> None:
+    (folder,) = finished.folders
+    network = MLP(784, (128,), 10, "relu").layers
+    parameters = load_weights(folder / "weights.npz", network, np.float32)
+    test = digits().test
+    logits = forward(network, parameters, test.images.astype(np.float32) * np.float32(1 / 255))[-1]
+    accuracy = (logits.argmax(axis=-1) == test.labels).mean()
+    assert accuracy == history(folder)[-1]["test/accuracy"]
+
+    again = run(
+        tmp_path, "model=relu2", "epochs=1", "lr=1e-12", "initializer=file", f"initializer.path={folder}/weights.npz"
+    )
+    assert history(again.folders[0])[0]["test/accuracy"] == accuracy
+
+
+def test_equal_runs_give_equal_bytes(finished: Ended, tmp_path: Path) -> None:
+    again = run(tmp_path, "epochs=40", "model=relu2")
+    for name in ("weights.npz", "curves.png", "confusion.png", "predictions.png", "first_layer.png"):
+        assert (again.folders[0] / name).read_bytes() == (finished.folders[0] / name).read_bytes(), name
+    assert only_run(again).data.tags["config_digest"] == only_run(finished).data.tags["config_digest"]
+
+
+@pytest.mark.parametrize("model", ["relu2", "sigmoid3", "relu3", "relu2_small"])
+def test_every_model_learns_the_digits_with_all_else_at_its_default(model: str, invoke: Callable[..., Ended]) -> None:
+    ended = invoke(f"model={model}")
+    assert ended.code == 0
+    assert json.loads((ended.folders[0] / "result.json").read_text())["metrics"]["test/accuracy"] >= 0.95
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model=sigmiod3"], "did you mean sigmoid3?"),
+        (["lrr=0.1"], "did you mean lr?"),
+        (["epochs=many"], "epochs=many: must be a whole number"),
+        (["lr=0"], "lr=0.0: must be a positive"),
+        (["lr=-1"], "lr=-1.0: must be a positive"),
+        (["lr=nan"], "lr=nan: must be a positive"),
+        (["lr=inf"], "lr=inf: must be a positive"),
+        (["batching.size=0"], "batching.size=0: must be 1 or more"),
+        (["batching.size=5000"], "must be at most the 1257 training samples"),
+        (["epochs=0"], "epochs=0: must be 1 or more"),
+        (["data=csv", "data.path=none.csv"], "none.csv: no such file"),
+        (["data=idx", "data.path=none"], "none: no such folder"),
+        (["initializer=file", "initializer.path=none.npz"], "none.npz: no such file"),
+        (["lr=0.1,0.2"], "add -m"),
+        (["-m", "lr=0.1,0,0.2,-1"], "2 of 4 jobs can't be run, so none was"),
+        (["-m", "model=relu2,none_such"], "model=none_such: no such option"),
+    ],
+)
+def test_bad_input_is_told_in_a_line_and_leaves_nothing_behind(
+    arguments: list[str], message: str, invoke: Callable[..., Ended], tmp_path: Path
+) -> None:
+    ended = invoke(*arguments)
+    assert ended.code == 2
+    assert message in ended.err
+    assert ended.err.startswith("error ")
+    assert len(ended.err.splitlines()) <= (1 if "-m" not in arguments else 3)
+    assert ended.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_another_shape_are_refused(invoke: Callable[..., Ended], finished: Ended, tmp_path: Path) -> None:
+    ended = invoke("model=sigmoid3", "initializer=file", f"initializer.path={finished.folders[0]}/weights.npz")
+    assert ended.code == 2
+    assert "weights.npz: lacks W3, b3" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["outputs={file}/here", "hydra.run.dir={file}/here", "outputs=/proc/here"])
+def test_a_folder_that_cant_be_written_is_refused(place: str, invoke: Callable[..., Ended], tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    ended = invoke(place.format(file=file))
+    assert ended.code == 2
+    assert "can't write to the folder" in ended.err
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_store_that_cant_be_opened_is_told_without_its_password_and_leaves_no_folder(tmp_path: Path) -> None:
+    ended = run(tmp_path, "epochs=1", MLFLOW_TRACKING_URI="http://me:secret@127.0.0.1:9")
+    assert ended.code == 2
+    assert ended.err.startswith("error the MLflow store http://me:***@127.0.0.1:9 can't be opened")
+    assert "secret" not in ended.err + ended.out
+    assert ended.folders == []
+
+
+def test_a_traceback_can_be_had(tmp_path: Path) -> None:
+    assert "Traceback" in run(tmp_path, "lrr=1", HYDRA_FULL_ERROR="1").err
+
+
+# --- ends before the end ------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_diverges_fails_with_the_reason(tmp_path: Path) -> None:
+    ended = run(tmp_path, "model=relu2", "lr=1e20", "epochs=50")
+    assert ended.code == 1
+    assert "loss became" in ended.err
+    assert "Traceback" not in ended.err
+    found = only_run(ended)
+    assert found.info.status == "FAILED"
+    assert found.data.tags["failure"] in ended.err
+    result = json.loads((ended.folders[0] / "result.json").read_text())
+    assert (result["status"], result["failure"], result["value"]) == ("FAILED", found.data.tags["failure"], None)
+
+
+@pytest.fixture
+def in_a_terminal(tmp_path: Path) -> Iterator[Callable[..., tuple[int, int]]]:
+    """Start the command in a terminal of its own, where Ctrl-C is a key and not a signal that shells can withhold."""
+    started: list[int] = []
+
+    def start(*arguments: str) -> tuple[int, int]:
+        pid, terminal = pty.fork()
+        if pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.chdir(ROOT)
+            os.execvpe(sys.executable, command(tmp_path, *arguments), {**os.environ, "TERM": "xterm", "COLUMNS": "120"})
+        started.append(pid)
+        return pid, terminal
+
+    yield start
+    for pid in started:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def read_until(terminal: int, text: str, seconds: float = 60) -> str:
+    """Return what a terminal shows up to a text, or up to its end."""
+    shown = ""
+    end = time.monotonic() + seconds
+    while text not in shown and time.monotonic() < end:
+        try:
+            shown += os.read(terminal, 65536).decode(errors="replace")
+        except OSError:  # the other side is gone
+            break
+    return shown
+
+
+def test_ctrl_c_marks_the_run_killed_and_keeps_what_was_learned(
+    in_a_terminal: Callable[..., tuple[int, int]], tmp_path: Path
+) -> None:
+    pid, terminal = in_a_terminal("epochs=100000", "model=relu2")
+    shown = read_until(terminal, "train 0.")  # on the bar, beside the time left
+    assert "/100000" in shown
+    os.write(terminal, b"\x03")
+    rest = read_until(terminal, "\0")
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+    ended = Ended(tmp_path, 130, shown, "")
+    found = only_run(ended)
+    assert (found.info.status, found.data.tags["failure"]) == ("KILLED", "interrupted")
+    kept = MlflowClient(ended.store).get_metric_history(found.info.run_id, "train/loss")
+    assert len(kept) == len(history(ended.folders[0])) > 0
+    assert json.loads((ended.folders[0] / "result.json").read_text())["status"] == "KILLED"
+
+
+def test_termination_marks_the_run_killed(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(tmp_path, "epochs=100000"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    with process.stdout as lines:
+        next(line for line in lines if line.startswith("epoch "))
+        process.terminate()
+        assert process.wait(30) == 143
+    assert only_run(Ended(tmp_path, 143, "", "")).info.status == "KILLED"
+
+
+def test_two_first_starts_at_once_both_succeed(tmp_path: Path) -> None:
+    processes = [subprocess.Popen(command(tmp_path, "epochs=1"), cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    ended = Ended(tmp_path, 0, "", "")
+    assert [found.info.status for found in runs(ended)] == ["FINISHED", "FINISHED"]
+    assert len(ended.folders) == 2  # begun in one second, and yet apart
+
+
+# --- sweeps -------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_diverges_fails_alone_and_is_named_at_the_end(swept: Ended) -> None:
+    assert swept.code == 1
+    assert "Traceback" not in swept.err
+    lines = swept.out.splitlines()
+    failed = next(line for line in lines if line.startswith("FAILED"))
+    assert "model=relu2" in failed
+    assert "lr=1e+20" in failed
+    assert "loss became" in failed
+    statuses = [found.info.status for found in runs(swept)]
+    assert statuses.count("FAILED") == len([line for line in lines if line.startswith("FAILED")])
+    assert len(statuses) == 4
+
+
+def test_the_table_of_a_sweep_is_sorted_by_its_metric(swept: Ended) -> None:
+    lines = swept.out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("rank"))
+    values = []
+    for line in lines[start + 1 :]:
+        if not line.strip()[:1].isdigit():
+            break
+        values.append(float(line.split()[3]))
+    assert len(values) >= 2
+    assert values == sorted(values, reverse=True)
+    assert not any(math.isnan(value) for value in values)
+
+
+def test_the_runs_of_a_sweep_are_flat_share_a_tag_and_are_named_by_what_differs(swept: Ended) -> None:
+    found = runs(swept)
+    (sweep_id,) = {run.data.tags["sweep_id"] for run in found}
+    assert sweep_id in swept.out
+    assert not any("mlflow.parentRunId" in run.data.tags for run in found)
+    assert {run.info.run_name for run in found} == {
+        f"model={m}, lr={lr}" for m in ("relu2", "sigmoid3") for lr in ("0.1", "1e+20")
+    }
+    assert [folder.name for folder in swept.folders] == ["0", "1", "2", "3"]
+    assert {run.data.tags["output_dir"] for run in found} == {str(folder) for folder in swept.folders}
+
+
+def test_a_job_of_a_sweep_under_any_launcher_gives_the_bytes_of_a_run_alone(tmp_path: Path) -> None:
+    settings = ("model=sigmoid3", "epochs=3", "lr=0.1")
+    alone = run(tmp_path / "alone", *settings, "seed=1")
+    basic = run(tmp_path / "basic", "-m", *settings, "seed=0,1")
+    joblib = run(tmp_path / "joblib", "-m", *settings, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert (alone.code, basic.code, joblib.code) == (0, 0, 0)
+    expected = (alone.folders[0] / "weights.npz").read_bytes()
+    for sweep in (basic, joblib):
+        assert (sweep.folders[1] / "weights.npz").read_bytes() == expected
+        assert (sweep.folders[0] / "weights.npz").read_bytes() != expected
+        assert "2 of 2 finished" in sweep.out
+
+
+# --- the surroundings ---------------------------------------------------------------------------------------------
+
+
+def test_help_explains_and_shows_the_choices(invoke: Callable[..., Ended]) -> None:
+    ended = invoke("--help")
+    assert ended.code == 0
+    for text in ("scratchgrid: which of many", "model: relu2, relu2_small, relu3, sigmoid3", "-m model=relu2,sigmoid3"):
+        assert text in ended.out
+
+
+def test_the_console_script_completes_choices_and_keys() -> None:
+    script = Path(sys.executable).with_name("scratchgrid")
+
+    def completed(line: str) -> set[str]:
+        environment = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))}
+        ended = subprocess.run(
+            [script, "-sc", "query=bash"], env=environment, capture_output=True, text=True, check=True
+        )
+        return set(ended.stdout.split())
+
+    assert completed("scratchgrid model=re") == {"model=relu2", "model=relu2_small", "model=relu3"}
+    assert "batching.size=" in completed("scratchgrid batching.s")

@@ -1,0 +1,173 @@
+"""The loop against a loop written out by hand, and what its records promise."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sklearn.metrics import accuracy_score, log_loss
+from threadpoolctl import threadpool_info
+
+from src.batching import Batching, Full, Mini, Sample
+from src.errors import Diverged
+from src.nn.initializers import Random, XavierNormal, Zeros
+from src.nn.losses import SoftmaxCrossEntropy
+from src.nn.network import MLP, forward
+from src.optimizers import SGD
+from src.randomness import stream
+from src.training import Arrays, Epoch, score, train
+from tests import oracle
+
+MODEL = MLP(6, (5,), 3, "sigmoid")
+
+
+def blobs(n: int, seed: int, dtype: npt.DTypeLike = np.float64) -> Arrays:
+    """Three classes about three centres, easy to learn."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n)
+    centres = np.random.default_rng(99).normal(0, 2, (3, 6))
+    return Arrays((centres[labels] + rng.normal(size=(n, 6))).astype(dtype), labels)
+
+
+def run(
+    batching: Batching, *, dtype: npt.DTypeLike = np.float64, sets: Mapping[str, Arrays] | None = None, **changes: Any
+) -> list[Epoch]:
+    parameters = Random(XavierNormal(), Zeros()).initialize(MODEL.layers, stream(0, "weights"), dtype)
+    sets = sets or {"train": blobs(50, 1, dtype), "val": blobs(30, 2, dtype)}
+    settings: dict[str, Any] = {"lr": 0.5, "epochs": 4, "seed": 0, **changes}
+    return list(
+        train(
+            MODEL.layers, parameters, sets, loss=SoftmaxCrossEntropy(), batching=batching, optimizer=SGD(), **settings
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "batching", [Full(), Mini(8), Mini(8, drop_last=True), Mini(7, shuffle=False), Sample()], ids=str
+)
+def test_training_is_descent_along_the_gradient_of_each_batch(batching: Batching) -> None:
+    """The same training by hand: sigmoid network, gradients by finite differences of the oracle's loss."""
+    data = blobs(20, 1)
+    (W1, b1), _, (W2, b2) = Random(XavierNormal(), Zeros()).initialize(MODEL.layers, stream(0, "weights"), np.float64)
+    hand = [np.array(a, dtype=np.float64) for a in (W1, b1, W2, b2)]
+
+    for epoch in (1, 2):
+        for rows in batching.batches(20, stream(0, "order", epoch)):
+            x, labels = data.x[rows], data.labels[rows]
+
+            def loss(x: Any = x, labels: Any = labels) -> float:
+                return oracle.mean_cross_entropy(
+                    oracle.logits([(hand[0], hand[1]), (hand[2], hand[3])], "sigmoid", x), labels
+                )
+
+            gradients = [oracle.central_difference(loss, array) for array in hand]
+            for array, gradient in zip(hand, gradients, strict=True):
+                array -= 0.5 * gradient
+
+    trained = run(batching, sets={"train": data}, epochs=2)[-1].parameters
+    for found, by_hand in zip((a for layer in trained for a in layer), hand, strict=True):
+        np.testing.assert_allclose(found, by_hand, rtol=1e-6, atol=1e-8)
+
+
+def test_running_scores_are_those_of_each_pass_before_its_update() -> None:
+    start = Random(XavierNormal(), Zeros()).initialize(MODEL.layers, stream(0, "weights"), np.float64)
+    data = blobs(50, 1)
+    first = run(Full())[0].scores["train"]
+    assert first == score(MODEL.layers, start, data, SoftmaxCrossEntropy())  # full batch: the score before the update
+    batches = run(Mini(8, shuffle=False), lr=1e-12)[0].scores[
+        "train"
+    ]  # with hardly a step, the mean over the whole set
+    np.testing.assert_allclose((batches.loss, batches.accuracy), (first.loss, first.accuracy), rtol=1e-9)
+
+
+@pytest.mark.parametrize("batching", [Full(), Mini(8)], ids=str)
+def test_exact_scores_are_those_after_the_epoch(batching: Batching) -> None:
+    for epoch in run(batching, exact=True):
+        assert epoch.scores["train"] == score(MODEL.layers, epoch.parameters, blobs(50, 1), SoftmaxCrossEntropy())
+    running, exact = run(batching), run(batching, exact=True)
+    assert running[-1].scores["val"] == exact[-1].scores["val"]
+
+
+def test_scores_agree_with_scikit_learn_in_any_number_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    epoch = run(Mini(8))[-1]
+    data = blobs(30, 2)
+    logits = forward(MODEL.layers, epoch.parameters, data.x)[-1]
+    loss = log_loss(data.labels, SoftmaxCrossEntropy().probabilities(logits))
+    accuracy = accuracy_score(data.labels, logits.argmax(axis=-1))
+    for chunk in (4096, 30, 7, 1):
+        monkeypatch.setattr("src.training._CHUNK", chunk)
+        found = score(MODEL.layers, epoch.parameters, data, SoftmaxCrossEntropy())
+        np.testing.assert_allclose((found.loss, found.accuracy), (loss, accuracy), rtol=1e-12)
+
+
+def test_counters_run_from_the_start() -> None:
+    history = run(Mini(8, drop_last=True))
+    assert [epoch.number for epoch in history] == [1, 2, 3, 4]
+    assert [epoch.updates for epoch in history] == [6, 12, 18, 24]
+    assert [epoch.samples for epoch in history] == [48, 96, 144, 192]
+    seconds = [epoch.seconds for epoch in history]
+    assert seconds == sorted(seconds)
+    assert seconds[0] > 0
+
+
+def bytes_of(epoch: Epoch) -> list[bytes]:
+    return [array.tobytes() for layer in epoch.parameters for array in layer]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equal_seeds_give_equal_bytes_and_others_do_not(dtype: npt.DTypeLike) -> None:
+    first, again, other = (run(Mini(8), dtype=dtype, seed=seed)[-1] for seed in (0, 0, 1))
+    assert bytes_of(first) == bytes_of(again)
+    assert first.scores == again.scores
+    assert bytes_of(first) != bytes_of(other)
+    assert all(array.dtype == dtype for layer in first.parameters for array in layer)
+
+
+def test_a_longer_training_begins_as_the_shorter_one() -> None:
+    assert bytes_of(run(Mini(8), epochs=6)[3]) == bytes_of(run(Mini(8), epochs=4)[3])
+
+
+def test_records_keep_their_parameters_while_training_goes_on() -> None:
+    history = run(Mini(8))
+    kept = [score(MODEL.layers, epoch.parameters, blobs(30, 2), SoftmaxCrossEntropy()) for epoch in history]
+    assert kept == [epoch.scores["val"] for epoch in history]
+
+
+def test_learning_happens() -> None:
+    assert run(Mini(8), epochs=30)[-1].scores["val"].accuracy > 0.9
+
+
+@pytest.mark.parametrize("batching", [Full(), Mini(8), Sample()], ids=str)
+def test_a_loss_that_is_not_finite_stops_training_at_once(batching: Batching) -> None:
+    network = MLP(6, (5,), 3, "identity").layers
+    parameters = Random(XavierNormal(), Zeros()).initialize(network, stream(0, "weights"), np.float32)
+    settings: dict[str, Any] = {"loss": SoftmaxCrossEntropy(), "batching": batching, "optimizer": SGD(), "epochs": 9}
+    seen: list[Epoch] = []
+    with pytest.raises(Diverged, match=r"loss became (nan|inf) in epoch \d+, after \d+ updates"):
+        seen.extend(train(network, parameters, {"train": blobs(50, 1, np.float32)}, lr=1e15, seed=0, **settings))
+    assert all(np.isfinite(epoch.scores["train"].loss) for epoch in seen)
+    assert len(seen) < 9
+
+
+def test_blas_runs_on_one_thread_while_training_and_as_before_afterwards() -> None:
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    before = threads()
+    parameters = Random(XavierNormal(), Zeros()).initialize(MODEL.layers, stream(0, "weights"), np.float64)
+    epochs = train(
+        MODEL.layers,
+        parameters,
+        {"train": blobs(50, 1)},
+        loss=SoftmaxCrossEntropy(),
+        batching=Full(),
+        optimizer=SGD(),
+        lr=0.1,
+        epochs=2,
+        seed=0,
+    )
+    next(epochs)
+    assert set(threads()) == {1}
+    epochs.close()  # type: ignore[attr-defined]
+    assert threads() == before

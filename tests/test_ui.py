@@ -1,0 +1,97 @@
+"""A real MLflow server: runs sent to it over HTTP, and its pages in a real browser."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from src.tracking.store import server_command
+from tests.conftest import ROOT, Ended, run
+from tests.test_run import runs
+from tests.test_serving import free_port, server
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def ui(swept: Ended, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The UI of the sweep's store, started as ``make ui`` starts it."""
+    port = free_port()
+    arguments, environment = server_command(swept.store, port)
+    folder = tmp_path_factory.mktemp("server")
+    with server(
+        arguments,
+        port,
+        ready="/health",
+        cwd=folder,
+        **{k: environment[k] for k in environment if k.startswith("MLFLOW")},
+    ) as address:
+        yield address
+
+
+def test_a_run_can_be_kept_by_a_server(ui: str, tmp_path: Path) -> None:
+    ended = run(tmp_path, "epochs=2", MLFLOW_TRACKING_URI=ui, MLFLOW_EXPERIMENT_NAME="")
+    assert ended.code == 0, ended.err
+    link = ended.out.splitlines()[-1]
+    found = re.search(rf"{re.escape(ui)}/#/experiments/\d+/runs/(\w+)\?", link)
+    assert found, link
+    assert "make ui" not in link
+    client = MlflowClient(ui)
+    kept = client.get_run(found[1])
+    assert kept.info.status == "FINISHED"
+    assert len(client.get_metric_history(found[1], "val/loss")) == 2
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def shown(address: str, profile: Path, *more: str) -> str:
+    """Return the document that a browser makes of a page, once its scripts have run."""
+    assert CHROMIUM
+    quiet = [
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-quic",
+        "--no-first-run",
+    ]
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        *quiet,
+        f"--user-data-dir={profile}",
+        "--window-size=1600,1000",
+    ]
+    ended = subprocess.run(
+        [*command, "--virtual-time-budget=20000", *more, "--dump-dom", address],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return ended.stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_link_of_a_sweep_opens_its_runs_and_their_curves(ui: str, swept: Ended, tmp_path: Path) -> None:
+    link = swept.out.splitlines()[-1].partition("http://127.0.0.1:5000")[2]
+    document = shown(ui + link, tmp_path)
+    for found in runs(swept):  # among them the run of the test above, which the link must leave out
+        if found.info.status == "FINISHED":
+            assert (str(found.info.run_name) in document) == ("sweep_id" in found.data.tags)
+    for metric in ("val/accuracy", "train/loss"):
+        assert metric in document
+
+
+def test_make_ui_says_where_it_is_and_refuses_a_port_in_use(ui: str) -> None:
+    port = ui.rpartition(":")[2]
+    ended = subprocess.run(
+        [sys.executable, "-m", "src.ui", port], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert f"port {port}: Address already in use; another can be chosen with make ui PORT=5001" in ended.stderr
