@@ -71,7 +71,9 @@ def _sweep_job(config: DictConfig, context: Any) -> float:
     overrides = list(context.overrides.task)
     name = plan.names[number] if plan else ", ".join(overrides)
     sweep_id = plan.sweep_id if plan else Path(context.sweep.dir).name
-    origin = Origin(folder, job.name or name, overrides, _settings(config, context), sweep_id)
+    origin = Origin(
+        folder, job.name or name, overrides, _settings(config, context), sweep_id, plan.varied if plan else ()
+    )
     try:
         result, _ = execute(job, prepared, origin, lambda epochs: nullcontext(lambda epoch: None))
     finally:

@@ -65,6 +65,7 @@ class Origin:
     overrides: Sequence[str]
     settings: Mapping[str, Any]  # every resolved setting by its dotted key, and every choice by its group
     sweep_id: str | None = None
+    varied: Sequence[str] = ()  # the settings in which the runs of its sweep differ
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,9 @@ def _train_and_keep(job: Job, prepared: Prepared, origin: Origin, tracker: Track
         "code_digest": code_digest(),
         **git_tags(),
     }
-    tracker.tags(tags | ({"sweep_id": origin.sweep_id} if origin.sweep_id else {}))
+    tracker.tags(tags)
+    if origin.sweep_id:
+        tracker.sweep(origin.sweep_id, job.metric, [name for name in origin.varied if name in origin.settings])
     tracker.parameters(origin.settings)
     tracker.dataset(prepared)
     tracker.files(sorted(folder.glob(".hydra/*.yaml")), "config")

@@ -88,7 +88,7 @@ class GridSweeper(BasicSweeper):
         results = collect(plan, folder, reasons, example.metric)
         store = example.tracking.store(example.outputs)
         found = next((result.experiment_id for result in results if result.experiment_id), None)
-        link = sweep_link(store, found, plan.sweep_id, example.metric) if found else None
+        link = sweep_link(store, found, plan.sweep_id) if found else None
         if link and not is_server(store):
             link = f"make ui, then {link}"
         report.sweep_table(results, sweep_id=plan.sweep_id, folder=folder, link=link)

@@ -176,7 +176,7 @@ def _probe() -> None:
 
     A thread, because looking up a name has no time-out of its own and can hang for a minute.
     """
-    outcome: list[OSError | http.client.HTTPException] = [TimeoutError(f"no answer in {_PROBE_SECONDS:.0f} s")]
+    outcome: list[OSError | http.client.HTTPException] = [TimeoutError(f"no answer in {_PROBE_SECONDS:g} s")]
 
     def ask() -> None:
         try:

@@ -25,6 +25,15 @@ class Plan:
         names = (", ".join(o for o in job if o not in common) or f"job {i}" for i, job in enumerate(jobs))
         return Plan(sweep_id, tuple(tuple(job) for job in jobs), tuple(names))
 
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The settings in which the jobs differ, in the order in which they were given."""
+        settings = dict.fromkeys(override.partition("=")[0].lstrip("+~") for job in self.overrides for override in job)
+        values = {
+            key: {o for job in self.overrides for o in job if o.lstrip("+~").startswith(f"{key}=")} for key in settings
+        }
+        return tuple(key for key in settings if len(values[key]) > 1)
+
     def write(self, folder: Path) -> None:
         (folder / PLAN).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 

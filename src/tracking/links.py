@@ -1,7 +1,7 @@
 """Where a browser shows what MLflow holds."""
 
 from collections.abc import Mapping
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 DEFAULT_PORT = 5000
 
@@ -34,16 +34,10 @@ def run_link(store: str, experiment_id: str, run_id: str) -> str:
     return f"{ui_address(store)}/#/experiments/{experiment_id}/runs/{run_id}?{urlencode(_TRAINING)}"
 
 
-def sweep_link(store: str, experiment_id: str, sweep_id: str, metric: str) -> str:
-    """Return where a browser compares the runs of a sweep: their curves side by side, the best run first."""
-    query = {
-        "compareRunsMode": "CHART",
-        "searchFilter": f"tags.sweep_id = '{sweep_id}'",
-        "orderByKey": f"metrics.`{metric}`",
-        "orderByAsc": str(metric.endswith("loss")).lower(),
-    }
-    return _runs_link(ui_address(store), experiment_id, query)
+def sweep_link(store: str, experiment_id: str, sweep_id: str) -> str:
+    """Return where a browser compares the runs of a sweep, in the view that ``src.tracking.view`` arranged."""
+    return _runs_link(ui_address(store), experiment_id, {"compareRunsMode": "CHART", "viewStateShareKey": sweep_id})
 
 
 def _runs_link(address: str, experiment_id: str, query: Mapping[str, str]) -> str:
-    return f"{address}/#/experiments/{experiment_id}/runs?{urlencode({**_TRAINING, **query}, quote_via=quote)}"
+    return f"{address}/#/experiments/{experiment_id}/runs?{urlencode({**_TRAINING, **query})}"

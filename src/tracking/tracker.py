@@ -15,6 +15,7 @@ from src.experiment import Prepared
 from src.nn.network import Parameters
 from src.nn.weights import save_weights
 from src.tracking.store import open_store, quiet, tracking_uri
+from src.tracking.view import comparison, view_tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,6 +41,10 @@ class Tracker(ABC):
     @abstractmethod
     def tags(self, values: Mapping[str, str]) -> None:
         """Keep facts to find the run by."""
+
+    @abstractmethod
+    def sweep(self, sweep_id: str, metric: str, varied: Sequence[str]) -> None:
+        """Keep that the run is one of a sweep, whose runs differ in the parameters ``varied`` and rank by ``metric``."""
 
     @abstractmethod
     def dataset(self, prepared: Prepared) -> None:
@@ -146,6 +151,10 @@ class MlflowTracker(Tracker):
         self._client.log_batch(
             self._run_id, tags=[RunTag(key, _cut(value, _TAG_LENGTH)) for key, value in values.items()]
         )
+
+    def sweep(self, sweep_id: str, metric: str, varied: Sequence[str]) -> None:
+        self.tags({"sweep_id": sweep_id})
+        self._client.set_experiment_tag(self._experiment_id, view_tag(sweep_id), comparison(sweep_id, metric, varied))
 
     def dataset(self, prepared: Prepared) -> None:
         import mlflow
