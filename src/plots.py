@@ -48,7 +48,9 @@ def curves(
     return figure
 
 
-def confusion(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int) -> Figure:
+def confusion(
+    labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int, *, name: str
+) -> Figure:
     """Draw how often each class is taken for each other; right answers are left pale so that errors stand out."""
     counts = np.zeros((classes, classes), dtype=int)
     np.add.at(counts, (labels, predicted), 1)
@@ -56,11 +58,12 @@ def confusion(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer
     size = min(12.0, 2.5 + 0.4 * classes)
     figure = _figure(size, size)
     axes = figure.subplots()
-    axes.imshow(errors, cmap="Reds", vmin=0, vmax=max(1, errors.max()))
+    darkest = max(errors.max(), 0.1 * counts.sum() / classes)  # a tenth of a class, or more where there is more
+    axes.imshow(errors, cmap="Reds", vmin=0, vmax=darkest)
     if classes <= 26:
         for (row, column), count in np.ndenumerate(counts):
             if count:
-                dark = errors[row, column] > errors.max() / 2
+                dark = errors[row, column] > darkest / 2
                 axes.text(
                     column,
                     row,
@@ -71,7 +74,7 @@ def confusion(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer
                     color="white" if dark else "#888888" if row == column else "black",
                 )
         axes.set(xticks=range(classes), yticks=range(classes))
-    axes.set(xlabel="predicted", ylabel="true", title=f"{errors.sum()} of {counts.sum()} wrong")
+    axes.set(xlabel="predicted", ylabel="true", title=f"{name}: {errors.sum():,} of {counts.sum():,} wrong")
     return figure
 
 
@@ -81,6 +84,7 @@ def predictions(
     probabilities: npt.NDArray[np.floating],
     shape: tuple[int, ...],
     *,
+    name: str,
     rows: int = 5,
     columns: int = 10,
 ) -> Figure:
@@ -90,7 +94,9 @@ def predictions(
     wrong = predicted != labels
     order = np.lexsort((np.where(wrong, -sureness, sureness), ~wrong))[: rows * columns]
     figure = _figure(columns * 0.95, rows * 1.2 + 0.4)
-    figure.suptitle("wrong ones first, the surest leading; then right ones, the least sure leading", fontsize=9)
+    figure.suptitle(
+        f"{name}: wrong ones first, the surest leading; then right ones, the least sure leading", fontsize=9
+    )
     for axes, i in zip(figure.subplots(rows, columns, squeeze=False).flat, order, strict=False):
         axes.imshow(images[i].reshape(shape), cmap="gray_r")
         text = f"{predicted[i]}, is {labels[i]}" if wrong[i] else f"{predicted[i]}"

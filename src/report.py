@@ -1,6 +1,7 @@
 """What a person sees in the terminal: the choice, the progress, the result and where to look next."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def opening(job: Job, prepared: Prepared, choices: Mapping[str, str]) -> None:
     updates = experiment.batching.updates(len(prepared.dataset.train))
     rows = {
         "model": f"{experiment.model}  ({parameter_count(prepared.network):,} parameters)",
-        "initializer": choices.get("initializer", ""),
+        "initializer": f"{choices.get('initializer', '')}: {experiment.initializer}",
         "batching": f"{choices.get('batching', '')}: {_count(updates, 'update')} an epoch",
         "data": str(prepared.dataset),
         "training": f"{_count(experiment.epochs, 'epoch')}, {choices.get('optimizer', '')} at lr {experiment.lr:g}, "
@@ -115,6 +116,16 @@ def sweep_table(results: Sequence[Result], *, sweep_id: str, folder: Path, link:
 def fact(key: str, value: str) -> None:
     """Show a line of the form key, value."""
     _say(f"[bold]{key:<12}[/bold]{escape(value)}")
+
+
+def show_log() -> None:
+    """Show on standard error what our own modules log, such as that a download has begun."""
+    log = logging.getLogger("src")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
 
 
 def problem(message: str) -> None:

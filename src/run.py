@@ -54,12 +54,8 @@ def _single_run(config: DictConfig, context: Any) -> float:
         sys.exit(1)
     store = job.tracking.store(job.outputs)
     link = run_link(store, str(result.experiment_id), str(result.run_id))
-    report.closing(
-        summary,
-        job.reference,
-        folder=origin.folder,
-        link=link if is_server(store) else f"make ui, then {link}",
-    )
+    link = link if is_server(store) else f"make ui, then {link}"
+    report.closing(summary, job.reference, folder=origin.folder, link=link)
     assert result.value is not None
     return result.value
 
@@ -85,14 +81,13 @@ def _sweep_job(config: DictConfig, context: Any) -> float:
 
 def _settings(config: DictConfig, context: Any) -> dict[str, Any]:
     """Return what MLflow keeps as parameters: each resolved setting, and which option was chosen of each group."""
+    groups = context.runtime.choices.items()
     choices = {
-        group: choice
-        for group, choice in context.runtime.choices.items()
-        if not group.startswith("hydra/") and choice is not None
+        group: choice for group, choice in groups if choice and not group.startswith("hydra/") and "@" not in group
     }
     settings = flatten(config)
     settings.pop("tracking.uri")  # may hold a password
-    return {**{key: value for key, value in choices.items() if "@" not in key}, **settings}
+    return {**choices, **settings}
 
 
 class Preflight(Callback):
@@ -115,13 +110,12 @@ def _give_up(error: UserError) -> NoReturn:
 def main() -> None:
     """Run what the command line asks for. Exit codes: 0 done, 1 failed or diverged, 2 wrong, 130 Ctrl-C, 143 terminated."""
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = (
-        "1"  # composition errors come to us, to be told in a line, rather than end in Hydra
-    )
+    report.show_log()
+    # Errors of composition are to come to us and be told in a line, rather than end in Hydra.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sys.argv[1:] = sorted(
-        sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun")
-    )  # or Hydra trips over it
+    # Hydra's parser takes no settings before -m, people do.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     try:
         task()
     except KeyboardInterrupt:

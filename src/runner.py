@@ -209,19 +209,20 @@ def draw(job: Job, prepared: Prepared, history: Sequence[Epoch], trained: Parame
     from src import plots  # Matplotlib takes half a second to import: not before training
 
     dataset = prepared.dataset
-    judged = dataset.test if len(dataset.test) else dataset.val if len(dataset.val) else dataset.train
+    name, judged = list(dataset.splits())[-1]  # the test set where there is one
     images, labels = judged.images[:_PICTURED], judged.labels[:_PICTURED]
     probabilities = prepared.probabilities(trained, images)
+    outputs = prepared.experiment.model.outputs
     curve = job.reference.curve if job.reference else None
     published = {curve.metric: read_curve(curve)} if curve else None
     figures = {
         "curves": plots.curves(history, published),
-        "confusion": plots.confusion(labels, probabilities.argmax(axis=-1), prepared.experiment.model.outputs),
-        "predictions": plots.predictions(images, labels, probabilities, dataset.shape),
+        "confusion": plots.confusion(labels, probabilities.argmax(axis=-1), outputs, name=name),
+        "predictions": plots.predictions(images, labels, probabilities, dataset.shape, name=name),
         "first_layer": plots.first_layer(trained[0][0], dataset.shape),
     }
     paths = []
-    for name, figure in figures.items():
-        paths.append(folder / f"{name}.png")
+    for title, figure in figures.items():
+        paths.append(folder / f"{title}.png")
         plots.save(figure, paths[-1])
     return paths

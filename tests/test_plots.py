@@ -33,10 +33,10 @@ def test_a_single_epoch_is_a_point_one_can_see() -> None:
 
 def test_confusion_counts_each_pair_of_true_and_predicted() -> None:
     labels, predicted = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 2, 0, 0])
-    (axes,) = plots.confusion(labels, predicted, 3).axes
+    (axes,) = plots.confusion(labels, predicted, 3, name="val").axes
     cells = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
     assert cells == {(0, 0): "1", (0, 1): "1", (1, 1): "1", (2, 2): "1", (2, 0): "2"}
-    assert axes.get_title() == "3 of 6 wrong"
+    assert axes.get_title() == "val: 3 of 6 wrong"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
 
 
@@ -44,7 +44,7 @@ def test_predictions_show_the_surest_errors_first_and_then_the_least_sure_right_
     images = np.arange(4 * 6).reshape(4, 6)
     labels = np.array([0, 1, 0, 1])
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])  # right, wrong, wrong, right
-    figure = plots.predictions(images, labels, probabilities, (2, 3), rows=2, columns=3)
+    figure = plots.predictions(images, labels, probabilities, (2, 3), name="test", rows=2, columns=3)
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["1, is 0\n80%", "0, is 1\n60%", "1\n70%", "0\n90%", "", ""]
     np.testing.assert_array_equal(figure.axes[0].get_images()[0].get_array(), images[2].reshape(2, 3))
@@ -67,9 +67,8 @@ def test_first_layer_draws_each_unit_weights_as_an_image(units: int, drawn: int)
 def test_colour_images_are_drawn_too() -> None:
     rng = np.random.default_rng(0)
     plots.first_layer(rng.normal(size=(12, 2)), (2, 2, 3))
-    plots.predictions(
-        rng.integers(0, 255, (3, 12), dtype=np.uint8), np.array([0, 1, 0]), rng.dirichlet([1, 1], 3), (2, 2, 3)
-    )
+    images = rng.integers(0, 255, (3, 12), dtype=np.uint8)
+    plots.predictions(images, np.array([0, 1, 0]), rng.dirichlet([1, 1], 3), (2, 2, 3), name="val")
 
 
 def test_equal_figures_are_saved_as_equal_bytes(tmp_path: Path) -> None:

@@ -85,7 +85,11 @@ class GridSweeper(BasicSweeper):
         reasons = {
             number: str(job._return_value) for number, job in enumerate(returns) if job.status == JobStatus.FAILED
         }
-        results = collect(plan, folder, reasons, example.metric)
+        # Where a run's folder is called otherwise (hydra.sweep.subdir), what Hydra returned knows it.
+        folders = [folder / str(number) for number in range(len(plan.names))]
+        for number, job in enumerate(returns):
+            folders[number] = Path(job.hydra_cfg.hydra.runtime.output_dir) if job.hydra_cfg else folders[number]
+        results = collect(plan, folders, reasons, example.metric)
         store = example.tracking.store(example.outputs)
         found = next((result.experiment_id for result in results if result.experiment_id), None)
         link = sweep_link(store, found, plan.sweep_id) if found else None

@@ -103,6 +103,10 @@ class Random(Initializer):
     biases: Distribution
     output: Distribution | None = None
 
+    def __str__(self) -> str:
+        apart = f", output weights {self.output}" if self.output else ""
+        return f"weights {self.weights}, biases {self.biases}{apart}"
+
     def initialize(self, network: Network, rng: np.random.Generator, dtype: npt.DTypeLike) -> Parameters:
         *_, last = (layer for layer in network if isinstance(layer, Dense))
 
@@ -121,6 +125,9 @@ class FromFile(Initializer):
     """Reads the parameters from an ``.npz`` of ``W1, b1, W2, b2, …`` (see src.nn.weights)."""
 
     path: Path
+
+    def __str__(self) -> str:
+        return f"weights and biases from {self.path}"
 
     def initialize(self, network: Network, rng: np.random.Generator, dtype: npt.DTypeLike) -> Parameters:
         """Raises DataError where the file can't be read or does not hold this network's weights."""

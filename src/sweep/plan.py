@@ -47,17 +47,17 @@ class Plan:
         return Plan(content["sweep_id"], tuple(map(tuple, content["overrides"])), tuple(content["names"]))
 
 
-def collect(plan: Plan, folder: Path, reasons: Mapping[int, str], metric: str) -> list[Result]:
+def collect(plan: Plan, folders: Sequence[Path], reasons: Mapping[int, str], metric: str) -> list[Result]:
     """Return the results of a sweep in the order of its plan, from what each run left in its folder.
 
-    A run that ended before it could leave a result is FAILED for the reason given by its number, or LOST without one.
+    A run that left no result is FAILED for the reason given by its number, or LOST without one.
     """
     results = []
-    for number, (name, overrides) in enumerate(zip(plan.names, plan.overrides, strict=True)):
+    for number, (name, overrides, folder) in enumerate(zip(plan.names, plan.overrides, folders, strict=True)):
         try:
-            results.append(Result.load(folder / str(number)))
+            results.append(Result.load(folder))
         except FileNotFoundError:
             reason = reasons.get(number)
-            status, failure = ("FAILED", reason) if reason else ("LOST", "ended without a result")
+            status, failure = ("FAILED", reason) if reason else ("LOST", "did not begin, or ended without a result")
             results.append(Result(name, overrides, status, metric, failure))
     return results

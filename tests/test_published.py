@@ -1,0 +1,61 @@
+"""The published systems on real MNIST: whole runs of the recipes, with their figures and curves."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from src.config import Curve, read_curve
+from tests.conftest import Ended, run
+from tests.test_run import history
+
+pytestmark = pytest.mark.skipif(
+    "SCRATCHGRID_MNIST" not in os.environ, reason="needs MNIST: set SCRATCHGRID_MNIST to a folder of its IDX files"
+)
+
+
+def recipe(name: str, outputs: Path) -> tuple[Ended, dict[str, Any]]:
+    ended = run(outputs, f"experiment={name}")
+    assert ended.code == 0, ended.err
+    return ended, json.loads((ended.folders[0] / "result.json").read_text())["metrics"]
+
+
+def test_sigmoid16x16_fullbatch_beats_its_published_figures(tmp_path: Path) -> None:
+    ended, metrics = recipe("sigmoid16x16_fullbatch", tmp_path)
+    assert metrics["train/accuracy"] >= 0.872
+    assert metrics["test/accuracy"] >= 0.8565
+    assert "published   a from-scratch notebook" in ended.out
+    line = next(line for line in ended.out.splitlines() if line.startswith("test/accuracy"))
+    assert line.split() == [
+        "test/accuracy",
+        "0.8565",
+        f"{metrics['test/accuracy']:.4f}",
+        f"{metrics['test/accuracy'] - 0.8565:+.4f}",
+    ]
+
+
+def test_relu10_fullbatch_follows_its_published_curve(tmp_path: Path) -> None:
+    ended, metrics = recipe("relu10_fullbatch", tmp_path)
+    assert metrics["train/accuracy"] >= 0.880
+    ours = {row["epoch"]: row["train/accuracy"] for row in history(ended.folders[0])}
+    for epoch, published in zip(*read_curve(Curve("relu10_fullbatch.csv", "train/accuracy")), strict=True):
+        if epoch >= 301:
+            assert abs(ours[epoch] - published) <= 0.03, epoch
+
+
+def test_relu100x200_minibatch_reaches_its_published_accuracies(tmp_path: Path) -> None:
+    """Five seeds gave 0.979 to 0.982, and another processor rounds otherwise: the floor is below them all."""
+    _, metrics = recipe("relu100x200_minibatch", tmp_path)
+    assert metrics["train/accuracy"] == 1.0
+    assert metrics["val/accuracy"] >= 0.978
+
+
+def test_openml_relu128_reaches_97_percent_on_its_random_fifth(tmp_path: Path) -> None:
+    """Five seeds gave 0.9757 to 0.9783."""
+    ended, metrics = recipe("openml_relu128", tmp_path)
+    assert metrics["test/accuracy"] >= 0.974
+    assert "56,000 train, 14,000 test" in ended.out
+    assert np.isfinite(list(metrics.values())).all()

@@ -1,0 +1,83 @@
+"""What a sweep plans, and what it makes of runs that left something, little or nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from src.runner import Result
+from src.sweep.plan import Plan, collect
+from src.tracking.links import run_link, sweep_link, ui_address
+from src.tracking.view import comparison, view_tag
+from tests.conftest import run
+
+JOBS = [
+    ["model=relu2", "lr=0.1", "epochs=3"],
+    ["model=relu2", "lr=0.3", "epochs=3"],
+    ["model=sigmoid3", "lr=0.1", "epochs=3"],
+]
+
+
+def test_names_say_what_differs_and_nothing_else() -> None:
+    plan = Plan.of("s", JOBS)
+    assert plan.names == ("model=relu2, lr=0.1", "model=relu2, lr=0.3", "model=sigmoid3, lr=0.1")
+    assert plan.varied == ("model", "lr")
+    assert Plan.of("s", [["lr=0.1"]]).names == ("lr=0.1",)
+    assert Plan.of("s", [[]]).names == ("job 0",)
+
+
+def test_a_plan_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    plan = Plan.of("s", JOBS)
+    plan.write(tmp_path)
+    assert Plan.load(tmp_path) == plan
+    assert Plan.load(tmp_path / "elsewhere") is None
+
+
+def test_a_run_without_a_result_is_failed_for_its_reason_or_lost(tmp_path: Path) -> None:
+    plan = Plan.of("s", JOBS)
+    done = Result(plan.names[0], JOBS[0], "FINISHED", "val/accuracy", value=0.9, metrics={"val/accuracy": 0.9})
+    (tmp_path / "0").mkdir()
+    done.write(tmp_path / "0")
+    results = collect(plan, [tmp_path / str(k) for k in range(3)], {1: "the store is gone"}, "val/accuracy")
+    assert results[0] == done
+    assert [(result.status, result.value) for result in results] == [
+        ("FINISHED", 0.9),
+        ("FAILED", None),
+        ("LOST", None),
+    ]
+    assert results[1].failure == "the store is gone"
+    assert [list(result.overrides) for result in results] == JOBS
+
+
+def test_results_are_found_where_hydra_put_them(tmp_path: Path) -> None:
+    ended = run(tmp_path, "-m", "epochs=1,2", "hydra.sweep.subdir=${hydra.job.num}_${epochs}", "metric=train/loss")
+    assert ended.code == 0, ended.out + ended.err
+    ranks = [line.split()[:3] for line in ended.out.splitlines() if line.strip()[:2] in ("1 ", "2 ")]
+    assert [rank[1] for rank in ranks] == ["epochs=2", "epochs=1"]  # a loss: the lowest leads
+    assert {path.name for path in tmp_path.glob("sweeps/*/*_*")} == {"0_1", "1_2"}
+
+
+@pytest.mark.parametrize("metric", ["val/accuracy", "best/test/loss"])
+def test_the_view_of_a_sweep_leads_with_its_metric_and_fits_into_a_tag(metric: str) -> None:
+    view = json.loads(comparison("s1", metric, ["model", "lr"]))
+    assert view["searchFilter"] == "tags.sweep_id = 's1'"
+    assert (view["orderByKey"], view["orderByAsc"]) == (f"metrics.`{metric}`", metric.endswith("loss"))
+    part = metric.split("/")[-2]
+    assert [chart["metricKey"] for chart in view["compareRunCharts"][:2]] == [f"{part}/accuracy", f"{part}/loss"]
+    assert view["compareRunCharts"][2]["selectedParams"] == ["model", "lr"]
+    assert {chart["metricSectionId"] for chart in view["compareRunCharts"]} == {
+        s["uuid"] for s in view["compareRunSections"]
+    }
+    assert len(comparison("s1", metric, [f"a.very.long.setting.number.{k}" for k in range(60)])) <= 5000
+    assert view_tag("s1").endswith("s1")
+
+
+def test_links_lead_to_the_store_s_own_server_and_never_show_a_password() -> None:
+    assert ui_address("sqlite:////tmp/x.db") == "http://127.0.0.1:5000"
+    assert run_link("https://me:secret@host:8443/mlflow/", "3", "abc") == (
+        "https://host:8443/mlflow/#/experiments/3/runs/abc?workflowType=machine_learning"
+    )
+    assert sweep_link("http://host", "3", "s1").startswith(
+        "http://host/#/experiments/3/runs?workflowType=machine_learning"
+    )
+    assert sweep_link("http://host", "3", "s1").endswith("viewStateShareKey=s1")
