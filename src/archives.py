@@ -1,6 +1,7 @@
 """Reads ``.npz`` archives of plain arrays, never unpickling what a stranger put there."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,5 +17,5 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable .npz of plain arrays ({error})") from None

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import src.run  # noqa: F401 (registers the resolver that folder names use)
 from src.batching import Mini
@@ -253,7 +253,10 @@ def test_what_does_not_fit_the_data_is_found_before_anything_is_begun(overrides:
 
 
 def test_other_image_sizes_and_class_counts_work_when_the_net_fits(tmp_path: Path) -> None:
-    lines = [f"{i % 3}," + ",".join(str((i * j) % 200) for j in range(12)) for i in range(40)]
+    # Three classes of 3×4 pixels, each with a row of its own lit.
+    lines = [
+        f"{i % 3}," + ",".join(str(200 if j // 4 == i % 3 else (i * j) % 50) for j in range(12)) for i in range(90)
+    ]
     (tmp_path / "small.csv").write_text("\n".join(lines))
     overrides: list[Any] = [
         "data=csv",
@@ -263,6 +266,5 @@ def test_other_image_sizes_and_class_counts_work_when_the_net_fits(tmp_path: Pat
         "batching.size=8",
     ]
     _, prepared = check(composed(*overrides))
-    last = list(prepared.train())[-1]
-    assert last.scores["train"].accuracy > 0.3
-    assert OmegaConf.is_config(composed())
+    assert prepared.dataset.shape == (1, 12)
+    assert list(prepared.train())[-1].scores["test"].accuracy == 1
