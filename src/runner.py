@@ -164,7 +164,7 @@ def _train_and_keep(job: Job, prepared: Prepared, origin: Origin, tracker: Track
     finals_and_bests = {
         key if key.startswith("best/") else f"final/{key}": value for key, value in summary.metrics().items()
     }
-    tracker.metrics(finals_and_bests, history[-1].number)
+    tracker.metrics(finals_and_bests, 0)  # of no epoch: the UI draws them as bars with their numbers
 
     save_weights(folder / "weights.npz", prepared.network, trained)
     tracker.files(draw(job, prepared, history, trained, folder), "pictures")

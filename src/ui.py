@@ -10,9 +10,10 @@ from omegaconf import OmegaConf
 from src import report
 from src.config import CONF
 from src.errors import UserError
-from src.tracking.links import DEFAULT_PORT, experiment_link, is_server
+from src.tracking.links import DEFAULT_PORT, is_server, view_link
 from src.tracking.store import open_store, server_command
 from src.tracking.tracker import Tracking
+from src.tracking.view import ALL_RUNS, comparison, view_tag
 
 
 def main() -> None:
@@ -24,8 +25,9 @@ def main() -> None:
     )
     store = tracking.store(outputs)
     try:
-        _, experiment_id = open_store(store, tracking.experiment, outputs)
-        report.fact("MLflow", experiment_link(store, experiment_id, port))
+        client, experiment_id = open_store(store, tracking.experiment, outputs)
+        client.set_experiment_tag(experiment_id, view_tag(ALL_RUNS), comparison("", "val/accuracy", ["model", "lr"]))
+        report.fact("MLflow", view_link(store, experiment_id, ALL_RUNS, port))
         if is_server(store):
             return
         _require_free(port)

@@ -46,6 +46,8 @@ FEATURES = "/api/v1/json/data/features/554"
 QUALITIES = "/api/v1/json/data/qualities/554"
 ARFF = "/data/v1/download/52667/mnist_784.arff"
 
+PATIENCE = 8.0  # how long a server hangs: one that hung for good would hang a test that should fail
+
 
 def arff(images: npt.NDArray[np.integer[Any]], labels: Bytes) -> bytes:
     """Return the rows in the form of OpenML's mnist_784: its attributes' names and types, a label last."""
@@ -113,7 +115,7 @@ def page(content: bytes, status: int = 200, gz: bool = False) -> Page:
 
 def hang(request: Answer) -> None:
     """Take the request and never reply."""
-    request.server.ended.wait()
+    request.server.ended.wait(PATIENCE)
 
 
 def stall(request: Answer) -> None:
@@ -123,7 +125,7 @@ def stall(request: Answer) -> None:
     request.end_headers()
     request.wfile.write(b"@RELATION")
     request.wfile.flush()
-    request.server.ended.wait()
+    request.server.ended.wait(PATIENCE)
 
 
 def hang_up(request: Answer) -> None:
@@ -289,7 +291,9 @@ def test_openml_that_stops_in_the_middle_is_given_up_within_seconds(
 ) -> None:
     monkeypatch.setattr(mnist, "_PROBE_SECONDS", 0.5)
     openml.pages[ARFF] = stall
+    start = time.monotonic()
     message = complaint(mnist.fetch)
+    assert time.monotonic() - start < 5
     assert refused(message)
     assert "timed out" in message
 
@@ -302,7 +306,7 @@ def test_look_up_of_a_name_that_hangs_is_given_up(openml: OpenML, monkeypatch: p
     monkeypatch.setattr(mnist, "_PROBE_SECONDS", 1.0)
 
     def look_up(*args: Any, **kwargs: Any) -> Any:  # in C, without a time-out
-        openml.ended.wait()
+        openml.ended.wait(PATIENCE)
         raise socket.gaierror("no such name")
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)

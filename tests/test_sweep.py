@@ -7,8 +7,8 @@ import pytest
 
 from src.runner import Result
 from src.sweep.plan import Plan, collect
-from src.tracking.links import run_link, sweep_link, ui_address
-from src.tracking.view import comparison, view_tag
+from src.tracking.links import run_link, ui_address, view_link
+from src.tracking.view import comparison, sweep_filter, view_tag
 from tests.conftest import run
 
 JOBS = [
@@ -59,7 +59,7 @@ def test_results_are_found_where_hydra_put_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("metric", ["val/accuracy", "best/test/loss"])
 def test_the_view_of_a_sweep_leads_with_its_metric_and_fits_into_a_tag(metric: str) -> None:
-    view = json.loads(comparison("s1", metric, ["model", "lr"]))
+    view = json.loads(comparison(sweep_filter("s1"), metric, ["model", "lr"]))
     assert view["searchFilter"] == "tags.sweep_id = 's1'"
     assert (view["orderByKey"], view["orderByAsc"]) == (f"metrics.`{metric}`", metric.endswith("loss"))
     part = metric.split("/")[-2]
@@ -68,7 +68,7 @@ def test_the_view_of_a_sweep_leads_with_its_metric_and_fits_into_a_tag(metric: s
     assert {chart["metricSectionId"] for chart in view["compareRunCharts"]} == {
         s["uuid"] for s in view["compareRunSections"]
     }
-    assert len(comparison("s1", metric, [f"a.very.long.setting.number.{k}" for k in range(60)])) <= 5000
+    assert len(comparison(sweep_filter("s1"), metric, [f"a.very.long.setting.number.{k}" for k in range(60)])) <= 5000
     assert view_tag("s1").endswith("s1")
 
 
@@ -77,7 +77,7 @@ def test_links_lead_to_the_store_s_own_server_and_never_show_a_password() -> Non
     assert run_link("https://me:secret@host:8443/mlflow/", "3", "abc") == (
         "https://host:8443/mlflow/#/experiments/3/runs/abc?workflowType=machine_learning"
     )
-    assert sweep_link("http://host", "3", "s1").startswith(
+    assert view_link("http://host", "3", "s1").startswith(
         "http://host/#/experiments/3/runs?workflowType=machine_learning"
     )
-    assert sweep_link("http://host", "3", "s1").endswith("viewStateShareKey=s1")
+    assert view_link("http://host", "3", "s1").endswith("viewStateShareKey=s1")

@@ -80,7 +80,7 @@ class GridSweeper(BasicSweeper):
         """Show the table of all runs; return whether every one finished."""
         from src import report
         from src.sweep.plan import collect
-        from src.tracking.links import is_server, sweep_link
+        from src.tracking.links import is_server, view_link
 
         reasons = {
             number: str(job._return_value) for number, job in enumerate(returns) if job.status == JobStatus.FAILED
@@ -92,7 +92,7 @@ class GridSweeper(BasicSweeper):
         results = collect(plan, folders, reasons, example.metric)
         store = example.tracking.store(example.outputs)
         found = next((result.experiment_id for result in results if result.experiment_id), None)
-        link = sweep_link(store, found, plan.sweep_id) if found else None
+        link = view_link(store, found, plan.sweep_id) if found else None
         if link and not is_server(store):
             link = f"make ui, then {link}"
         report.sweep_table(results, sweep_id=plan.sweep_id, folder=folder, link=link)

@@ -1,6 +1,5 @@
 """Where a browser shows what MLflow holds."""
 
-from collections.abc import Mapping
 from urllib.parse import urlencode, urlsplit
 
 DEFAULT_PORT = 5000
@@ -24,20 +23,12 @@ def ui_address(store: str, port: int = DEFAULT_PORT) -> str:
 _TRAINING = {"workflowType": "machine_learning"}
 
 
-def experiment_link(store: str, experiment_id: str, port: int = DEFAULT_PORT) -> str:
-    """Return where a browser lists an experiment's runs beside their curves."""
-    return _runs_link(ui_address(store, port), experiment_id, {"compareRunsMode": "CHART"})
-
-
 def run_link(store: str, experiment_id: str, run_id: str) -> str:
     """Return where a browser shows a run."""
     return f"{ui_address(store)}/#/experiments/{experiment_id}/runs/{run_id}?{urlencode(_TRAINING)}"
 
 
-def sweep_link(store: str, experiment_id: str, sweep_id: str) -> str:
-    """Return where a browser compares the runs of a sweep, in the view that ``src.tracking.view`` arranged."""
-    return _runs_link(ui_address(store), experiment_id, {"compareRunsMode": "CHART", "viewStateShareKey": sweep_id})
-
-
-def _runs_link(address: str, experiment_id: str, query: Mapping[str, str]) -> str:
-    return f"{address}/#/experiments/{experiment_id}/runs?{urlencode({**_TRAINING, **query})}"
+def view_link(store: str, experiment_id: str, key: str, port: int = DEFAULT_PORT) -> str:
+    """Return where a browser compares runs, in the view of this key that ``src.tracking.view`` arranged."""
+    query = urlencode({**_TRAINING, "compareRunsMode": "CHART", "viewStateShareKey": key})
+    return f"{ui_address(store, port)}/#/experiments/{experiment_id}/runs?{query}"

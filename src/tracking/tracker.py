@@ -15,7 +15,7 @@ from src.experiment import Prepared
 from src.nn.network import Parameters
 from src.nn.weights import save_weights
 from src.tracking.store import open_store, quiet, tracking_uri
-from src.tracking.view import comparison, view_tag
+from src.tracking.view import comparison, sweep_filter, view_tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -154,7 +154,8 @@ class MlflowTracker(Tracker):
 
     def sweep(self, sweep_id: str, metric: str, varied: Sequence[str]) -> None:
         self.tags({"sweep_id": sweep_id})
-        self._client.set_experiment_tag(self._experiment_id, view_tag(sweep_id), comparison(sweep_id, metric, varied))
+        view = comparison(sweep_filter(sweep_id), metric, varied)
+        self._client.set_experiment_tag(self._experiment_id, view_tag(sweep_id), view)
 
     def dataset(self, prepared: Prepared) -> None:
         import mlflow

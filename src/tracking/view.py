@@ -1,4 +1,4 @@
-"""The page on which MLflow's UI compares the runs of a sweep: all of them, the curves first, beside them what differs.
+"""The page on which MLflow's UI compares runs: all of them, the curves first, beside them what differs.
 
 Left to itself the UI draws ten runs at most and leads with whatever comes first in the alphabet. A view that somebody
 arranged and shared is kept as a tag of the experiment, in plain JSON; this is one that nobody has to arrange.
@@ -12,13 +12,21 @@ _MOST_RUNS = 100
 _TAG_LENGTH = 5000  # MLflow's limit for an experiment's tag
 
 
-def view_tag(sweep_id: str) -> str:
-    """Return the name of the experiment's tag that keeps a sweep's view."""
-    return f"mlflow.sharedViewState.{sweep_id}"
+ALL_RUNS = "all"  # the key of the view of an experiment's every run; a sweep's is its sweep_id
 
 
-def comparison(sweep_id: str, metric: str, varied: Sequence[str]) -> str:
-    """Return the view of a sweep whose runs differ in the parameters ``varied``, the best by ``metric`` first."""
+def view_tag(key: str) -> str:
+    """Return the name of the experiment's tag that keeps the view which a link names by its key."""
+    return f"mlflow.sharedViewState.{key}"
+
+
+def sweep_filter(sweep_id: str) -> str:
+    """Return what finds the runs of a sweep."""
+    return f"tags.sweep_id = '{sweep_id}'"
+
+
+def comparison(search_filter: str, metric: str, varied: Sequence[str]) -> str:
+    """Return the view of the runs found, which differ in the parameters ``varied``, the best by ``metric`` first."""
     part = metric.split("/")[-2]
     parts = [part, *(other for other in ("val", "test", "train") if other != part)]
     sections: list[dict[str, Any]] = []
@@ -46,7 +54,7 @@ def comparison(sweep_id: str, metric: str, varied: Sequence[str]) -> str:
     for other in parts[1:]:
         section(other, line(f"{other}/accuracy"), line(f"{other}/loss"))
     state = {
-        "searchFilter": f"tags.sweep_id = '{sweep_id}'",
+        "searchFilter": search_filter,
         "orderByKey": f"metrics.`{metric}`",
         "orderByAsc": metric.endswith("loss"),
         "compareRunCharts": charts,
@@ -58,4 +66,4 @@ def comparison(sweep_id: str, metric: str, varied: Sequence[str]) -> str:
         "selectedColumns": [f"metrics.`{metric}`", *(f"params.`{name}`" for name in varied)],
     }
     text = json.dumps(state, separators=(",", ":"))
-    return text if len(text) <= _TAG_LENGTH or not varied else comparison(sweep_id, metric, [])
+    return text if len(text) <= _TAG_LENGTH or not varied else comparison(search_filter, metric, [])
