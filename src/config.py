@@ -129,7 +129,7 @@ def convert(value: Any, kind: Any, place: str) -> Any:
         return float(value)
     if kind is int and isinstance(value, float) and value.is_integer():  # 1e3 is how many people write a thousand
         return int(value)
-    if kind is Path and isinstance(value, str):
+    if kind is Path and isinstance(value, str) and value:
         return Path(value)
     if kind in (bool, int, float, str) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
@@ -185,6 +185,8 @@ def _concrete(kind: type) -> list[type]:
 
 def _convert_to_any(value: Any, kinds: tuple[Any, ...], place: str) -> Any:
     """Return the value as the first of the types that it already is, else as the first that it can become."""
+    if value == "" and type(None) in kinds:  # an environment variable that is set to nothing
+        return None
     for kind in kinds:
         if inspect.isclass(kind) and type(value) is kind:
             return value

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 import src.run  # noqa: F401 (registers the resolver that folder names use)
 from src.batching import Mini
 from src.config import CONF, Job, flatten, read, read_curve
+from src.data import Mnist
 from src.errors import ConfigError
 from src.explain import explain
 from src.nn.initializers import HeNormal, Random, Uniform, XavierNormal, Zeros
@@ -83,6 +84,15 @@ def test_settings_arrive_where_they_are_meant_to() -> None:
     assert found.initializer == Random(Uniform(-0.5, 0.5), Uniform(-0.5, 0.5), HeNormal())
     assert found.batching == Mini(64, shuffle=True, drop_last=True)
     assert (found.lr, found.epochs, found.seed, found.dtype) == (0.01, 1000, 7, "float64")
+
+
+def test_an_environment_variable_set_to_nothing_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCHGRID_MNIST", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    found = job("data=mnist")
+    assert isinstance(found.experiment.data, Mnist)
+    assert found.experiment.data.path is None
+    assert found.tracking.uri is None
 
 
 def test_the_default_initializer_is_xavier_with_zero_biases() -> None:

@@ -390,10 +390,12 @@ def test_rows_of_anything_but_bytes_are_refused(openml: OpenML, number: bytes) -
 def test_time_out_of_other_sockets_is_as_before(openml: OpenML) -> None:
     socket.setdefaulttimeout(77.0)
     try:
-        mnist.fetch()
-        assert socket.getdefaulttimeout() == 77.0
+        front = openml.pages["/"]
         openml.pages["/"] = gibberish
         complaint(mnist.fetch)
+        assert socket.getdefaulttimeout() == 77.0
+        openml.pages["/"] = front
+        mnist.fetch()
         assert socket.getdefaulttimeout() == 77.0
     finally:
         socket.setdefaulttimeout(None)
@@ -436,6 +438,15 @@ def test_mnist_is_fetched_once_and_then_read_from_the_cache(openml: OpenML, tmp_
     assert list(mnist.cache_file().parent.iterdir()) == [mnist.cache_file()], "nothing half written stays"
     openml.close()
     assert Mnist(split=SPLIT).load().digest == fetched.digest
+
+
+@pytest.mark.usefixtures("five")
+def test_mnist_that_scikit_learn_fetched_before_is_read_offline(openml: OpenML) -> None:
+    digest = Mnist(split=EVERY).load().digest
+    mnist.cache_file().unlink()
+    openml.close()
+    assert Mnist(split=EVERY).load().digest == digest
+    assert mnist.cache_file().exists()
 
 
 @pytest.mark.usefixtures("five")

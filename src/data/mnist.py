@@ -45,7 +45,8 @@ class Mnist(Source):
     """The 70,000 digits of LeCun, Cortes and Burges: the 60,000 for training first, then the 10,000 for testing.
 
     They are read from the folder ``path`` of IDX files where it is given, else from our cache in scikit-learn's
-    data home (``SCIKIT_LEARN_DATA``, by default ``~/scikit_learn_data``), else fetched from OpenML and cached there.
+    data home (``SCIKIT_LEARN_DATA``, by default ``~/scikit_learn_data``), else from what scikit-learn itself keeps there
+    of an earlier ``fetch_openml``, else fetched from OpenML, once.
     Whatever the way, the digests of the canonical files must match.
     """
 
@@ -65,8 +66,11 @@ class Mnist(Source):
 
 def cache_file() -> Path:
     """Return where the cache lies: scikit-learn's data home is where its users keep their data already."""
-    home = os.environ.get("SCIKIT_LEARN_DATA") or "~/scikit_learn_data"
-    return Path(home).expanduser() / "scratchgrid" / "mnist.npy"
+    return _data_home() / "scratchgrid" / "mnist.npy"
+
+
+def _data_home() -> Path:
+    return Path(os.environ.get("SCIKIT_LEARN_DATA") or "~/scikit_learn_data").expanduser()
 
 
 def check_digests(images: Bytes, labels: Bytes, where: str) -> None:
@@ -149,7 +153,8 @@ def fetch() -> tuple[Bytes, Bytes]:
     try:
         with _socket_timeout(_PROBE_SECONDS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # fetch_openml's, as it tries again; how that ends is told below
-            _probe()
+            if not any(_data_home().glob("openml/**/*mnist_784*")):  # scikit-learn keeps what it once fetched
+                _probe()
             bunch = fetch_openml(
                 "mnist_784",
                 version=1,
