@@ -48,45 +48,36 @@ def test_a_run_can_be_kept_by_a_server(ui: str, tmp_path: Path) -> None:
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def shown(address: str, profile: Path, *more: str) -> str:
-    """Return the document that a browser makes of a page, once its scripts have run."""
+def shown(address: str, profile: Path, *, milliseconds: int) -> str:
+    """Return the document that a browser makes of a page within so much of the page's own time."""
     assert CHROMIUM
-    quiet = [
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--disable-quic",
-        "--no-first-run",
-    ]
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
     command = [
         CHROMIUM,
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
+        "--no-first-run",
         *quiet,
-        f"--user-data-dir={profile}",
         "--window-size=1600,1000",
     ]
-    ended = subprocess.run(
-        [*command, "--virtual-time-budget=20000", *more, "--dump-dom", address],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return ended.stdout
+    more = [f"--user-data-dir={profile}", f"--virtual-time-budget={milliseconds}", "--dump-dom", address]
+    return subprocess.run([*command, *more], capture_output=True, text=True, timeout=120, check=True).stdout
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_the_link_of_a_sweep_opens_its_runs_and_their_curves(ui: str, swept: Ended, tmp_path: Path) -> None:
     link = swept.out.splitlines()[-1].partition("http://127.0.0.1:5000")[2]
-    document = shown(ui + link, tmp_path)
+    charts = ("val/accuracy", "val/loss", "Parallel Coordinates")
+    for milliseconds in (20_000, 60_000, 180_000):  # a busy machine draws the charts later
+        document = shown(ui + link, tmp_path, milliseconds=milliseconds)
+        if all(chart in document for chart in charts):
+            break
+    assert [chart for chart in charts if chart not in document] == []
+    assert "Error loading shared view" not in document
     for found in runs(swept):  # among them the run of the test above, which the link must leave out
         if found.info.status == "FINISHED":
             assert (str(found.info.run_name) in document) == ("sweep_id" in found.data.tags)
-    for chart in ("val/accuracy", "val/loss", "Parallel Coordinates"):
-        assert chart in document
-    assert "Error loading shared view" not in document
 
 
 def test_make_ui_says_where_it_is_and_refuses_a_port_in_use(ui: str) -> None:
