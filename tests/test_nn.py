@@ -97,9 +97,11 @@ def test_cross_entropy_and_its_gradient_agree_with_the_oracle(
     assert value.shape == stack
     each = np.broadcast_to(labels, (*stack, batch))
     for index in np.ndindex(stack):
-        np.testing.assert_allclose(value[index], oracle.mean_cross_entropy(logits[index], each[index]), rtol=1e-12)
+        np.testing.assert_allclose(
+            value[index], oracle.mean_cross_entropy(logits[index], each[index]), rtol=1e-12, atol=1e-14
+        )
     numeric = oracle.central_difference(lambda: float(loss.value(logits, labels).sum()), logits)
-    np.testing.assert_allclose(loss.gradient(logits, labels), numeric, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(loss.gradient(logits, labels), numeric, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(loss.probabilities(logits), special.softmax(logits, axis=-1), rtol=1e-12)
 
 
