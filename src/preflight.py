@@ -14,8 +14,15 @@ from src.experiment import Prepared
 
 
 def check(config: DictConfig) -> tuple[Job, Prepared]:
-    """Return a configuration as it will be run, its data loaded and found to fit. Raises UserError."""
-    job = read(config)
+    """Return a configuration as it will be run, its data loaded and found to fit. Raises UserError.
+
+    With Hydra's own part or without it.
+    """
+    if OmegaConf.select(config, "hydra.job.chdir"):
+        raise ConfigError(
+            "hydra.job.chdir=true: not supported, since relative paths would no longer lead where they did"
+        )
+    job = read(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
     try:
         with within("data"):
             dataset = _load(job.experiment.data)
@@ -51,11 +58,6 @@ def claim(*folders: Path) -> None:
             raise ConfigError(
                 f"can't write to the folder {folder}: {error.strerror}; another can be set with outputs=FOLDER"
             ) from None
-
-
-def without_hydra(config: DictConfig) -> DictConfig:
-    """Return the part of a composed configuration that describes the job."""
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 @functools.lru_cache(maxsize=2)

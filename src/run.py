@@ -20,7 +20,7 @@ from src import report
 from src.config import CONF, flatten
 from src.errors import Diverged, UserError
 from src.explain import COMPOSITION_ERRORS, explain
-from src.preflight import check, claim, without_hydra
+from src.preflight import check, claim
 from src.runner import Origin, Result, execute
 from src.sweep.plan import Plan
 from src.tracking.links import is_server, run_link
@@ -96,7 +96,7 @@ class Preflight(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Exits, rather than raises, where something is wrong: Hydra turns a callback's exceptions into warnings."""
         try:
-            job, _ = check(without_hydra(config))
+            job, _ = check(config)
             claim(job.outputs, Path(config.hydra.run.dir))
         except UserError as error:
             _give_up(error)

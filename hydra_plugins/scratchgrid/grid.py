@@ -55,7 +55,7 @@ class GridSweeper(BasicSweeper):
         """Compose and check every job and return the first. Raises UserError, which names each that is wrong."""
         from src.errors import ConfigError, UserError
         from src.explain import COMPOSITION_ERRORS, explain
-        from src.preflight import check, without_hydra
+        from src.preflight import check
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -63,7 +63,7 @@ class GridSweeper(BasicSweeper):
         for overrides in jobs:
             try:
                 config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-                job, _ = check(without_hydra(config))
+                job, _ = check(config)
                 checked.append(job)
             except UserError as error:
                 wrong.append(f"{' '.join(overrides)}: {error}")

@@ -5,7 +5,6 @@ import json
 import shutil
 import tempfile
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,48 +26,6 @@ _PARAMETER_LENGTH, _TAG_LENGTH = 6000, 8000
 _FLUSH_SECONDS = 2.0  # how far the UI may lag behind the terminal
 
 
-class Tracker(ABC):
-    """Where one run's results go."""
-
-    @abstractmethod
-    def parameters(self, values: Mapping[str, Any]) -> None:
-        """Keep what the run was configured with."""
-
-    @abstractmethod
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Keep measurements made at a step; they may be written later, together with others."""
-
-    @abstractmethod
-    def tags(self, values: Mapping[str, str]) -> None:
-        """Keep facts to find the run by."""
-
-    @abstractmethod
-    def sweep(self, sweep_id: str, metric: str, varied: Sequence[str]) -> None:
-        """Keep that the run is one of a sweep, whose runs differ in the parameters ``varied`` and rank by ``metric``."""
-
-    @abstractmethod
-    def dataset(self, prepared: Prepared) -> None:
-        """Keep what the run learned from: its name, its sizes and our digest of it."""
-
-    @abstractmethod
-    def files(self, paths: Sequence[Path], folder: str | None = None) -> None:
-        """Keep files, under a folder if one is named."""
-
-    @abstractmethod
-    def model(self, prepared: Prepared, parameters: Parameters) -> None:
-        """Keep the trained network in a form that can be loaded and served."""
-
-    @property
-    @abstractmethod
-    def run_id(self) -> str:
-        """The name under which the results are found."""
-
-    @property
-    @abstractmethod
-    def experiment_id(self) -> str:
-        """The name of the group of runs that this one belongs to."""
-
-
 @dataclass(frozen=True)
 class Tracking:
     """Which MLflow store keeps the runs, and in which of its experiments. Without ``uri``, a database under the outputs."""
@@ -81,7 +38,7 @@ class Tracking:
         return self.uri or f"sqlite:///{outputs.absolute() / 'mlflow.db'}"
 
     @contextlib.contextmanager
-    def start(self, outputs: Path, name: str) -> Iterator["MlflowTracker"]:
+    def start(self, outputs: Path, name: str) -> Iterator["Tracker"]:
         """Open a run, and close it with the status that its end deserves.
 
         An exception makes it FAILED and its message the tag ``failure``; Ctrl-C or a termination makes it KILLED.
@@ -92,7 +49,7 @@ class Tracking:
 
         with tracking_uri(store):
             run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
-            tracker = MlflowTracker(client, run.info.run_id, experiment_id)
+            tracker = Tracker(client, run.info.run_id, experiment_id)
             status: Status = "FINISHED"
             try:
                 yield tracker
@@ -106,30 +63,24 @@ class Tracking:
                     mlflow.end_run(status)
 
 
-class MlflowTracker(Tracker):
+class Tracker:
     """Writes one run to MLflow, its metrics in batches: one by one they would cost more than the training."""
 
     def __init__(self, client: "MlflowClient", run_id: str, experiment_id: str):
-        self._client, self._run_id, self._experiment_id = client, run_id, experiment_id
+        self._client, self.run_id, self.experiment_id = client, run_id, experiment_id
         self._waiting: list[tuple[str, float, int, int]] = []
         self._flushed = time.monotonic()
 
-    @property
-    def run_id(self) -> str:
-        return self._run_id
-
-    @property
-    def experiment_id(self) -> str:
-        return self._experiment_id
-
     def parameters(self, values: Mapping[str, Any]) -> None:
+        """Keep what the run was configured with."""
         from mlflow.entities import Param
 
         params = [Param(key, _cut(str(value), _PARAMETER_LENGTH)) for key, value in values.items()]
         for start in range(0, len(params), _PARAMETERS_A_CALL):
-            self._client.log_batch(self._run_id, params=params[start : start + _PARAMETERS_A_CALL])
+            self._client.log_batch(self.run_id, params=params[start : start + _PARAMETERS_A_CALL])
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Keep measurements made at a step; they are written within seconds, together with others."""
         now = int(time.time() * 1000)
         self._waiting += [(key, value, now, step) for key, value in values.items()]
         if len(self._waiting) >= _METRICS_A_CALL or time.monotonic() - self._flushed > _FLUSH_SECONDS:
@@ -141,23 +92,26 @@ class MlflowTracker(Tracker):
 
         while self._waiting:
             batch = [Metric(*fields) for fields in self._waiting[:_METRICS_A_CALL]]
-            self._client.log_batch(self._run_id, metrics=batch)
+            self._client.log_batch(self.run_id, metrics=batch)
             del self._waiting[:_METRICS_A_CALL]
         self._flushed = time.monotonic()
 
     def tags(self, values: Mapping[str, str]) -> None:
+        """Keep facts to find the run by."""
         from mlflow.entities import RunTag
 
         self._client.log_batch(
-            self._run_id, tags=[RunTag(key, _cut(value, _TAG_LENGTH)) for key, value in values.items()]
+            self.run_id, tags=[RunTag(key, _cut(value, _TAG_LENGTH)) for key, value in values.items()]
         )
 
     def sweep(self, sweep_id: str, metric: str, varied: Sequence[str]) -> None:
+        """Keep that the run is one of a sweep, whose runs differ in the parameters ``varied`` and rank by ``metric``."""
         self.tags({"sweep_id": sweep_id})
         view = comparison(sweep_filter(sweep_id), metric, varied)
-        self._client.set_experiment_tag(self._experiment_id, view_tag(sweep_id), view)
+        self._client.set_experiment_tag(self.experiment_id, view_tag(sweep_id), view)
 
     def dataset(self, prepared: Prepared) -> None:
+        """Keep what the run learned from: its name, its sizes and our digest of it."""
         import mlflow
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.numpy_dataset import from_numpy
@@ -170,10 +124,12 @@ class MlflowTracker(Tracker):
         )
 
     def files(self, paths: Sequence[Path], folder: str | None = None) -> None:
+        """Keep files, under a folder if one is named."""
         for path in paths:
-            self._client.log_artifact(self._run_id, str(path), folder)
+            self._client.log_artifact(self.run_id, str(path), folder)
 
     def model(self, prepared: Prepared, parameters: Parameters) -> None:
+        """Keep the trained network in a form that can be loaded and served, its weights without pickle."""
         import mlflow
         import numpy as np
         from mlflow.models import ModelSignature
