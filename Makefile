@@ -31,7 +31,7 @@ format: $(VENV)/.dev ## let Ruff format and mend what it can
 	@$(BIN)/ruff check --fix .
 
 ui: $(VENV)/.run ## MLflow's UI on http://127.0.0.1:PORT for the runs under outputs
-	@$(BIN)/python -m src.ui $(PORT)
+	@$(BIN)/python -m src.ui --port $(PORT)
 
 lock: $(VENV)/.dev ## resolve the dependencies anew into locks/, with hashes
 	@$(BIN)/python locks/resolve.py

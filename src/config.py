@@ -33,7 +33,7 @@ METRICS = [
 
 @dataclass(frozen=True)
 class Curve:
-    """A published curve: a CSV under ``conf/reference`` with the columns ``epoch`` and ``metric``."""
+    """A published curve: a CSV under ``conf/experiment`` with the columns ``epoch`` and ``metric``."""
 
     file: str
     metric: str
@@ -72,7 +72,7 @@ def read(config: DictConfig) -> Job:
         key = error.full_key or ""
         raise ConfigError(f"{key} has no value: set it with {key}=…") from None
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from None
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(plain, dict)
     nodes = {str(key): value for key, value in plain.items()}
     known = [field.name for cls in (Experiment, Job) for field in dataclasses.fields(cls) if field.name != "experiment"]
@@ -88,7 +88,7 @@ def read(config: DictConfig) -> Job:
 
 def read_curve(curve: Curve) -> tuple[list[float], list[float]]:
     """Return the epochs and the values of a published curve."""
-    with (CONF / "reference" / curve.file).open(newline="", encoding="utf-8") as file:
+    with (CONF / "experiment" / curve.file).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [float(row["epoch"]) for row in rows], [float(row[curve.metric]) for row in rows]
 

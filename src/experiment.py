@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from src.batching import Batching
 from src.data import Dataset, Source
-from src.errors import require, within
+from src.errors import InvalidValue, require, within
 from src.nn.initializers import Initializer
 from src.nn.layers import Array
 from src.nn.losses import Loss, SoftmaxCrossEntropy
-from src.nn.network import MLP, Network, Parameters, forward
+from src.nn.network import MLP, Network, Parameters, forward, parameter_count
 from src.optimizers import Optimizer
 from src.randomness import stream
 from src.training import Arrays, Epoch, train
@@ -26,7 +26,7 @@ from src.training import Arrays, Epoch, train
 
 @dataclass(frozen=True)
 class Experiment:
-    """The choices that decide what a run computes. Equal experiments on equal data give equal bytes."""
+    """The choices that decide what a run computes. Equal experiments on equal data and weight files give equal bytes."""
 
     model: MLP
     initializer: Initializer
@@ -65,7 +65,11 @@ class Experiment:
         with within("batching"):
             self.batching.check(len(dataset.train))
         network = self.model.layers
-        parameters = self.initializer.initialize(network, stream(self.seed, "weights"), self.dtype)
+        try:
+            parameters = self.initializer.initialize(network, stream(self.seed, "weights"), self.dtype)
+        except (MemoryError, ValueError):  # the second from NumPy, for sizes past any memory
+            too_many = f"{parameter_count(network):,} parameters don't fit into memory"
+            raise InvalidValue("model.hidden", list(self.model.hidden), too_many) from None
         return Prepared(self, dataset, network, parameters, SoftmaxCrossEntropy())
 
 

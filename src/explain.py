@@ -6,7 +6,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
 
 from src.config import CONF
 from src.errors import suggest
@@ -24,17 +24,24 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
             else f"{name}: no such configuration"
         )
     if isinstance(error, OverrideParseException):
-        lines = [line for line in error.message.splitlines() if not line.startswith(("Error parsing override", "See "))]
-        return f"{error.override}: not an override of the form key=value ({lines[0] if lines else error.message})"
+        key, _, value = error.override.partition("=")
+        quoted = (
+            f"""; a text with other signs than letters and digits wants quotes: "{key}='{value}'" """ if value else ""
+        )
+        return f"{error.override}: can't be read as key=value{quoted}".rstrip()
+    if isinstance(error, InterpolationResolutionError | InterpolationKeyError):
+        return f"{error.full_key}: {str(error).splitlines()[0]}"
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if first.startswith("Ambiguous value for argument"):
-        override = first.split("'")[1]
-        values = override.partition("=")[2]
-        return f"{override}: several values make a sweep: add -m; one list would be written [{values}]"
+        key, _, value = first.split("'")[1].partition("=")
+        as_list = "" if (CONF / key).is_dir() else f"; one list would be written [{value}]"
+        return f"{key}={value}: several values make a sweep: add -m{as_list}"
     if first.startswith(("Could not override", "Could not delete")):
         key = first.split("'")[1]
         override = next((o for o in overrides if o.lstrip("+~").startswith(key)), key)
-        return f"{override}: no such key or option as {key}{suggest(key, _known(overrides))}"
+        swept = any((CONF / o.partition("=")[0]).is_dir() and "," in o for o in overrides)
+        force = f"; for a setting of a choice that is swept, write ++{override}" if swept else ""
+        return f"{override}: no such key or option as {key}{suggest(key, _known(overrides))}{force}"
     return f"the overrides can't be composed: {first}" if type(error) is ValueError else first
 
 

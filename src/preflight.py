@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.config import Job, read
 from src.data import Dataset, Source
-from src.errors import ConfigError, InvalidValue, suggest, within
+from src.errors import ConfigError, InvalidValue, UserError, suggest, within
 from src.experiment import Prepared
 
 
@@ -37,27 +37,40 @@ def check(config: DictConfig) -> tuple[Job, Prepared]:
     return job, prepared
 
 
-def claim(*folders: Path) -> None:
-    """Make sure that files can be written to these folders, which are made where they don't exist.
+def claim(job: Job, folder: Path) -> None:
+    """Make the folder of a run or a sweep and open the store that will keep its results.
 
-    Raises ConfigError where one can't be had; whatever was made until then is removed again.
+    Raises UserError where either can't be had; whatever was made until then is removed again.
     """
     made: list[Path] = []
-    for folder in folders:
-        try:
-            missing = [path for path in (folder, *folder.parents) if not path.exists()]
-            for path in reversed(missing):
-                path.mkdir(exist_ok=True)  # a run that starts at the same moment may be the first
-                made.append(path)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            for path in reversed(made):
-                with contextlib.suppress(OSError):  # another run may have moved in
-                    path.rmdir()
-            raise ConfigError(
-                f"can't write to the folder {folder}: {error.strerror}; another can be set with outputs=FOLDER"
-            ) from None
+    try:
+        made += _make(job.outputs)
+        made = _make(folder) + made
+        job.tracking.open(job.outputs)
+    except UserError:
+        _unmake(made)
+        raise
+
+
+def _make(folder: Path) -> list[Path]:
+    """Make a folder that can be written to, if there is none; return the folders that were made on the way."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        _unmake(made)
+        raise ConfigError(
+            f"can't write to the folder {folder}: {error.strerror}; outputs=FOLDER names another"
+        ) from None
+    return made
+
+
+def _unmake(folders: list[Path]) -> None:
+    for path in folders:
+        with contextlib.suppress(OSError):  # never made, or another run has moved in
+            path.rmdir()
 
 
 @functools.lru_cache(maxsize=2)

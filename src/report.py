@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from src.config import Job, Reference
@@ -51,10 +51,11 @@ def progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
     """Give a function that shows an epoch: on a bar in a terminal, elsewhere as a line now and then."""
     console = _console()
     if console.is_terminal:
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[scores]}"), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
+        # What matters most first: a narrow terminal cuts on the right.
+        counts, scores = TextColumn("{task.completed}/{task.total}"), TextColumn("{task.fields[scores]}")
+        with Progress(counts, BarColumn(10), TimeRemainingColumn(), scores, console=console, transient=True) as bar:
             task = bar.add_task("", total=epochs, scores="")
-            yield lambda epoch: bar.update(task, completed=epoch.number, scores=_line(epoch))
+            yield lambda epoch: bar.update(task, completed=epoch.number, scores=_short_line(epoch))
     else:
         every = max(1, epochs // _PLAIN_LINES)
 
@@ -65,8 +66,8 @@ def progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
         yield show
 
 
-def closing(summary: Summary, reference: Reference | None, *, folder: Path, link: str) -> None:
-    """Show what came out, what was published, and where to look."""
+def closing(summary: Summary, reference: Reference | None) -> None:
+    """Show what came out, and what was published."""
     table = _table("", "loss", "accuracy", "best accuracy", "at epoch")
     for part, score in summary.final.items():
         best = summary.best[part]
@@ -76,7 +77,12 @@ def closing(summary: Summary, reference: Reference | None, *, folder: Path, link
         fact("published", reference.source)
         _console().print(_published(summary, reference))
     fact("time", f"{summary.seconds:.1f} s of training, {_count(summary.updates, 'update')}")
-    fact("folder", str(folder))
+
+
+def whereabouts(folder: Path, link: str) -> None:
+    """Show where to look."""
+    here = Path.cwd()
+    fact("folder", str(folder.relative_to(here) if folder.is_relative_to(here) else folder))
     fact("MLflow", link)
 
 
@@ -89,7 +95,7 @@ def job_line(result: Result, position: str) -> None:
     _say(f"{escape(position)}  {escape(result.name)}  {outcome}  {result.seconds:.1f} s")
 
 
-def sweep_table(results: Sequence[Result], *, sweep_id: str, folder: Path, link: str | None) -> None:
+def sweep_table(results: Sequence[Result], sweep_id: str) -> None:
     """Show the runs of a sweep, the best first, and the failed ones with what was asked of them."""
     finished = [(result.value, result) for result in results if result.value is not None]
     finished.sort(key=lambda pair: pair[0] if pair[1].metric.endswith("loss") else -pair[0])
@@ -98,19 +104,17 @@ def sweep_table(results: Sequence[Result], *, sweep_id: str, folder: Path, link:
         shared = metrics.pop() if len(metrics) == 1 else None
         accuracies = [f"{part}/accuracy" for part in ("train", "val", "test")]
         others = [key for key in accuracies if key != shared and any(key in result.metrics for _, result in finished)]
-        table = _table("rank", "run", shared or "metric", *others, "seconds", left="run")
+        # Unlike metrics have no common order.
+        table = _table("rank" if shared else "", "run", shared or "metric", *others, "seconds", left="run")
         for rank, (value, result) in enumerate(finished, 1):
             best = f"{value:.4f}" if shared else f"{result.metric} {value:.4f}"
             cells = (f"{result.metrics[key]:.4f}" if key in result.metrics else "" for key in others)
-            table.add_row(str(rank), escape(result.name), best, *cells, f"{result.seconds:.1f}")
+            table.add_row(str(rank) if shared else "", escape(result.name), best, *cells, f"{result.seconds:.1f}")
         _console().print(table)
     for result in results:
         if result.value is None:
             _say(f"[red]{result.status}[/red]  {escape(' '.join(result.overrides))}: {escape(result.failure or '')}")
     fact("runs", f"{len(finished)} of {len(results)} finished, sweep_id {sweep_id}")
-    fact("folder", str(folder))
-    if link:
-        fact("MLflow", link)
 
 
 def fact(key: str, value: str) -> None:
@@ -119,8 +123,8 @@ def fact(key: str, value: str) -> None:
 
 
 def show_log() -> None:
-    """Show on standard error what our own modules log, such as that a download has begun."""
-    log = logging.getLogger("src")
+    """Show on standard error what our readers of data log, such as that a download has begun."""
+    log = logging.getLogger("src.data")
     if not log.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
@@ -149,6 +153,12 @@ def _table(*headings: str, left: str = "") -> Table:
     for heading in headings:
         table.add_column(heading, justify="left" if heading == left else "right", overflow="fold")
     return table
+
+
+def _short_line(epoch: Epoch) -> str:
+    """Return the scores in a form that leaves room for the bar in 80 columns: of the losses only the training set's."""
+    accuracies = "  ".join(f"{name} {score.accuracy:.2%}" for name, score in epoch.scores.items())
+    return f"loss {epoch.scores['train'].loss:.4f}  {accuracies}"
 
 
 def _line(epoch: Epoch) -> str:

@@ -1,14 +1,14 @@
 """The entry point: composes a configuration with Hydra, checks it, runs it and reports. ``python -m src.run --help``."""
 
+import logging
 import os
 import secrets
-import shutil
 import signal
 import sys
 import traceback
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,13 +17,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from src import report
-from src.config import CONF, flatten
+from src.config import CONF, Job, flatten
 from src.errors import Diverged, UserError
 from src.explain import COMPOSITION_ERRORS, explain
 from src.preflight import check, claim
-from src.runner import Origin, Result, execute
+from src.runner import RESULT, Origin, Result, execute
 from src.sweep.plan import Plan
-from src.tracking.links import is_server, run_link
+from src.tracking.links import run_link, with_ui
+
+log = logging.getLogger(__name__)
 
 # Part of a folder's name: two runs begun in one second must not share it.
 OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
@@ -33,7 +35,16 @@ OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cach
 def task(config: DictConfig) -> float:
     """Run one composed configuration and return its metric: what Hydra calls, once or for each job of a sweep."""
     context = HydraConfig.get()
-    return _sweep_job(config, context) if context.mode == RunMode.MULTIRUN else _single_run(config, context)
+    if context.mode == RunMode.MULTIRUN:
+        return _sweep_job(config, context)
+    try:
+        return _single_run(config, context)
+    except Diverged as error:
+        report.problem(str(error))
+    except Exception as error:
+        log.exception("the run failed")
+        report.problem(f"{_first_line(error)}; the traceback is in {context.runtime.output_dir}/{context.job.name}.log")
+    sys.exit(1)
 
 
 def _single_run(config: DictConfig, context: Any) -> float:
@@ -44,20 +55,20 @@ def _single_run(config: DictConfig, context: Any) -> float:
     origin = Origin(Path(context.runtime.output_dir), name, overrides, _settings(config, context))
     try:
         result, summary = execute(job, prepared, origin, report.progress)
-    except UserError as error:
-        shutil.rmtree(origin.folder)
-        _give_up(error)
-    except Exception as error:
-        if not isinstance(error, Diverged):
-            traceback.print_exc()
-        report.problem(str(error) or type(error).__name__)
-        sys.exit(1)
-    store = job.tracking.store(job.outputs)
-    link = run_link(store, str(result.experiment_id), str(result.run_id))
-    link = link if is_server(store) else f"make ui, then {link}"
-    report.closing(summary, job.reference, folder=origin.folder, link=link)
+    except BaseException:
+        if (origin.folder / RESULT).exists():
+            _show_whereabouts(job, Result.load(origin.folder), origin.folder)
+        raise
+    report.closing(summary, job.reference)
+    _show_whereabouts(job, result, origin.folder)
     assert result.value is not None
     return result.value
+
+
+def _show_whereabouts(job: Job, result: Result, folder: Path) -> None:
+    store = job.tracking.store(job.outputs)
+    link = run_link(store, str(result.experiment_id), str(result.run_id))
+    report.whereabouts(folder, with_ui(link, store, job.outputs))
 
 
 def _sweep_job(config: DictConfig, context: Any) -> float:
@@ -72,8 +83,13 @@ def _sweep_job(config: DictConfig, context: Any) -> float:
     )
     try:
         result, _ = execute(job, prepared, origin, lambda epochs: nullcontext(lambda epoch: None))
+    except Diverged:
+        raise
+    except Exception as error:
+        log.exception("the run failed")
+        raise RuntimeError(_first_line(error)) from None  # one that every launcher can carry from process to process
     finally:
-        if (folder / "result.json").exists():
+        if (folder / RESULT).exists():
             report.job_line(Result.load(folder), f"{number + 1}/{len(plan.names) if plan else '?'}")
     assert result.value is not None
     return result.value
@@ -90,6 +106,10 @@ def _settings(config: DictConfig, context: Any) -> dict[str, Any]:
     return {**choices, **settings}
 
 
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+
+
 class Preflight(Callback):
     """Checks a single run before Hydra makes its folder; a sweep's jobs are checked by the sweeper."""
 
@@ -97,14 +117,13 @@ class Preflight(Callback):
         """Exits, rather than raises, where something is wrong: Hydra turns a callback's exceptions into warnings."""
         try:
             job, _ = check(config)
-            claim(job.outputs, Path(config.hydra.run.dir))
+            claim(job, Path(config.hydra.run.dir))
         except UserError as error:
-            _give_up(error)
-
-
-def _give_up(error: UserError) -> NoReturn:
-    report.problem(str(error))
-    sys.exit(2)
+            report.problem(str(error))
+            sys.exit(2)
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
 
 
 def main() -> None:
@@ -122,10 +141,13 @@ def main() -> None:
         report.problem("interrupted")
         sys.exit(130)
     except UserError as error:
-        _give_up(error)
+        report.problem(str(error))
+        sys.exit(2)
     except COMPOSITION_ERRORS as error:
         if wants_traceback:
             raise
+        if isinstance(error.__context__, KeyboardInterrupt):  # which Hydra's parser took for an error of its own
+            sys.exit(130)
         report.problem(explain(error, [argument for argument in sys.argv[1:] if not argument.startswith("-")]))
         sys.exit(2)
 

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +19,8 @@ from src.nn.weights import save_weights
 from src.tracking.provenance import code_digest, git_tags
 from src.tracking.tracker import Tracker, ending
 from src.training import Epoch, Score
+
+log = logging.getLogger(__name__)
 
 RESULT = "result.json"
 _PICTURED = 10_000  # samples at most that a confusion matrix and a page of predictions are made of
@@ -130,6 +133,7 @@ def execute(job: Job, prepared: Prepared, origin: Origin, display: Display) -> t
             experiment_id=tracker.experiment_id,
             run_id=tracker.run_id,
         )
+        log.info("%s: MLflow run %s of experiment %s", origin.name, tracker.run_id, tracker.experiment_id)
         try:
             summary = _train_and_keep(job, prepared, origin, tracker, display)
         except BaseException as error:
@@ -139,6 +143,7 @@ def execute(job: Job, prepared: Prepared, origin: Origin, display: Display) -> t
     metrics = summary.metrics()
     result = replace(result, value=metrics[job.metric], metrics=metrics, seconds=time.perf_counter() - start)
     result.write(origin.folder)
+    log.info("finished in %.1f s: %s", result.seconds, metrics)
     return result, summary
 
 

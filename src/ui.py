@@ -1,7 +1,11 @@
-"""Starts MLflow's UI for the runs kept on this machine: ``python -m src.ui [PORT]``."""
+"""Starts MLflow's UI for the runs kept on this machine: ``python -m src.ui --help``."""
 
+import argparse
+import contextlib
 import os
+import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,31 +15,51 @@ from src import report
 from src.config import CONF
 from src.errors import UserError
 from src.tracking.links import DEFAULT_PORT, is_server, view_link
-from src.tracking.store import open_store, server_command
+from src.tracking.store import server_command
 from src.tracking.tracker import Tracking
 from src.tracking.view import ALL_RUNS, comparison, view_tag
 
 
 def main() -> None:
-    """Show the link, then become the server, so that Ctrl-C reaches it."""
-    outputs = Path(OmegaConf.load(CONF / "config.yaml").outputs)
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_PORT
-    tracking = Tracking(
-        os.environ.get("MLFLOW_TRACKING_URI"), OmegaConf.load(CONF / "tracking" / "local.yaml").experiment
-    )
-    store = tracking.store(outputs)
+    """Show the link, and serve until Ctrl-C. Exits with 2 where the port or the store can't be had."""
+    parser = argparse.ArgumentParser(prog="python -m src.ui", description=__doc__)
+    parser.add_argument("--port", type=_port, default=DEFAULT_PORT)
+    parser.add_argument("--outputs", type=Path, default=Path(OmegaConf.load(CONF / "config.yaml").outputs))
+    chosen = parser.parse_args()
+    settings = OmegaConf.load(CONF / "tracking" / "local.yaml")
+    tracking = Tracking(os.environ.get("MLFLOW_TRACKING_URI"), settings.experiment)
+    store = tracking.store(chosen.outputs)
     try:
-        client, experiment_id = open_store(store, tracking.experiment, outputs)
+        client, experiment_id = tracking.open(chosen.outputs)
         client.set_experiment_tag(experiment_id, view_tag(ALL_RUNS), comparison("", "val/accuracy", ["model", "lr"]))
-        report.fact("MLflow", view_link(store, experiment_id, ALL_RUNS, port))
-        if is_server(store):
-            return
-        _require_free(port)
+        report.fact("MLflow", view_link(store, experiment_id, ALL_RUNS, chosen.port))
+        if not is_server(store):
+            _require_free(chosen.port)
+            _serve(store, chosen.port)
     except UserError as error:
         report.problem(str(error))
         sys.exit(2)
+
+
+def _serve(store: str, port: int) -> None:
+    """Run the server in a session of its own, which Ctrl-C does not reach: it is ended without its lament."""
     command, environment = server_command(store, port)
-    os.execvpe(command[0], command, environment)  # noqa: S606 (no shell is wanted)
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        sys.exit(process.wait())
+    except KeyboardInterrupt:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65_536:
+        raise argparse.ArgumentTypeError(f"{text} is no port: must be a number from 1 to 65535")
+    return int(text)
 
 
 def _require_free(port: int) -> None:

@@ -49,7 +49,9 @@ def test_a_run_ends_well_and_says_where_to_look(finished: Ended) -> None:
     assert any(line.startswith("epoch 40/40  train ") for line in lines)
     (folder,) = finished.folders
     assert f"folder      {folder}" in lines
-    assert lines[-1].startswith("MLflow      make ui, then http://127.0.0.1:5000/#/experiments/")
+    assert lines[-1].startswith(
+        f"MLflow      python -m src.ui --outputs {finished.outputs}, then http://127.0.0.1:5000/#/"
+    )
     assert only_run(finished).info.run_id in lines[-1]
 
 
@@ -189,6 +191,11 @@ def test_every_model_learns_the_digits_with_all_else_at_its_default(model: str, 
         (["lr=0.1,0.2"], "add -m"),
         (["hydra.job.chdir=true"], "hydra.job.chdir=true: not supported"),
         (["-m", "lr=0.1,0,0.2,-1"], "2 of 4 jobs can't be run, so none was"),
+        (["model.hidden=[1000000000]"], "795,000,000,010 parameters don't fit into memory"),
+        (["tracking.uri='sqlite://'"], "a database in memory would keep nothing"),
+        (["tracking.uri=nonsense://x"], "error the MLflow store nonsense://x can't be opened"),
+        (["-m", "experiment=relu10_fullbatch,openml_relu128", "data.path=x"], "write ++data.path=x"),
+        (["-m", "outputs=a,b"], "outputs and tracking can't be swept"),
         (["-m", "model=relu2,none_such"], "model=none_such: no such option"),
     ],
 )
@@ -221,12 +228,21 @@ def test_a_folder_that_cant_be_written_is_refused(place: str, invoke: Callable[.
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_store_that_cant_be_opened_is_told_without_its_password_and_leaves_no_folder(tmp_path: Path) -> None:
-    ended = run(tmp_path, "epochs=1", MLFLOW_TRACKING_URI="http://me:secret@127.0.0.1:9")
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]])
+def test_a_store_that_cant_be_opened_is_told_without_its_password_and_leaves_nothing(
+    sweep: list[str], tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "thesis.txt").touch()
+    folder = "hydra.sweep.dir" if sweep else "hydra.run.dir"
+    arguments = [*sweep, "epochs=1", f"{folder}={kept}"]
+    ended = run(tmp_path / "outputs", *arguments, MLFLOW_TRACKING_URI="http://me:secret@127.0.0.1:9")
     assert ended.code == 2
     assert ended.err.startswith("error the MLflow store http://me:***@127.0.0.1:9 can't be opened")
     assert "secret" not in ended.err + ended.out
-    assert ended.folders == []
+    assert ended.out == ""
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept", "thesis.txt"]
 
 
 def test_a_traceback_can_be_had(tmp_path: Path) -> None:
@@ -286,13 +302,14 @@ def test_ctrl_c_marks_the_run_killed_and_keeps_what_was_learned(
     in_a_terminal: Callable[..., tuple[int, int]], tmp_path: Path
 ) -> None:
     pid, terminal = in_a_terminal("epochs=100000", "model=relu2")
-    shown = read_until(terminal, "train 0.")  # on the bar, beside the time left
+    shown = read_until(terminal, "loss 0.")  # on the bar, beside the time left
     assert "/100000" in shown
     os.write(terminal, b"\x03")
     rest = read_until(terminal, "\0")
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 130
     assert "interrupted" in rest
+    assert "folder      " in rest
     assert "Traceback" not in rest
     ended = Ended(tmp_path, 130, shown, "")
     found = only_run(ended)
@@ -312,6 +329,26 @@ def test_termination_marks_the_run_killed(tmp_path: Path) -> None:
         process.terminate()
         assert process.wait(30) == 143
     assert only_run(Ended(tmp_path, 143, "", "")).info.status == "KILLED"
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_ctrl_c_ends_a_sweep_with_every_run_closed_and_a_table(
+    launcher: str, in_a_terminal: Callable[..., tuple[int, int]], tmp_path: Path
+) -> None:
+    arguments = ("-m", "seed=0,1,2", "epochs=100000", f"hydra/launcher={launcher}")
+    pid, terminal = in_a_terminal(*arguments, *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []))
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("sweeps/*/0/history.csv")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.write(terminal, b"\x03")
+    shown = read_until(terminal, "\0")
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 130, shown
+    found = runs(Ended(tmp_path, 130, shown, ""))
+    assert found
+    assert {(run.info.status, run.data.tags["failure"]) for run in found} == {("KILLED", "interrupted")}
+    assert "0 of 3 finished" in shown
+    assert shown.count("KILLED") >= len(found)
 
 
 def test_two_first_starts_at_once_both_succeed(tmp_path: Path) -> None:

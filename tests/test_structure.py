@@ -14,7 +14,7 @@ ORDER = [
     "errors", "archives", "randomness", "nn.layers", "nn.losses", "nn.network", "nn.weights",
     "nn.initializers", "batching", "optimizers", "data.splitting", "data.dataset", "data.digits", "data.idx",
     "data.csv", "data.npz", "data.mnist", "data", "training", "experiment", "tracking.links",
-    "tracking.store", "tracking.view", "tracking.provenance", "tracking.tracker", "plots", "config", "preflight", "runner",
+    "tracking.view", "tracking.store", "tracking.provenance", "tracking.tracker", "plots", "config", "preflight", "runner",
     "sweep.plan", "report", "explain", "run", "ui",
 ]  # fmt: skip
 PACKAGES = ["nn", "sweep", "tracking"]  # their __init__ imports nothing

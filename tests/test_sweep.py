@@ -23,6 +23,7 @@ def test_names_say_what_differs_and_nothing_else() -> None:
     assert plan.names == ("model=relu2, lr=0.1", "model=relu2, lr=0.3", "model=sigmoid3, lr=0.1")
     assert plan.varied == ("model", "lr")
     assert Plan.of("s", [["lr=0.1"]]).names == ("lr=0.1",)
+    assert Plan.of("s", [["lr=0.1"], ["lr=0.1"]]).names == ("lr=0.1", "lr=0.1")
     assert Plan.of("s", [[]]).names == ("job 0",)
 
 
@@ -38,7 +39,7 @@ def test_a_run_without_a_result_is_failed_for_its_reason_or_lost(tmp_path: Path)
     done = Result(plan.names[0], JOBS[0], "FINISHED", "val/accuracy", value=0.9, metrics={"val/accuracy": 0.9})
     (tmp_path / "0").mkdir()
     done.write(tmp_path / "0")
-    results = collect(plan, [tmp_path / str(k) for k in range(3)], {1: "the store is gone"}, "val/accuracy")
+    results = collect(plan, [tmp_path / str(k) for k in range(3)], {1: ("FAILED", "the store is gone")}, "val/accuracy")
     assert results[0] == done
     assert [(result.status, result.value) for result in results] == [
         ("FINISHED", 0.9),

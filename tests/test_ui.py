@@ -83,7 +83,7 @@ def test_the_link_of_a_sweep_opens_its_runs_and_their_curves(ui: str, swept: End
 def test_make_ui_says_where_it_is_and_refuses_a_port_in_use(ui: str) -> None:
     port = ui.rpartition(":")[2]
     ended = subprocess.run(
-        [sys.executable, "-m", "src.ui", port], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "src.ui", "--port", port], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 2
     assert f"port {port}: Address already in use; another can be chosen with make ui PORT=5001" in ended.stderr

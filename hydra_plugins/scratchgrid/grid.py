@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 if TYPE_CHECKING:
     from src.config import Job
+    from src.sweep.plan import Plan
 
 
 class GridSweeper(BasicSweeper):
@@ -36,17 +37,21 @@ class GridSweeper(BasicSweeper):
         jobs = list(itertools.chain(*self.overrides))
         example = self._check(jobs)
         folder = Path(self.config.hydra.sweep.dir)
-        claim(example.outputs, folder)
+        claim(example, folder)
         plan = Plan.of(folder.name, jobs)
         plan.write(folder)
         OmegaConf.save(self.config, folder / "multirun.yaml")
 
         returns: list[Sequence[JobReturn]] = []
+        interruption: BaseException | None = None
         try:
             while not self.is_done():
                 returns.append(self.launcher.launch(self.get_job_batch(), initial_job_idx=sum(map(len, returns))))
-        finally:
-            all_finished = self._report(plan, folder, list(itertools.chain(*returns)), example)
+        except BaseException as error:
+            interruption = error
+        all_finished = self._report(plan, folder, list(itertools.chain(*returns)), example, interruption)
+        if interruption:
+            raise interruption
         if not all_finished:
             sys.exit(1)
         return returns
@@ -74,26 +79,39 @@ class GridSweeper(BasicSweeper):
             raise ConfigError(
                 f"{len(wrong)} of {len(jobs)} jobs can't be run, so none was:\n" + "\n".join(wrong[:5]) + rest
             )
+        if len({(job.outputs, job.tracking) for job in checked}) > 1:
+            raise ConfigError("outputs and tracking can't be swept: a sweep keeps all its runs in one place")
         return checked[0]
 
-    def _report(self, plan: Any, folder: Path, returns: Sequence[JobReturn], example: "Job") -> bool:
+    def _report(
+        self,
+        plan: "Plan",
+        folder: Path,
+        returns: Sequence[JobReturn],
+        example: "Job",
+        interruption: BaseException | None,
+    ) -> bool:
         """Show the table of all runs; return whether every one finished."""
         from src import report
         from src.sweep.plan import collect
-        from src.tracking.links import is_server, view_link
+        from src.tracking.links import view_link, with_ui
+        from src.tracking.store import close_abandoned
+        from src.tracking.tracker import ending
 
-        reasons = {
-            number: str(job._return_value) for number, job in enumerate(returns) if job.status == JobStatus.FAILED
-        }
         # Where a run's folder is called otherwise (hydra.sweep.subdir), what Hydra returned knows it.
         folders = [folder / str(number) for number in range(len(plan.names))]
+        reasons: dict[int, tuple[str, str]] = {}
         for number, job in enumerate(returns):
             folders[number] = Path(job.hydra_cfg.hydra.runtime.output_dir) if job.hydra_cfg else folders[number]
+            if job.status == JobStatus.FAILED:
+                reasons[number] = ("FAILED", str(job._return_value))
+        client, experiment_id = example.tracking.open(example.outputs)
+        if interruption:  # a launcher ends its workers in a way that leaves them no time to close their runs
+            status, reason = ending(interruption)
+            abandoned = close_abandoned(client, experiment_id, plan.sweep_id, reason)
+            reasons |= {n: (status, reason) for n, place in enumerate(folders) if place.absolute() in abandoned}
         results = collect(plan, folders, reasons, example.metric)
+        report.sweep_table(results, plan.sweep_id)
         store = example.tracking.store(example.outputs)
-        found = next((result.experiment_id for result in results if result.experiment_id), None)
-        link = view_link(store, found, plan.sweep_id) if found else None
-        if link and not is_server(store):
-            link = f"make ui, then {link}"
-        report.sweep_table(results, sweep_id=plan.sweep_id, folder=folder, link=link)
+        report.whereabouts(folder, with_ui(view_link(store, experiment_id, plan.sweep_id), store, example.outputs))
         return all(result.status == "FINISHED" for result in results)

@@ -22,7 +22,9 @@ class Plan:
     def of(sweep_id: str, jobs: Sequence[Sequence[str]]) -> "Plan":
         """Make the plan of these jobs, each given by its overrides."""
         common = set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
-        names = (", ".join(o for o in job if o not in common) or f"job {i}" for i, job in enumerate(jobs))
+        names = (
+            ", ".join(o for o in job if o not in common) or ", ".join(job) or f"job {i}" for i, job in enumerate(jobs)
+        )
         return Plan(sweep_id, tuple(tuple(job) for job in jobs), tuple(names))
 
     @property
@@ -47,17 +49,16 @@ class Plan:
         return Plan(content["sweep_id"], tuple(map(tuple, content["overrides"])), tuple(content["names"]))
 
 
-def collect(plan: Plan, folders: Sequence[Path], reasons: Mapping[int, str], metric: str) -> list[Result]:
+def collect(plan: Plan, folders: Sequence[Path], reasons: Mapping[int, tuple[str, str]], metric: str) -> list[Result]:
     """Return the results of a sweep in the order of its plan, from what each run left in its folder.
 
-    A run that left no result is FAILED for the reason given by its number, or LOST without one.
+    A run that left no result has the status and the reason given by its number, or is LOST.
     """
     results = []
     for number, (name, overrides, folder) in enumerate(zip(plan.names, plan.overrides, folders, strict=True)):
         try:
             results.append(Result.load(folder))
         except FileNotFoundError:
-            reason = reasons.get(number)
-            status, failure = ("FAILED", reason) if reason else ("LOST", "did not begin, or ended without a result")
+            status, failure = reasons.get(number, ("LOST", "did not begin, or ended without a result"))
             results.append(Result(name, overrides, status, metric, failure))
     return results

@@ -1,5 +1,7 @@
 """Where a browser shows what MLflow holds."""
 
+import shlex
+from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 DEFAULT_PORT = 5000
@@ -32,3 +34,16 @@ def view_link(store: str, experiment_id: str, key: str, port: int = DEFAULT_PORT
     """Return where a browser compares runs, in the view of this key that ``src.tracking.view`` arranged."""
     query = urlencode({**_TRAINING, "compareRunsMode": "CHART", "viewStateShareKey": key})
     return f"{ui_address(store, port)}/#/experiments/{experiment_id}/runs?{query}"
+
+
+def with_ui(link: str, store: str, outputs: Path) -> str:
+    """Return a link, led by the command that starts the UI which answers it, where that is not a server of its own."""
+    if is_server(store):
+        return link
+    default = Path(__file__).parents[2] / "outputs"
+    command = (
+        "make ui"
+        if outputs.absolute() == default
+        else f"python -m src.ui --outputs {shlex.quote(str(outputs.absolute()))}"
+    )
+    return f"{command}, then {link}"

@@ -1,6 +1,7 @@
 """Opens MLflow's store, and serves it: what MLflow does badly by default when it starts is put right here."""
 
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from src.errors import UserError
+from src.tracking.view import sweep_filter
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+@functools.lru_cache
 def open_store(store: str, experiment: str, outputs: Path) -> tuple["MlflowClient", str]:
     """Return a client of the store and the id of the experiment in it, both made if they are new.
 
@@ -30,7 +33,6 @@ def open_store(store: str, experiment: str, outputs: Path) -> tuple["MlflowClien
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     try:
         with _first_open(store), quiet():
@@ -43,8 +45,12 @@ def open_store(store: str, experiment: str, outputs: Path) -> tuple["MlflowClien
                 remedy = "restore it, or choose another with tracking.experiment=NAME"
                 raise UserError(f"MLflow's experiment {experiment!r} is deleted: {remedy}")
             return client, found.experiment_id
-    except (MlflowException, OSError) as error:
-        reason = textwrap.shorten(_without_password(str(error)).splitlines()[0], 200, placeholder=" …")
+    except UserError:
+        raise
+    except Exception as error:  # of MLflow, of SQLAlchemy, of a database's driver that is not installed
+        reason = textwrap.shorten(
+            _without_password(str(error) or type(error).__name__).splitlines()[0], 200, placeholder=" …"
+        )
         raise UserError(f"the MLflow store {_without_password(store)} can't be opened: {reason}") from None
 
 
@@ -60,6 +66,15 @@ def _first_open(store: str) -> Iterator[None]:
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(database.with_name(f"{database.name}.lock")):
         yield
+
+
+def close_abandoned(client: "MlflowClient", experiment_id: str, sweep_id: str, reason: str) -> set[Path]:
+    """Mark as KILLED each run of a sweep that is still said to run, its process being gone; return their folders."""
+    found = client.search_runs([experiment_id], f"{sweep_filter(sweep_id)} and attributes.status = 'RUNNING'")
+    for run in found:
+        client.set_tag(run.info.run_id, "failure", reason)
+        client.set_terminated(run.info.run_id, "KILLED")
+    return {Path(run.data.tags["output_dir"]) for run in found}
 
 
 @contextlib.contextmanager

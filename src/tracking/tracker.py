@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from src.errors import require
 from src.experiment import Prepared
 from src.nn.network import Parameters
 from src.nn.weights import save_weights
@@ -33,6 +34,15 @@ class Tracking:
     uri: str | None
     experiment: str
 
+    def __post_init__(self) -> None:
+        require(self.experiment.strip() != "", "experiment", self.experiment, "must be a name")
+        in_memory = self.uri in ("sqlite://", "sqlite:///", "sqlite:///:memory:")
+        require(not in_memory, "uri", self.uri, "a database in memory would keep nothing")
+
+    def open(self, outputs: Path) -> tuple["MlflowClient", str]:
+        """Return a client of the store and the experiment's id. Raises UserError where the store can't be had."""
+        return open_store(self.store(outputs), self.experiment, outputs)
+
     def store(self, outputs: Path) -> str:
         """Return the URI of the store."""
         return self.uri or f"sqlite:///{outputs.absolute() / 'mlflow.db'}"
@@ -43,11 +53,10 @@ class Tracking:
 
         An exception makes it FAILED and its message the tag ``failure``; Ctrl-C or a termination makes it KILLED.
         """
-        store = self.store(outputs)
-        client, experiment_id = open_store(store, self.experiment, outputs)
+        client, experiment_id = self.open(outputs)
         import mlflow
 
-        with tracking_uri(store):
+        with tracking_uri(self.store(outputs)):
             run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
             tracker = Tracker(client, run.info.run_id, experiment_id)
             status: Status = "FINISHED"
