@@ -140,7 +140,9 @@ def digits() -> Any:
     return Digits(split=Splitting(None, 180, 360, shuffle=True, stratify=True, seed=3)).load()
 
 
-def test_saved_weights_score_what_the_run_reported_and_start_another_run(finished: Ended, tmp_path: Path) -> None:
+def test_saved_weights_score_what_the_run_reported_and_start_another_run(
+    finished: Ended, invoke: Callable[..., Ended]
+) -> None:
     (folder,) = finished.folders
     network = MLP(784, (128,), 10, "relu").layers
     parameters = load_weights(folder / "weights.npz", network, np.float32)
@@ -149,9 +151,8 @@ def test_saved_weights_score_what_the_run_reported_and_start_another_run(finishe
     accuracy = (logits.argmax(axis=-1) == test.labels).mean()
     assert accuracy == history(folder)[-1]["test/accuracy"]
 
-    again = run(
-        tmp_path, "model=relu2", "epochs=1", "lr=1e-12", "initializer=file", f"initializer.path={folder}/weights.npz"
-    )
+    start = ("initializer=file", f"initializer.path={folder}/weights.npz")
+    again = invoke("model=relu2", "epochs=1", "lr=1e-12", *start)
     assert history(again.folders[0])[0]["test/accuracy"] == accuracy
 
 
@@ -252,8 +253,8 @@ def test_a_traceback_can_be_had(tmp_path: Path) -> None:
 # --- ends before the end ------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_diverges_fails_with_the_reason(tmp_path: Path) -> None:
-    ended = run(tmp_path, "model=relu2", "lr=1e20", "epochs=50")
+def test_a_run_that_diverges_fails_with_the_reason(invoke: Callable[..., Ended]) -> None:
+    ended = invoke("model=relu2", "lr=1e20", "epochs=50")
     assert ended.code == 1
     assert "loss became" in ended.err
     assert "Traceback" not in ended.err
@@ -400,16 +401,20 @@ def test_the_runs_of_a_sweep_are_flat_share_a_tag_and_are_named_by_what_differs(
     assert {run.data.tags["output_dir"] for run in found} == {str(folder) for folder in swept.folders}
 
 
-def test_a_job_of_a_sweep_under_any_launcher_gives_the_bytes_of_a_run_alone(tmp_path: Path) -> None:
+def test_a_job_of_a_sweep_under_any_launcher_gives_the_bytes_of_a_run_alone(
+    invoke: Callable[..., Ended], tmp_path: Path
+) -> None:
     settings = ("model=sigmoid3", "epochs=3", "lr=0.1")
-    alone = run(tmp_path / "alone", *settings, "seed=1")
-    basic = run(tmp_path / "basic", "-m", *settings, "seed=0,1")
+    alone = invoke(*settings, "seed=1")
+    basic = invoke("-m", *settings, "seed=0,1")
     joblib = run(tmp_path / "joblib", "-m", *settings, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert (alone.code, basic.code, joblib.code) == (0, 0, 0)
-    expected = (alone.folders[0] / "weights.npz").read_bytes()
+    by_itself, first, second = (folder / "weights.npz" for folder in basic.folders)  # both kinds in one outputs folder
+    for same in (second, joblib.folders[1] / "weights.npz"):
+        assert same.read_bytes() == by_itself.read_bytes()
+    for other in (first, joblib.folders[0] / "weights.npz"):
+        assert other.read_bytes() != by_itself.read_bytes()
     for sweep in (basic, joblib):
-        assert (sweep.folders[1] / "weights.npz").read_bytes() == expected
-        assert (sweep.folders[0] / "weights.npz").read_bytes() != expected
         assert "2 of 2 finished" in sweep.out
 
 

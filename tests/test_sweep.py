@@ -1,6 +1,7 @@
 """What a sweep plans, and what it makes of runs that left something, little or nothing."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from src.runner import Result
 from src.sweep.plan import Plan, collect
 from src.tracking.links import run_link, ui_address, view_link
 from src.tracking.view import comparison, sweep_filter, view_tag
-from tests.conftest import run
+from tests.conftest import Ended
 
 JOBS = [
     ["model=relu2", "lr=0.1", "epochs=3"],
@@ -50,12 +51,12 @@ def test_a_run_without_a_result_is_failed_for_its_reason_or_lost(tmp_path: Path)
     assert [list(result.overrides) for result in results] == JOBS
 
 
-def test_results_are_found_where_hydra_put_them(tmp_path: Path) -> None:
-    ended = run(tmp_path, "-m", "epochs=1,2", "hydra.sweep.subdir=${hydra.job.num}_${epochs}", "metric=train/loss")
+def test_results_are_found_where_hydra_put_them(invoke: Callable[..., Ended], tmp_path: Path) -> None:
+    ended = invoke("-m", "epochs=1,2", "hydra.sweep.subdir=${hydra.job.num}_${epochs}", "metric=train/loss")
     assert ended.code == 0, ended.out + ended.err
     ranks = [line.split()[:3] for line in ended.out.splitlines() if line.strip()[:2] in ("1 ", "2 ")]
     assert [rank[1] for rank in ranks] == ["epochs=2", "epochs=1"]  # a loss: the lowest leads
-    assert {path.name for path in tmp_path.glob("sweeps/*/*_*")} == {"0_1", "1_2"}
+    assert {path.name for path in tmp_path.glob("outputs/sweeps/*/*_*")} == {"0_1", "1_2"}
 
 
 @pytest.mark.parametrize("metric", ["val/accuracy", "best/test/loss"])
