@@ -299,6 +299,13 @@ def read_until(terminal: int, text: str, seconds: float = 60) -> str:
     return shown
 
 
+def wait_for(folder: Path, pattern: str, seconds: float = 60) -> None:
+    """Wait until a run has written a file."""
+    end = time.monotonic() + seconds
+    while not list(folder.glob(pattern)) and time.monotonic() < end:
+        time.sleep(0.1)
+
+
 def test_ctrl_c_marks_the_run_killed_and_keeps_what_was_learned(
     in_a_terminal: Callable[..., tuple[int, int]], tmp_path: Path
 ) -> None:
@@ -338,9 +345,7 @@ def test_ctrl_c_ends_a_sweep_with_every_run_closed_and_a_table(
 ) -> None:
     arguments = ("-m", "seed=0,1,2", "epochs=100000", f"hydra/launcher={launcher}")
     pid, terminal = in_a_terminal(*arguments, *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []))
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("sweeps/*/0/history.csv")) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(tmp_path, "sweeps/*/0/history.csv")
     os.write(terminal, b"\x03")
     shown = read_until(terminal, "\0")
     _, status = os.waitpid(pid, 0)
@@ -350,6 +355,28 @@ def test_ctrl_c_ends_a_sweep_with_every_run_closed_and_a_table(
     assert {(run.info.status, run.data.tags["failure"]) for run in found} == {("KILLED", "interrupted")}
     assert "0 of 3 finished" in shown
     assert shown.count("KILLED") >= len(found)
+
+
+def test_a_worker_that_is_killed_costs_its_sweep_no_result_and_leaves_no_run_open(tmp_path: Path) -> None:
+    arguments = ("-m", "epochs=1,100000", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    process = subprocess.Popen(
+        command(tmp_path, *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("1/2")
+    wait_for(tmp_path, "sweeps/*/1/history.csv")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [pid for pid in children if b"LokyProcess" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    for pid in workers:
+        os.kill(int(pid), signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "1 of 2 finished" in out
+    assert "error the launcher gave up: " in err
+    assert {str(found.info.run_name): found.info.status for found in runs(Ended(tmp_path, 1, out, err))} == {
+        "epochs=1": "FINISHED",
+        "epochs=100000": "FAILED",
+    }
 
 
 def test_two_first_starts_at_once_both_succeed(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ class GridSweeper(BasicSweeper):
         assert self.config is not None
         assert self.launcher is not None
         assert self.hydra_context is not None
+        from src import report
         from src.preflight import claim
         from src.sweep.plan import Plan
 
@@ -50,6 +51,11 @@ class GridSweeper(BasicSweeper):
         except BaseException as error:
             interruption = error
         all_finished = self._report(plan, folder, list(itertools.chain(*returns)), example, interruption)
+        if isinstance(interruption, Exception):  # such as that the system killed a worker
+            report.problem(
+                f"the launcher gave up: {str(interruption).strip() or type(interruption).__name__}".splitlines()[0]
+            )
+            sys.exit(1)
         if interruption:
             raise interruption
         if not all_finished:
@@ -108,7 +114,7 @@ class GridSweeper(BasicSweeper):
         client, experiment_id = example.tracking.open(example.outputs)
         if interruption:  # a launcher ends its workers in a way that leaves them no time to close their runs
             status, reason = ending(interruption)
-            abandoned = close_abandoned(client, experiment_id, plan.sweep_id, reason)
+            abandoned = close_abandoned(client, experiment_id, plan.sweep_id, status, reason.splitlines()[0])
             reasons |= {n: (status, reason) for n, place in enumerate(folders) if place.absolute() in abandoned}
         results = collect(plan, folders, reasons, example.metric)
         report.sweep_table(results, plan.sweep_id)

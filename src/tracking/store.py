@@ -68,12 +68,12 @@ def _first_open(store: str) -> Iterator[None]:
         yield
 
 
-def close_abandoned(client: "MlflowClient", experiment_id: str, sweep_id: str, reason: str) -> set[Path]:
-    """Mark as KILLED each run of a sweep that is still said to run, its process being gone; return their folders."""
+def close_abandoned(client: "MlflowClient", experiment_id: str, sweep_id: str, status: str, reason: str) -> set[Path]:
+    """Give its status to each run of a sweep that is still said to run, its process being gone; return their folders."""
     found = client.search_runs([experiment_id], f"{sweep_filter(sweep_id)} and attributes.status = 'RUNNING'")
     for run in found:
         client.set_tag(run.info.run_id, "failure", reason)
-        client.set_terminated(run.info.run_id, "KILLED")
+        client.set_terminated(run.info.run_id, status)
     return {Path(run.data.tags["output_dir"]) for run in found}
 
 
