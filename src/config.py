@@ -59,8 +59,13 @@ class Job:
     name: str | None
     outputs: Path
     reference: Reference | None
+    diagnose: int | None
+    gradcheck: bool
 
     def __post_init__(self) -> None:
+        require(
+            self.diagnose is None or self.diagnose >= 1, "diagnose", self.diagnose, "must be 1 epoch or more, or null"
+        )
         require(self.metric in METRICS, "metric", self.metric, f"no such metric{suggest(self.metric, METRICS)}")
 
 
@@ -135,6 +140,8 @@ def convert(value: Any, kind: Any, place: str) -> Any:
         return value
     if kind is type(None) and value is None:
         return None
+    if isinstance(value, str) and _options(kind):
+        return _build(_option(kind, value, place), kind, place)
     if (
         isinstance(value, dict)
         and inspect.isclass(kind)
@@ -176,6 +183,28 @@ def _build(node: Mapping[str, Any], kind: type, place: str) -> Any:
         return cls(**arguments)
 
 
+def _options(kind: Any) -> list[Path]:
+    """Return the files of the configuration group that a kind of class has, by its name; none where it has no group."""
+    return sorted(CONF.glob(f"{kind.__name__.lower()}/*.yaml")) if inspect.isabstract(kind) else []
+
+
+def _option(kind: type, name: str, place: str) -> dict[str, Any]:
+    """Return the node that a name stands for: ``model.activation=tanh`` is what ``conf/activation/tanh.yaml`` holds."""
+    options = {path.stem: path for path in _options(kind)}
+    if name not in options:
+        raise ConfigError(f"{place}={name}: no such {kind.__name__.lower()}{suggest(name, options)}")
+    node = typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(options[name])))
+    for entry in node.pop("defaults", []):
+        if entry != "_self_":  # such as {"/distribution@weights": "he"}, which is a name in its turn
+            node |= {target.partition("@")[2]: option for target, option in entry.items()}
+    return node
+
+
+def option(kind: type, name: str) -> Any:
+    """Return the object that a choice by its name comes to, with all else at its default. Raises ConfigError."""
+    return convert(name, kind, kind.__name__.lower())
+
+
 def _concrete(kind: type) -> list[type]:
     """Return the classes of a kind that can be made: itself and all that derive from it, the abstract ones left out."""
     own = [] if inspect.isabstract(kind) else [kind]
@@ -191,7 +220,12 @@ def _convert_to_any(value: Any, kinds: tuple[Any, ...], place: str) -> Any:
         if inspect.isclass(kind) and type(value) is kind:
             return value
     # A node or a list can be of one of the types only: let that one speak of what is wrong inside.
-    fitting = [kind for kind in kinds if kind is not type(None) and isinstance(value, dict | list) == _is_nested(kind)]
+    fitting = [
+        kind
+        for kind in kinds
+        if kind is not type(None)
+        and (isinstance(value, dict | list) == _is_nested(kind) or (isinstance(value, str) and _options(kind)))
+    ]
     for i, kind in enumerate(fitting):
         try:
             return convert(value, kind, place)

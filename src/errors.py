@@ -18,8 +18,20 @@ class DataError(UserError):
     """The data is missing, damaged or does not fit; the message names the file and the fault."""
 
 
-class Diverged(Exception):
-    """Training left the finite numbers. Exit code 1."""
+class TrainingFailed(Exception):
+    """The run was done as asked and came to nothing. Exit code 1."""
+
+
+class Diverged(TrainingFailed):
+    """Training left the finite numbers."""
+
+
+class TargetMissed(TrainingFailed):
+    """Training ended without having reached what it was to reach."""
+
+
+class WrongGradient(TrainingFailed):
+    """Backpropagation and centred differences disagree."""
 
 
 class InvalidValue(ValueError):

@@ -1,12 +1,10 @@
 """One run as a typed value: everything that decides its result, and its identity."""
 
-import dataclasses
 import hashlib
 import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,13 +12,16 @@ import numpy.typing as npt
 
 from src.batching import Batching
 from src.data import Dataset, Source
-from src.errors import InvalidValue, require, within
+from src.errors import InvalidValue, require, suggest, within
 from src.nn.initializers import Initializer
 from src.nn.layers import Array
-from src.nn.losses import Loss, SoftmaxCrossEntropy
+from src.nn.losses import Loss
 from src.nn.network import MLP, Network, Parameters, forward, parameter_count
 from src.optimizers import Optimizer
+from src.plain import to_plain
 from src.randomness import stream
+from src.schedules import Schedule
+from src.stopping import Stopping
 from src.training import Arrays, Epoch, train
 
 
@@ -30,8 +31,11 @@ class Experiment:
 
     model: MLP
     initializer: Initializer
+    loss: Loss
     batching: Batching
     optimizer: Optimizer
+    schedule: Schedule
+    stopping: Stopping
     data: Source
     lr: float
     epochs: int
@@ -47,7 +51,7 @@ class Experiment:
     @property
     def digest(self) -> str:
         """32 hexadecimal digits that differ where any choice differs."""
-        canonical = json.dumps(_plain(self), sort_keys=True)
+        canonical = json.dumps(to_plain(self), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
     def prepare(self, dataset: Dataset) -> "Prepared":
@@ -64,13 +68,19 @@ class Experiment:
         require(self.model.outputs >= classes, "model.outputs", self.model.outputs, labels)
         with within("batching"):
             self.batching.check(len(dataset.train))
+        parts = [part for part, _ in dataset.splits()]
+        for key, watch in (("schedule", self.schedule.watch), ("stopping", self.stopping.watch)):
+            if watch:
+                part, measure = watch.metric.split("/")
+                near = suggest(watch.metric, [f"{there}/{measure}" for there in parts])
+                require(part in parts, f"{key}.metric", watch.metric, f"{name} is split without a {part} set{near}")
         network = self.model.layers
         try:
             parameters = self.initializer.initialize(network, stream(self.seed, "weights"), self.dtype)
         except (MemoryError, ValueError):  # the second from NumPy, for sizes past any memory
             too_many = f"{parameter_count(network):,} parameters don't fit into memory"
             raise InvalidValue("model.hidden", list(self.model.hidden), too_many) from None
-        return Prepared(self, dataset, network, parameters, SoftmaxCrossEntropy())
+        return Prepared(self, dataset, network, parameters)
 
 
 @dataclass(frozen=True)
@@ -81,23 +91,25 @@ class Prepared:
     dataset: Dataset
     network: Network
     parameters: Parameters
-    loss: Loss
 
-    def train(self) -> Iterator[Epoch]:
-        """Yield each epoch's record. Raises Diverged."""
+    def train(self, inspect_every: int | None = None) -> Iterator[Epoch]:
+        """Yield each epoch's record; every so many epochs with a look into the layers. Raises Diverged."""
         chosen = self.experiment
         sets = {name: Arrays(self.scaled(split.images), split.labels) for name, split in self.dataset.splits()}
         yield from train(
             self.network,
             self.parameters,
             sets,
-            loss=self.loss,
+            loss=chosen.loss,
             batching=chosen.batching,
             optimizer=chosen.optimizer,
+            schedule=chosen.schedule,
+            stopping=chosen.stopping,
             lr=chosen.lr,
             epochs=chosen.epochs,
             seed=chosen.seed,
             exact=chosen.train_metrics == "exact",
+            inspect_every=inspect_every,
         )
 
     def scaled(self, images: npt.NDArray[Any]) -> Array:
@@ -106,16 +118,7 @@ class Prepared:
         pixels: Array = images.astype(dtype) * dtype.type(self.dataset.scale)
         return pixels
 
-    def probabilities(self, parameters: Parameters, images: npt.NDArray[Any]) -> Array:
-        """Return the class probabilities, of shape (n, classes), for images as their source holds them."""
-        return self.loss.probabilities(forward(self.network, parameters, self.scaled(images))[-1])
-
-
-def _plain(value: Any) -> Any:
-    """Turn a value into JSON's types; a configured object becomes its class's name and its fields."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"class": type(value).__name__, **fields}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    def predict(self, parameters: Parameters, images: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], Array]:
+        """Return the labels (n,) and the class probabilities (n, classes) of images as their source holds them."""
+        logits = forward(self.network, parameters, self.scaled(images))[-1]
+        return logits.argmax(axis=-1), self.experiment.loss.probabilities(logits)

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from src.diagnostics import measurements
+from src.predictions import Predictions
 from src.training import Epoch
 
 COLOURS = {"train": "#4269d0", "val": "#efb118", "test": "#3ca951"}
@@ -48,12 +50,10 @@ def curves(
     return figure
 
 
-def confusion(
-    labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int, *, name: str
-) -> Figure:
+def confusion(predictions: Predictions, classes: int) -> Figure:
     """Draw how often each class is taken for each other; right answers are left pale so that errors stand out."""
     counts = np.zeros((classes, classes), dtype=int)
-    np.add.at(counts, (labels, predicted), 1)
+    np.add.at(counts, (predictions.labels, predictions.predicted), 1)
     errors = np.where(np.eye(classes, dtype=bool), 0, counts)
     size = min(12.0, 2.5 + 0.4 * classes)
     figure = _figure(size, size)
@@ -74,28 +74,26 @@ def confusion(
                     color="white" if dark else "#888888" if row == column else "black",
                 )
         axes.set(xticks=range(classes), yticks=range(classes))
-    axes.set(xlabel="predicted", ylabel="true", title=f"{name}: {errors.sum():,} of {counts.sum():,} wrong")
+    axes.set(xlabel="predicted", ylabel="true", title=f"{predictions.part}: {errors.sum():,} of {counts.sum():,} wrong")
     return figure
 
 
 def predictions(
     images: npt.NDArray[np.generic],
-    labels: npt.NDArray[np.integer],
-    probabilities: npt.NDArray[np.floating],
+    predictions: Predictions,
     shape: tuple[int, ...],
     *,
-    name: str,
     rows: int = 5,
     columns: int = 10,
 ) -> Figure:
     """Draw a page of images with what the network made of them: the surest errors first, then the least sure right ones."""
-    predicted = probabilities.argmax(axis=-1)
-    sureness = probabilities.max(axis=-1)
-    wrong = predicted != labels
+    labels, predicted = predictions.labels, predictions.predicted
+    sureness = predictions.probabilities.max(axis=-1)
+    wrong = ~predictions.right
     order = np.lexsort((np.where(wrong, -sureness, sureness), ~wrong))[: rows * columns]
     figure = _figure(columns * 0.95, rows * 1.2 + 0.4)
     figure.suptitle(
-        f"{name}: wrong ones first, the surest leading; then right ones, the least sure leading", fontsize=9
+        f"{predictions.part}: wrong ones first, the surest leading; then right ones, the least sure leading", fontsize=9
     )
     for axes, i in zip(figure.subplots(rows, columns, squeeze=False).flat, order, strict=False):
         axes.imshow(images[i].reshape(shape), cmap="gray_r")
@@ -123,6 +121,38 @@ def first_layer(W: npt.NDArray[np.floating], shape: tuple[int, ...], *, most: in
     for axes in grid.flat:
         axes.axis("off")
     figure.colorbar(drawn, ax=grid, shrink=0.8)
+    return figure
+
+
+_DIAGNOSED = {
+    "saturated": "share of saturated units",
+    "dead": "share of dead units",
+    "update_ratio": "size of an update / size of the weights",
+    "gradient_norm": "length of the gradient",
+}
+
+
+def layers(history: Sequence[Epoch]) -> Figure:
+    """Draw what each layer does by epoch: its flat and dead units, and the sizes of its updates and gradients."""
+    figure = _figure(10, 6)
+    looks = [(epoch.number, measurements(epoch.layers)) for epoch in history if epoch.layers]
+    for axes, (key, title) in zip(figure.subplots(2, 2).flat, _DIAGNOSED.items(), strict=True):
+        for number in range(1, len(next(epoch.layers for epoch in history if epoch.layers)) + 1):
+            name = f"layer{number}/{key}"
+            if name in looks[0][1]:
+                values = [found[name] for _, found in looks]
+                axes.plot([epoch for epoch, _ in looks], values, marker="o", markersize=3, label=f"layer {number}")
+        axes.set(xlabel="epoch", title=title)
+        if key in ("saturated", "dead"):
+            axes.set_ylim(-0.02, 1.02)
+        else:
+            axes.set_yscale("log")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_lines():
+            axes.legend(frameon=False)
+        else:
+            axes.text(0.5, 0.5, "none of its kind", transform=axes.transAxes, ha="center", color="#888888")
     return figure
 
 

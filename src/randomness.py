@@ -5,9 +5,9 @@ from typing import Literal
 import numpy as np
 
 # A stream's number is part of what a seed means: append, never renumber.
-_STREAMS = {"weights": 0, "order": 1, "split": 2}
+_STREAMS = {"weights": 0, "order": 1, "split": 2, "dropout": 3}
 
-Stream = Literal["weights", "order", "split"]
+Stream = Literal["weights", "order", "split", "dropout"]
 
 
 def stream(seed: int, name: Stream, index: int = 0) -> np.random.Generator:

@@ -1,9 +1,11 @@
 """What a person sees in the terminal: the choice, the progress, the result and where to look next."""
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,8 +14,11 @@ from rich.table import Table
 
 from src.config import Job, Reference
 from src.experiment import Prepared
+from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import parameter_count
 from src.runner import Result, Summary
+from src.schedules import Constant
+from src.stopping import Never
 from src.training import Epoch
 
 _PLAIN_WIDTH = 160
@@ -42,6 +47,13 @@ def opening(job: Job, prepared: Prepared, choices: Mapping[str, str]) -> None:
         "training": f"{_count(experiment.epochs, 'epoch')}, {choices.get('optimizer', '')} at lr {experiment.lr:g}, "
         f"{experiment.dtype}, seed {experiment.seed}",
     }
+    # Only what somebody chose: the usual needs no line.
+    if not isinstance(experiment.schedule, Constant) or experiment.schedule.warmup:
+        rows["schedule"] = f"{choices.get('schedule', '')}: {_fields(experiment.schedule)}"
+    if not isinstance(experiment.stopping, Never):
+        rows["stopping"] = f"{choices.get('stopping', '')}: {_fields(experiment.stopping)}"
+    if experiment.loss != SoftmaxCrossEntropy():
+        rows["loss"] = f"{choices.get('loss', '')}: {_fields(experiment.loss)}".rstrip(": ")
     for key, value in rows.items():
         fact(key, value)
 
@@ -68,6 +80,10 @@ def progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
 
 def closing(summary: Summary, reference: Reference | None) -> None:
     """Show what came out, and what was published."""
+    if summary.stopped:
+        fact("stopped", f"after epoch {summary.epochs}: {summary.stopped}")
+    if summary.kept != summary.epochs:
+        fact("kept", f"the weights of epoch {summary.kept}, and its scores")
     table = _table("", "loss", "accuracy", "best accuracy", "at epoch")
     for part, score in summary.final.items():
         best = summary.best[part]
@@ -76,6 +92,8 @@ def closing(summary: Summary, reference: Reference | None) -> None:
     if reference and reference.figures:
         fact("published", reference.source)
         _console().print(_published(summary, reference))
+    for finding in summary.findings:
+        fact("look at", finding)
     fact("time", f"{summary.seconds:.1f} s of training, {_count(summary.updates, 'update')}")
 
 
@@ -163,6 +181,12 @@ def _short_line(epoch: Epoch) -> str:
 
 def _line(epoch: Epoch) -> str:
     return "  ".join(f"{name} {score.loss:.4f} {score.accuracy:.2%}" for name, score in epoch.scores.items())
+
+
+def _fields(value: Any) -> str:
+    """Return the settings of a configured object as a person would write them."""
+    settings = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+    return ", ".join(f"{name} {setting}" for name, setting in settings)
 
 
 def _count(number: int, noun: str) -> str:

@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from src import report
 from src.config import CONF, Job, flatten
-from src.errors import Diverged, UserError
+from src.errors import TrainingFailed, UserError
 from src.explain import COMPOSITION_ERRORS, explain
 from src.preflight import check, claim
-from src.runner import RESULT, Origin, Result, execute
+from src.runner import RESULT, Origin, Result, execute, gradcheck
 from src.sweep.plan import Plan
 from src.tracking.links import run_link, with_ui
 
@@ -39,7 +39,7 @@ def task(config: DictConfig) -> float:
         return _sweep_job(config, context)
     try:
         return _single_run(config, context)
-    except Diverged as error:
+    except TrainingFailed as error:
         report.problem(str(error))
     except Exception as error:
         log.exception("the run failed")
@@ -50,6 +50,8 @@ def task(config: DictConfig) -> float:
 def _single_run(config: DictConfig, context: Any) -> float:
     job, prepared = check(config)
     report.opening(job, prepared, context.runtime.choices)
+    if job.gradcheck:
+        report.fact("gradient", str(gradcheck(prepared)))
     overrides = list(context.overrides.task)
     name = job.name or ", ".join(overrides) or str(context.runtime.choices.model)
     origin = Origin(Path(context.runtime.output_dir), name, overrides, _settings(config, context))
@@ -82,8 +84,10 @@ def _sweep_job(config: DictConfig, context: Any) -> float:
         folder, job.name or name, overrides, _settings(config, context), sweep_id, plan.varied if plan else ()
     )
     try:
+        if job.gradcheck:
+            gradcheck(prepared)
         result, _ = execute(job, prepared, origin, lambda epochs: nullcontext(lambda epoch: None))
-    except Diverged:
+    except TrainingFailed:
         raise
     except Exception as error:
         log.exception("the run failed")
@@ -97,10 +101,9 @@ def _sweep_job(config: DictConfig, context: Any) -> float:
 
 def _settings(config: DictConfig, context: Any) -> dict[str, Any]:
     """Return what MLflow keeps as parameters: each resolved setting, and which option was chosen of each group."""
-    groups = context.runtime.choices.items()
-    choices = {
-        group: choice for group, choice in groups if choice and not group.startswith("hydra/") and "@" not in group
-    }
+    chosen = [(group, choice) for group, choice in context.runtime.choices.items() if choice]
+    # A choice made for a place, distribution@initializer.weights, is known by its place.
+    choices = {group.rpartition("@")[2]: choice for group, choice in chosen if not group.startswith("hydra/")}
     settings = flatten(config)
     settings.pop("tracking.uri")  # may hold a password
     return {**choices, **settings}

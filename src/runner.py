@@ -12,18 +12,22 @@ from typing import Any
 
 import numpy as np
 
+from src import diagnostics
 from src.config import Job, read_curve
+from src.errors import TargetMissed, WrongGradient
 from src.experiment import Prepared
+from src.nn.gradcheck import Check, check_gradient
 from src.nn.network import Parameters
 from src.nn.weights import save_weights
+from src.predictions import Predictions
 from src.tracking.provenance import code_digest, git_tags
 from src.tracking.tracker import Tracker, ending
-from src.training import Epoch, Score
+from src.training import Epoch, Score, watched
 
 log = logging.getLogger(__name__)
 
 RESULT = "result.json"
-_PICTURED = 10_000  # samples at most that a confusion matrix and a page of predictions are made of
+_CHECKED = 10  # training samples that the gradient is checked with
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,14 @@ class Best:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a whole training came to."""
+    """What a whole training came to; ``final`` are the scores of the epoch ``kept``, whose weights are kept."""
 
     final: Mapping[str, Score]
     best: Mapping[str, Best]
+    kept: int
+    epochs: int
+    stopped: str | None  # why training ended early
+    findings: Sequence[str]  # what is wrong in the layers
     updates: int
     samples: int
     seconds: float
@@ -95,15 +103,28 @@ class Result:
         return Result(**json.loads((folder / RESULT).read_text(encoding="utf-8")))
 
 
-def summarize(history: Sequence[Epoch]) -> Summary:
-    """Return the last and the best scores of a training."""
-    last = history[-1]
+def summarize(prepared: Prepared, history: Sequence[Epoch]) -> Summary:
+    """Return the kept and the best scores of a training."""
+    stopping = prepared.experiment.stopping
+    values = watched(stopping.watch, [epoch.scores for epoch in history])
+    last, kept = history[-1], history[stopping.kept(values) - 1 if values else -1]
     best = {}
     for name in last.scores:
         scores = [epoch.scores[name] for epoch in history]
         at = int(np.argmax([score.accuracy for score in scores]))
         best[name] = Best(min(score.loss for score in scores), scores[at].accuracy, history[at].number)
-    return Summary(last.scores, best, last.updates, last.samples, last.seconds)
+    inspected = {epoch.number: epoch.layers for epoch in history if epoch.layers}
+    return Summary(
+        kept.scores,
+        best,
+        kept.number,
+        last.number,
+        stopping.reason(values),
+        diagnostics.findings(prepared.network, inspected),
+        last.updates,
+        last.samples,
+        last.seconds,
+    )
 
 
 def measurements(epoch: Epoch) -> dict[str, float]:
@@ -111,7 +132,8 @@ def measurements(epoch: Epoch) -> dict[str, float]:
     scores = {
         f"{name}/{measure}": value for name, score in epoch.scores.items() for measure, value in asdict(score).items()
     }
-    return {**scores, "updates": epoch.updates, "samples": epoch.samples, "seconds": epoch.seconds}
+    counts = {"updates": epoch.updates, "samples": epoch.samples, "seconds": epoch.seconds, "lr": epoch.lr}
+    return {**scores, **counts, **diagnostics.measurements(epoch.layers)}
 
 
 # Opens a display of progress over so many epochs and gives the function that shows one.
@@ -121,7 +143,7 @@ Display = Callable[[int], contextlib.AbstractContextManager[Callable[[Epoch], No
 def execute(job: Job, prepared: Prepared, origin: Origin, display: Display) -> tuple[Result, Summary]:
     """Train, track, draw, and leave in the run's folder the history, the weights, the pictures and the result.
 
-    Raises UserError where the store can't be opened, and Diverged; a run that had begun leaves its result even then.
+    Raises UserError where the store can't be opened, and TrainingFailed; a run that had begun leaves its result even then.
     """
     start = time.perf_counter()
     with job.tracking.start(job.outputs, origin.name) as tracker:
@@ -147,6 +169,17 @@ def execute(job: Job, prepared: Prepared, origin: Origin, display: Display) -> t
     return result, summary
 
 
+def gradcheck(prepared: Prepared) -> Check:
+    """Check the gradient of an experiment at its first weights. Raises WrongGradient."""
+    train = prepared.dataset.train
+    images, labels = prepared.scaled(train.images[:_CHECKED]), train.labels[:_CHECKED]
+    check = check_gradient(prepared.network, prepared.parameters, prepared.experiment.loss, images, labels)
+    log.info("gradient: %s", check)
+    if not check.passed:
+        raise WrongGradient(f"the gradient is wrong: {check}")
+    return check
+
+
 def _train_and_keep(job: Job, prepared: Prepared, origin: Origin, tracker: Tracker, display: Display) -> Summary:
     folder = origin.folder
     tags = {
@@ -164,32 +197,49 @@ def _train_and_keep(job: Job, prepared: Prepared, origin: Origin, tracker: Track
     tracker.dataset(prepared)
     tracker.files(sorted(folder.glob(".hydra/*.yaml")), "config")
 
-    history, trained = _train(prepared, job.experiment.epochs, tracker, folder / "history.csv", display)
-    summary = summarize(history)
+    history, trained = _train(job, prepared, tracker, folder / "history.csv", display)
+    summary = summarize(prepared, history)
     finals_and_bests = {
         key if key.startswith("best/") else f"final/{key}": value for key, value in summary.metrics().items()
     }
     tracker.metrics(finals_and_bests, 0)  # of no epoch: the UI draws them as bars with their numbers
 
     save_weights(folder / "weights.npz", prepared.network, trained)
-    tracker.files(draw(job, prepared, history, trained, folder), "pictures")
-    tracker.files([folder / "history.csv"])
+    predictions = _predictions(prepared, trained)
+    predictions.save(folder / "predictions.npz")
+    tracker.files(draw(job, prepared, history, trained, predictions, folder), "pictures")
+    tracker.files([folder / "history.csv", folder / "predictions.npz"])
     tracker.model(prepared, trained)
+    for finding in summary.findings:
+        log.warning(finding)
+    stopping = job.experiment.stopping
+    if shortfall := stopping.shortfall(watched(stopping.watch, [epoch.scores for epoch in history])):
+        raise TargetMissed(shortfall)
     return summary
 
 
+def _predictions(prepared: Prepared, trained: Parameters) -> Predictions:
+    """Return what the trained network says of the test set, or of the last set that there is."""
+    part, split = list(prepared.dataset.splits())[-1]
+    return Predictions.of(part, split, *prepared.predict(trained, split.images))
+
+
 def _train(
-    prepared: Prepared, epochs: int, tracker: Tracker, path: Path, display: Display
+    job: Job, prepared: Prepared, tracker: Tracker, path: Path, display: Display
 ) -> tuple[list[Epoch], Parameters]:
+    """Train to the end; return the history, and the weights of the epoch whose weights are to be kept."""
+    stopping = job.experiment.stopping
     history: list[Epoch] = []
     trained = prepared.parameters
-    with display(epochs) as show, _history_file(path) as keep:
-        for epoch in prepared.train():
+    with display(job.experiment.epochs) as show, _history_file(path) as keep:
+        for epoch in prepared.train(job.diagnose):
             keep(epoch)
             tracker.metrics(measurements(epoch), epoch.number)
             show(epoch)
-            trained = epoch.parameters
             history.append(replace(epoch, parameters=()))  # the curve is kept, not every epoch's weights
+            values = watched(stopping.watch, [past.scores for past in history])
+            if not values or stopping.kept(values) == epoch.number:
+                trained = epoch.parameters
     return history, trained
 
 
@@ -197,35 +247,42 @@ def _train(
 def _history_file(path: Path) -> Iterator[Callable[[Epoch], None]]:
     """Keep each epoch as a line of a CSV, on disk before it is shown: what was seen survives whatever dies."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        columns: list[str] = []
 
         def keep(epoch: Epoch) -> None:
             row = {"epoch": epoch.number, **measurements(epoch)}
-            if epoch.number == 1:
-                writer.writerow(row)
-            writer.writerow(row.values())
+            if not columns:
+                columns.extend(row)
+                csv.writer(file).writerow(columns)
+            csv.DictWriter(file, columns).writerow(row)  # what was not measured in an epoch stays empty
             file.flush()
 
         yield keep
 
 
-def draw(job: Job, prepared: Prepared, history: Sequence[Epoch], trained: Parameters, folder: Path) -> list[Path]:
+def draw(
+    job: Job,
+    prepared: Prepared,
+    history: Sequence[Epoch],
+    trained: Parameters,
+    predictions: Predictions,
+    folder: Path,
+) -> list[Path]:
     """Write the run's pictures into its folder and return their paths."""
     from src import plots  # Matplotlib takes half a second to import: not before training
 
     dataset = prepared.dataset
-    name, judged = list(dataset.splits())[-1]  # the test set where there is one
-    images, labels = judged.images[:_PICTURED], judged.labels[:_PICTURED]
-    probabilities = prepared.probabilities(trained, images)
     outputs = prepared.experiment.model.outputs
     curve = job.reference.curve if job.reference else None
     published = {curve.metric: read_curve(curve)} if curve else None
     figures = {
         "curves": plots.curves(history, published),
-        "confusion": plots.confusion(labels, probabilities.argmax(axis=-1), outputs, name=name),
-        "predictions": plots.predictions(images, labels, probabilities, dataset.shape, name=name),
+        "confusion": plots.confusion(predictions, outputs),
+        "predictions": plots.predictions(dict(dataset.splits())[predictions.part].images, predictions, dataset.shape),
         "first_layer": plots.first_layer(trained[0][0], dataset.shape),
     }
+    if any(epoch.layers for epoch in history):
+        figures["layers"] = plots.layers(history)
     paths = []
     for title, figure in figures.items():
         paths.append(folder / f"{title}.png")

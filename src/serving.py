@@ -8,9 +8,11 @@ import mlflow
 import numpy as np
 from mlflow.pyfunc.model import PythonModel
 
-from src.nn.losses import SoftmaxCrossEntropy
+from src.nn.layers import Activation
+from src.nn.losses import Loss
 from src.nn.network import MLP, forward
 from src.nn.weights import load_weights
+from src.plain import from_plain
 
 
 class Classifier:
@@ -21,15 +23,17 @@ class Classifier:
         settings = json.loads(Path(context.artifacts["network"]).read_text(encoding="utf-8"))
         self.scale: float = settings["scale"]
         self.dtype = np.dtype(settings["dtype"])
-        self.network = MLP(**{**settings["model"], "hidden": tuple(settings["model"]["hidden"])}).layers
+        classes: list[type] = [MLP, *Activation.__subclasses__(), *Loss.__subclasses__()]
+        self.network = from_plain(settings["model"], classes).layers
+        self.loss: Loss = from_plain(settings["loss"], classes)
         self.parameters = load_weights(Path(context.artifacts["weights"]), self.network, self.dtype)
 
     # Unannotated: MLflow would read a schema out of type hints, and not the right one.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Return ``label (n,)`` and ``probabilities (n, classes)``; MLflow has checked the input's shape."""
         x = np.asarray(model_input).astype(self.dtype) * self.dtype.type(self.scale)
-        probabilities = SoftmaxCrossEntropy().probabilities(forward(self.network, self.parameters, x)[-1])
-        return {"label": probabilities.argmax(axis=-1), "probabilities": probabilities}
+        logits = forward(self.network, self.parameters, x)[-1]
+        return {"label": logits.argmax(axis=-1), "probabilities": self.loss.probabilities(logits)}
 
 
 class Model(Classifier, PythonModel):

@@ -1,7 +1,7 @@
 """The training loop: an iterator that yields one record an epoch and knows no tracker, no configuration and no screen."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,14 +9,19 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from src.batching import Batching
+from src.diagnostics import LayerState, inspect
 from src.errors import Diverged
-from src.nn.layers import Array
+from src.nn.layers import Array, Dropout
 from src.nn.losses import Loss
-from src.nn.network import Network, Parameters, backward, forward
+from src.nn.network import Network, Parameters, backward, forward, with_masks
 from src.optimizers import Optimizer
 from src.randomness import stream
+from src.schedules import Constant, Schedule
+from src.stopping import Never, Stopping
+from src.watching import Watch
 
 _CHUNK = 4096  # rows a scoring pass carries at once: enough to keep BLAS busy, little enough to stay in cache
+_INSPECTED = 1024  # training samples that units are looked at with
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,9 @@ class Epoch:
     updates: int
     samples: int
     seconds: float  # spent on training, scoring left out
+    lr: float  # of the epoch's last update
     parameters: Parameters
+    layers: tuple[LayerState, ...] = ()  # where the epoch was one to look into the network
 
 
 def train(
@@ -58,34 +65,46 @@ def train(
     lr: float,
     epochs: int,
     seed: int,
+    schedule: Schedule | None = None,
+    stopping: Stopping | None = None,
     exact: bool = False,
+    inspect_every: int | None = None,
 ) -> Iterator[Epoch]:
     """Train on ``sets["train"]`` and yield each epoch's record with the scores of every set.
 
     The training score is the mean over the epoch's own passes, each sample scored just before the update that it
     takes part in: it costs nothing, and with one batch an epoch it is the score before the update. With ``exact`` it
-    is taken after the epoch, as the other sets' scores are. BLAS runs on one thread, so that equal calls give equal
-    bytes wherever they run.
+    is taken after the epoch, as the other sets' scores are. The first epoch and every ``inspect_every``-th look into the
+    layers. BLAS runs on one thread, so that equal calls give equal bytes wherever they run.
 
     Raises Diverged at the first loss that is not finite.
     """
     x, labels = sets["train"].x, sets["train"].labels
+    schedule, stopping = schedule or Constant(), stopping or Never()
+    drops = any(isinstance(layer, Dropout) for layer in network)
+    state = optimizer.start(parameters)
+    history: list[Mapping[str, Score]] = []
     updates = samples = 0
     seconds = 0.0
     with threadpool_limits(limits=1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
         for number in range(1, epochs + 1):
             start = time.perf_counter()
             total_loss, right, seen = 0.0, 0, 0
-            for rows in batching.batches(len(labels), stream(seed, "order", number)):
+            masks = stream(seed, "dropout", number)
+            factors = schedule.factors(number, batching.updates(len(labels)), epochs, watched(schedule.watch, history))
+            batches = batching.batches(len(labels), stream(seed, "order", number))
+            for rows, rate in zip(batches, (lr * factors).tolist(), strict=True):
                 batch, batch_labels = x[rows], labels[rows]
-                values = forward(network, parameters, batch)
+                size = len(batch_labels)
+                masked = with_masks(network, parameters, (size,), masks) if drops else parameters
+                values = forward(network, masked, batch)
                 logits = values[-1]
 
                 batch_loss = _finite(float(loss.value(logits, batch_labels)), "training", number, updates)
-                gradients = backward(network, parameters, values, loss.gradient(logits, batch_labels))
-                parameters = optimizer.update(parameters, gradients, lr)
+                gradients = backward(network, masked, values, loss.gradient(logits, batch_labels))
+                before = parameters
+                parameters, state = optimizer.update(parameters, gradients, state, rate)
 
-                size = len(batch_labels)
                 total_loss += batch_loss * size
                 right += int(np.count_nonzero(logits.argmax(axis=-1) == batch_labels))
                 seen += size
@@ -98,7 +117,21 @@ def train(
                 if name not in scores:
                     scores[name] = score(network, parameters, arrays, loss)
                     _finite(scores[name].loss, name, number, updates)
-            yield Epoch(number, scores, updates, samples, seconds, parameters)
+            history.append(scores)
+            layers: tuple[LayerState, ...] = ()
+            if inspect_every and (number == 1 or number % inspect_every == 0):
+                layers = inspect(network, before, parameters, gradients, x[:_INSPECTED])
+            yield Epoch(number, scores, updates, samples, seconds, rate, parameters, layers)
+            if stopping.reason(watched(stopping.watch, history)):
+                return
+
+
+def watched(watch: Watch | None, history: Sequence[Mapping[str, Score]]) -> list[float]:
+    """Return what a metric was after each epoch; nothing where none is watched."""
+    if watch is None:
+        return []
+    name, measure = watch.metric.split("/")
+    return [getattr(scores[name], measure) for scores in history]
 
 
 def score(network: Network, parameters: Parameters, arrays: Arrays, loss: Loss) -> Score:

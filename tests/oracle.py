@@ -15,6 +15,10 @@ ACTIVATIONS: dict[str, Callable[[Float], Float]] = {
     "sigmoid": special.expit,
     "tanh": lambda x: (np.exp(x) - np.exp(-x)) / (np.exp(x) + np.exp(-x)),
     "identity": lambda x: x,
+    "leaky relu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "gelu": lambda x: (
+        x / (1 + np.exp(-2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    ),  # (1 + tanh u) / 2 is σ(2u)
 }
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from src.errors import DataError, InvalidValue
 from src.nn.initializers import Distribution, FromFile, HeNormal, Random, Uniform, XavierNormal, XavierUniform, Zeros
-from src.nn.layers import Dense
+from src.nn.layers import Dense, ReLU
 from src.nn.network import MLP
 from src.nn.weights import load_weights, save_weights
 from src.randomness import stream
@@ -55,7 +55,7 @@ def test_an_empty_range_is_refused(low: float, high: float, field: str) -> None:
 
 
 def drawn(initializer: Random, dtype: npt.DTypeLike = np.float32, seed: int = 0) -> list[npt.NDArray[np.floating]]:
-    network = MLP(30, (20, 10), 5, "relu").layers
+    network = MLP(30, (20, 10), 5, ReLU()).layers
     parameters = initializer.initialize(network, stream(seed, "weights"), dtype)
     assert [tuple(a.shape for a in layer) for layer in parameters] == [layer.parameter_shapes for layer in network]
     return [array for layer in parameters for array in layer]
@@ -85,7 +85,7 @@ def test_one_seed_one_start_and_both_precisions_start_alike() -> None:
     np.testing.assert_array_equal(double[0].astype(np.float32), first[0])
 
 
-NETWORK = MLP(4, (3,), 2, "relu").layers
+NETWORK = MLP(4, (3,), 2, ReLU()).layers
 
 
 def arrays() -> dict[str, npt.NDArray[np.generic]]:

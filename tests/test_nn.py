@@ -11,12 +11,16 @@ from hypothesis import strategies as st
 from scipy import special
 
 from src.errors import InvalidValue
-from src.nn.layers import ACTIVATIONS, Dense
+from src.nn.layers import GELU, Activation, Dense, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from src.nn.losses import SoftmaxCrossEntropy, log_softmax
 from src.nn.network import MLP, Network, Parameters, backward, forward, parameter_count
 from tests import oracle
 
 Float = npt.NDArray[np.float64]
+
+ACTIVATIONS: dict[str, Activation] = {
+    str(activation): activation for activation in (ReLU(), LeakyReLU(), GELU(), Sigmoid(), Tanh(), Identity())
+}
 
 sizes = st.integers(1, 6)
 # No stack, a stack of one, a stack of several.
@@ -117,13 +121,15 @@ def test_cross_entropy_is_exact_where_a_naive_softmax_overflows() -> None:
     inputs=sizes,
     hidden=st.lists(sizes, max_size=3),
     classes=st.integers(2, 4),
-    activation=st.sampled_from(["sigmoid", "tanh", "identity"]),  # smooth: ReLU's corners are no place for differences
+    activation=st.sampled_from(
+        ["sigmoid", "tanh", "identity", "gelu"]
+    ),  # smooth: ReLU's corners are no place for differences
 )
 def test_backward_gives_the_gradient_of_the_loss_with_respect_to_every_parameter(
     seed: int, stack: tuple[int, ...], inputs: int, hidden: list[int], classes: int, activation: str
 ) -> None:
     rng = np.random.default_rng(seed)
-    network = MLP(inputs, tuple(hidden), classes, activation).layers
+    network = MLP(inputs, tuple(hidden), classes, ACTIVATIONS[activation]).layers
     parameters = random_parameters(rng, network, stack)
     x, labels = rng.normal(size=(3, inputs)), rng.integers(0, classes, 3)  # one batch, shared by the whole stack
     loss = SoftmaxCrossEntropy()
@@ -146,7 +152,7 @@ def test_backward_gives_the_gradient_of_the_loss_with_respect_to_every_parameter
 @given(seed=seeds, activation=st.sampled_from(sorted(ACTIVATIONS)))
 def test_a_stack_computes_what_each_network_computes_alone(seed: int, activation: str) -> None:
     rng = np.random.default_rng(seed)
-    network = MLP(5, (4, 3), 3, activation).layers
+    network = MLP(5, (4, 3), 3, ACTIVATIONS[activation]).layers
     stacked = random_parameters(rng, network, (4,))
     x, labels = rng.normal(size=(6, 5)), rng.integers(0, 3, 6)
     loss = SoftmaxCrossEntropy()
@@ -166,7 +172,7 @@ def test_a_stack_computes_what_each_network_computes_alone(seed: int, activation
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_precision_is_kept_from_the_pixels_to_the_gradients(activation: str, dtype: type) -> None:
-    network = MLP(4, (3,), 2, activation).layers
+    network = MLP(4, (3,), 2, ACTIVATIONS[activation]).layers
     parameters: Parameters = tuple(
         tuple(np.ones(shape, dtype) for shape in layer.parameter_shapes) for layer in network
     )
@@ -177,7 +183,7 @@ def test_precision_is_kept_from_the_pixels_to_the_gradients(activation: str, dty
 
 
 def test_a_network_is_a_list_of_layers_one_can_draw() -> None:
-    model = MLP(784, (16, 16), 10, "sigmoid")
+    model = MLP(784, (16, 16), 10, Sigmoid())
     assert [str(layer) for layer in model.layers] == [
         "dense 784→16",
         "sigmoid",
@@ -187,19 +193,20 @@ def test_a_network_is_a_list_of_layers_one_can_draw() -> None:
     ]
     assert str(model) == "784 ─ 16 sigmoid ─ 16 sigmoid ─ 10"
     assert parameter_count(model.layers) == 784 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
-    assert [str(layer) for layer in MLP(784, (), 10, "relu").layers] == ["dense 784→10"]  # softmax regression
+    assert [str(layer) for layer in MLP(784, (), 10, ReLU()).layers] == ["dense 784→10"]  # softmax regression
 
 
 @pytest.mark.parametrize(
     ("make", "field"),
     [
-        (lambda: MLP(0, (3,), 10, "relu"), "inputs"),
-        (lambda: MLP(784, (3, 0), 10, "relu"), "hidden"),
-        (lambda: MLP(784, (3,), 1, "relu"), "outputs"),
-        (lambda: MLP(784, (3,), 10, "rleu"), "activation"),
+        (lambda: MLP(0, (3,), 10, ReLU()), "inputs"),
+        (lambda: MLP(784, (3, 0), 10, ReLU()), "hidden"),
+        (lambda: MLP(784, (3,), 1, ReLU()), "outputs"),
+        (lambda: MLP(784, (3,), 10, ReLU(), dropout=1.0), "dropout"),
+        (lambda: LeakyReLU(1.0), "slope"),
     ],
 )
-def test_an_impossible_network_is_refused_by_the_name_of_its_field(make: Callable[[], MLP], field: str) -> None:
+def test_an_impossible_network_is_refused_by_the_name_of_its_field(make: Callable[[], object], field: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         make()
     assert caught.value.field == field

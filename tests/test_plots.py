@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 
 from src import plots
+from src.predictions import Predictions
 from src.training import Epoch, Score
+
+
+def answers(labels: list[int], predicted: list[int], probabilities: object, part: str = "test") -> Predictions:
+    return Predictions(part, "", np.array(labels), np.array(predicted), np.asarray(probabilities, float))
 
 
 def history(epochs: int) -> list[Epoch]:
     return [
-        Epoch(n, {"train": Score(1 / n, 1 - 1 / n), "val": Score(2 / n, 0.9 - 0.5 / n)}, n, n, float(n), ())
+        Epoch(n, {"train": Score(1 / n, 1 - 1 / n), "val": Score(2 / n, 0.9 - 0.5 / n)}, n, n, float(n), 0.1, ())
         for n in range(1, epochs + 1)
     ]
 
@@ -32,8 +37,8 @@ def test_a_single_epoch_is_a_point_one_can_see() -> None:
 
 
 def test_confusion_counts_each_pair_of_true_and_predicted() -> None:
-    labels, predicted = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 2, 0, 0])
-    (axes,) = plots.confusion(labels, predicted, 3, name="val").axes
+    predictions = answers([0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 0, 0], np.eye(6, 3), "val")
+    (axes,) = plots.confusion(predictions, 3).axes
     cells = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
     assert cells == {(0, 0): "1", (0, 1): "1", (1, 1): "1", (2, 2): "1", (2, 0): "2"}
     assert axes.get_title() == "val: 3 of 6 wrong"
@@ -42,9 +47,9 @@ def test_confusion_counts_each_pair_of_true_and_predicted() -> None:
 
 def test_predictions_show_the_surest_errors_first_and_then_the_least_sure_right_ones() -> None:
     images = np.arange(4 * 6).reshape(4, 6)
-    labels = np.array([0, 1, 0, 1])
-    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])  # right, wrong, wrong, right
-    figure = plots.predictions(images, labels, probabilities, (2, 3), name="test", rows=2, columns=3)
+    probabilities = [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]]
+    right_wrong_wrong_right = answers([0, 1, 0, 1], [0, 0, 1, 1], probabilities)
+    figure = plots.predictions(images, right_wrong_wrong_right, (2, 3), rows=2, columns=3)
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["1, is 0\n80%", "0, is 1\n60%", "1\n70%", "0\n90%", "", ""]
     np.testing.assert_array_equal(figure.axes[0].get_images()[0].get_array(), images[2].reshape(2, 3))
@@ -68,7 +73,7 @@ def test_colour_images_are_drawn_too() -> None:
     rng = np.random.default_rng(0)
     plots.first_layer(rng.normal(size=(12, 2)), (2, 2, 3))
     images = rng.integers(0, 255, (3, 12), dtype=np.uint8)
-    plots.predictions(images, np.array([0, 1, 0]), rng.dirichlet([1, 1], 3), (2, 2, 3), name="val")
+    plots.predictions(images, answers([0, 1, 0], [0, 0, 0], rng.dirichlet([1, 1], 3)), (2, 2, 3))
 
 
 def test_equal_figures_are_saved_as_equal_bytes(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from src.data import Digits, Splitting
+from src.nn.layers import ReLU
 from src.nn.network import MLP, forward
 from src.nn.weights import load_weights
 from tests.conftest import ROOT, Ended, command, run
@@ -58,7 +59,7 @@ def test_a_run_ends_well_and_says_where_to_look(finished: Ended) -> None:
 def test_the_folder_holds_what_the_run_came_to(finished: Ended) -> None:
     (folder,) = finished.folders
     assert {path.name for path in folder.iterdir()} == {
-        ".hydra", "run.log", "history.csv", "weights.npz", "result.json",
+        ".hydra", "run.log", "history.csv", "weights.npz", "predictions.npz", "result.json",
         "curves.png", "confusion.png", "predictions.png", "first_layer.png",
     }  # fmt: skip
     result = json.loads((folder / "result.json").read_text())
@@ -144,7 +145,7 @@ def test_saved_weights_score_what_the_run_reported_and_start_another_run(
     finished: Ended, invoke: Callable[..., Ended]
 ) -> None:
     (folder,) = finished.folders
-    network = MLP(784, (128,), 10, "relu").layers
+    network = MLP(784, (128,), 10, ReLU()).layers
     parameters = load_weights(folder / "weights.npz", network, np.float32)
     test = digits().test
     logits = forward(network, parameters, test.images.astype(np.float32) * np.float32(1 / 255))[-1]
@@ -163,7 +164,7 @@ def test_equal_runs_give_equal_bytes(finished: Ended, tmp_path: Path) -> None:
     assert only_run(again).data.tags["config_digest"] == only_run(finished).data.tags["config_digest"]
 
 
-@pytest.mark.parametrize("model", ["relu2", "sigmoid3", "relu3", "relu2_small"])
+@pytest.mark.parametrize("model", ["relu2", "relu2_dropout", "sigmoid3", "relu3", "relu2_small"])
 def test_every_model_learns_the_digits_with_all_else_at_its_default(model: str, invoke: Callable[..., Ended]) -> None:
     ended = invoke(f"model={model}")
     assert ended.code == 0
@@ -451,7 +452,11 @@ def test_a_job_of_a_sweep_under_any_launcher_gives_the_bytes_of_a_run_alone(
 def test_help_explains_and_shows_the_choices(invoke: Callable[..., Ended]) -> None:
     ended = invoke("--help")
     assert ended.code == 0
-    for text in ("scratchgrid: which of many", "model: relu2, relu2_small, relu3, sigmoid3", "-m model=relu2,sigmoid3"):
+    for text in (
+        "scratchgrid: which of many",
+        "model: relu2, relu2_dropout, relu2_small, relu3, sigmoid3",
+        "-m model=relu2,sigmoid3",
+    ):
         assert text in ended.out
 
 
@@ -465,5 +470,10 @@ def test_the_console_script_completes_choices_and_keys() -> None:
         )
         return set(ended.stdout.split())
 
-    assert completed("scratchgrid model=re") == {"model=relu2", "model=relu2_small", "model=relu3"}
+    assert completed("scratchgrid model=re") == {
+        "model=relu2",
+        "model=relu2_dropout",
+        "model=relu2_small",
+        "model=relu3",
+    }
     assert "batching.size=" in completed("scratchgrid batching.s")

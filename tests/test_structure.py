@@ -11,11 +11,11 @@ from tests.conftest import ROOT
 
 # From the bottom up: a module imports only what stands above it here.
 ORDER = [
-    "errors", "archives", "randomness", "nn.layers", "nn.losses", "nn.network", "nn.weights",
-    "nn.initializers", "batching", "optimizers", "data.splitting", "data.dataset", "data.digits", "data.idx",
-    "data.csv", "data.npz", "data.mnist", "data", "training", "experiment", "tracking.links",
-    "tracking.view", "tracking.store", "tracking.provenance", "tracking.tracker", "plots", "config", "preflight", "runner",
-    "sweep.plan", "report", "explain", "run", "ui",
+    "errors", "archives", "plain", "randomness", "nn.layers", "nn.losses", "nn.network", "nn.weights",
+    "nn.initializers", "nn.gradcheck", "batching", "optimizers", "watching", "schedules", "stopping", "data.splitting",
+    "data.dataset", "data.digits", "data.idx", "data.csv", "data.npz", "data.mnist", "data", "diagnostics", "training",
+    "experiment", "predictions", "tracking.links", "tracking.view", "tracking.store", "tracking.provenance",
+    "tracking.tracker", "plots", "config", "preflight", "runner", "sweep.plan", "report", "explain", "run", "ui",
 ]  # fmt: skip
 PACKAGES = ["nn", "sweep", "tracking"]  # their __init__ imports nothing
 ELSEWHERE = {"serving"}  # stored with each model and run where it is loaded

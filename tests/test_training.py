@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_info
 from src.batching import Batching, Full, Mini, Sample
 from src.errors import Diverged
 from src.nn.initializers import Random, XavierNormal, Zeros
+from src.nn.layers import Identity, Sigmoid
 from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import MLP, forward
 from src.optimizers import SGD
@@ -19,7 +20,7 @@ from src.randomness import stream
 from src.training import Arrays, Epoch, score, train
 from tests import oracle
 
-MODEL = MLP(6, (5,), 3, "sigmoid")
+MODEL = MLP(6, (5,), 3, Sigmoid())
 
 
 def blobs(n: int, seed: int, dtype: npt.DTypeLike = np.float64) -> Arrays:
@@ -140,7 +141,7 @@ def test_learning_happens() -> None:
 
 @pytest.mark.parametrize("batching", [Full(), Mini(8), Sample()], ids=str)
 def test_a_loss_that_is_not_finite_stops_training_at_once(batching: Batching) -> None:
-    network = MLP(6, (5,), 3, "identity").layers
+    network = MLP(6, (5,), 3, Identity()).layers
     parameters = Random(XavierNormal(), Zeros()).initialize(network, stream(0, "weights"), np.float32)
     settings: dict[str, Any] = {"loss": SoftmaxCrossEntropy(), "batching": batching, "optimizer": SGD(), "epochs": 9}
     seen: list[Epoch] = []

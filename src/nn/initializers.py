@@ -59,6 +59,33 @@ class HeNormal(Distribution):
 
 
 @dataclass(frozen=True)
+class LeCunNormal(Distribution):
+    """Normal, mean 0, variance 1 / fan_in (LeCun et al. 1998, Efficient BackProp, eq. 16)."""
+
+    def draw(
+        self, rng: np.random.Generator, shape: tuple[int, int], fan_in: int, fan_out: int
+    ) -> npt.NDArray[np.float64]:
+        return rng.normal(0, math.sqrt(1 / fan_in), shape)
+
+
+@dataclass(frozen=True)
+class Normal(Distribution):
+    """Normal, whatever the size of the layer."""
+
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        require(math.isfinite(self.mean), "mean", self.mean, "must be finite")
+        require(0 < self.std < math.inf, "std", self.std, "must be positive and finite")
+
+    def draw(
+        self, rng: np.random.Generator, shape: tuple[int, int], fan_in: int, fan_out: int
+    ) -> npt.NDArray[np.float64]:
+        return rng.normal(self.mean, self.std, shape)
+
+
+@dataclass(frozen=True)
 class Uniform(Distribution):
     """Uniform in [low, high), whatever the size of the layer."""
 

@@ -4,11 +4,15 @@ A layer holds no arrays. Its parameters come in as a tuple and its gradients go 
 is a plain value and the same code serves one network and a stack of them.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+
+from src.errors import require
 
 Array = npt.NDArray[np.floating]
 
@@ -63,6 +67,11 @@ class Dense(Layer):
 class Activation(Layer):
     """An element-wise map: every y depends on the x in its own place only."""
 
+    # Whether y levels off on both sides, so that a unit can saturate; any other can only die.
+    saturates: ClassVar[bool] = False
+    # The greatest derivative there is.
+    steepest: ClassVar[float] = 1.0
+
     @abstractmethod
     def apply(self, x: Array) -> Array:
         """Return y = f(x)."""
@@ -83,7 +92,7 @@ class Activation(Layer):
 
 @dataclass(frozen=True)
 class ReLU(Activation):
-    """max(0, x); the derivative at 0 is taken as 0."""
+    """max(0, x) (Nair and Hinton 2010); the derivative at 0 is taken as 0."""
 
     def apply(self, x: Array) -> Array:
         return np.maximum(x, 0)
@@ -93,8 +102,57 @@ class ReLU(Activation):
 
 
 @dataclass(frozen=True)
+class LeakyReLU(Activation):
+    """x where it is positive, else ``slope`` · x (Maas, Hannun and Ng 2013): no unit can die."""
+
+    slope: float = 0.01
+
+    def __post_init__(self) -> None:
+        require(0 < self.slope < 1, "slope", self.slope, "must lie between 0 and 1")
+
+    def apply(self, x: Array) -> Array:
+        y: Array = np.maximum(x, self.slope * x)  # the greater of the two, the slope being below 1
+        return y
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        derivative: Array = np.where(y > 0, y.dtype.type(1), y.dtype.type(self.slope))
+        return derivative
+
+    def __str__(self) -> str:
+        return "leaky relu"
+
+
+@dataclass(frozen=True)
+class GELU(Activation):
+    """x · Φ(x), Φ the normal distribution's function, in the form ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))).
+
+    Hendrycks and Gimpel 2016, section 2; it differs from the exact form by 5e-4 at most.
+    """
+
+    steepest: ClassVar[float] = 1.13
+
+    def apply(self, x: Array) -> Array:
+        y: Array = 0.5 * x * (1 + self._tanh(x))
+        return y
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        t = self._tanh(x)
+        inner = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+        derivative: Array = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * inner
+        return derivative
+
+    @staticmethod
+    def _tanh(x: Array) -> Array:
+        t: Array = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
+        return t
+
+
+@dataclass(frozen=True)
 class Sigmoid(Activation):
     """1 / (1 + e⁻ˣ), in the form ½ + ½ tanh(x/2), which can't overflow."""
+
+    saturates: ClassVar[bool] = True
+    steepest: ClassVar[float] = 0.25
 
     def apply(self, x: Array) -> Array:
         y: Array = 0.5 + 0.5 * np.tanh(0.5 * x)
@@ -106,7 +164,9 @@ class Sigmoid(Activation):
 
 @dataclass(frozen=True)
 class Tanh(Activation):
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent (LeCun et al. 1998, Efficient BackProp, section 4.4, without their scaling)."""
+
+    saturates: ClassVar[bool] = True
 
     def apply(self, x: Array) -> Array:
         y: Array = np.tanh(x)
@@ -127,9 +187,28 @@ class Identity(Activation):
         return np.ones_like(x)
 
 
-ACTIVATIONS: dict[str, Activation] = {
-    "relu": ReLU(),
-    "sigmoid": Sigmoid(),
-    "tanh": Tanh(),
-    "identity": Identity(),
-}
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """Silences each unit with probability ``rate`` while training, each batch and sample anew (Srivastava et al. 2014).
+
+    In a training pass the layer's tuple holds that pass's mask; otherwise it is empty and y = x. The units that stay
+    are scaled up by 1 / (1 − rate), so that nothing need be scaled afterwards.
+    """
+
+    units: int
+    rate: float
+
+    def mask(self, batch: tuple[int, ...], rng: np.random.Generator, dtype: npt.DTypeLike) -> Array:
+        """Return factors of shape (*batch, units): 0 or 1 / (1 − rate)."""
+        stays = rng.random((*batch, self.units), dtype=np.float32) >= self.rate
+        mask: Array = stays.astype(dtype) / (1 - self.rate)
+        return mask
+
+    def forward(self, parameters: tuple[Array, ...], x: Array) -> Array:
+        return x * parameters[0] if parameters else x
+
+    def input_gradient(self, parameters: tuple[Array, ...], x: Array, y: Array, dy: Array) -> Array:
+        return dy * parameters[0] if parameters else dy
+
+    def __str__(self) -> str:
+        return f"dropout {self.rate:g}"

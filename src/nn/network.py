@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from src.errors import require, suggest
-from src.nn.layers import ACTIVATIONS, Array, Dense, Layer
+import numpy as np
+
+from src.errors import require
+from src.nn.layers import Activation, Array, Dense, Dropout, Layer
 
 Network = tuple[Layer, ...]
 
-# For each layer the tuple of its arrays: ((W, b), (), (W, b), …).
+# For each layer the tuple of its arrays, the weights first: ((W, b), (), (W, b), …).
 Parameters = tuple[tuple[Array, ...], ...]
 
 
@@ -39,14 +41,29 @@ def backward(network: Network, parameters: Parameters, values: Sequence[Array], 
     return tuple(reversed(gradients))
 
 
+def with_masks(
+    network: Network, parameters: Parameters, batch: tuple[int, ...], rng: np.random.Generator
+) -> Parameters:
+    """Return the parameters for one training pass over ``batch`` (..., samples): each dropout layer is given its mask."""
+    dtype = next(array.dtype for layer in parameters for array in layer)
+    return tuple(
+        (layer.mask(batch, rng, dtype),) if isinstance(layer, Dropout) else p
+        for layer, p in zip(network, parameters, strict=True)
+    )
+
+
 @dataclass(frozen=True)
 class MLP:
-    """A multilayer perceptron: dense layers with one activation between them, and logits at the end."""
+    """A multilayer perceptron: dense layers with one activation between them, and logits at the end.
+
+    ``dropout`` is the rate at which hidden units are silenced in training.
+    """
 
     inputs: int
     hidden: tuple[int, ...]
     outputs: int
-    activation: str
+    activation: Activation
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.inputs >= 1, "inputs", self.inputs, "must be 1 or more")
@@ -54,8 +71,7 @@ class MLP:
             all(units >= 1 for units in self.hidden), "hidden", list(self.hidden), "every layer needs 1 unit or more"
         )
         require(self.outputs >= 2, "outputs", self.outputs, "must be 2 or more, one for each class")
-        unknown = f"no such activation{suggest(self.activation, ACTIVATIONS)}"
-        require(self.activation in ACTIVATIONS, "activation", self.activation, unknown)
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "must be 0 or more and below 1")
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -66,15 +82,18 @@ class MLP:
     def layers(self) -> Network:
         """The network, layer by layer."""
         layers: list[Layer] = []
-        for fan_in, fan_out in zip(self.sizes, self.sizes[1:], strict=False):
-            layers += [Dense(fan_in, fan_out), ACTIVATIONS[self.activation]]
-        return tuple(layers[:-1])
+        for fan_in, fan_out in zip(self.sizes, self.sizes[1:-1], strict=False):
+            layers += [Dense(fan_in, fan_out), self.activation]
+            if self.dropout:
+                layers.append(Dropout(fan_out, self.dropout))
+        return *layers, Dense(*self.sizes[-2:])
 
     def __str__(self) -> str:
         """Draw it: 784 ─ 16 sigmoid ─ 16 sigmoid ─ 10."""
-        return " ─ ".join(
+        drawn = " ─ ".join(
             [str(self.inputs), *(f"{units} {self.activation}" for units in self.hidden), str(self.outputs)]
         )
+        return f"{drawn}, dropout {self.dropout:g}" if self.dropout else drawn
 
 
 def parameter_count(network: Network) -> int:

@@ -9,14 +9,14 @@ import numpy.typing as npt
 
 from src.archives import read_arrays
 from src.errors import DataError
-from src.nn.layers import Array, Layer
+from src.nn.layers import Array
 from src.nn.network import Network, Parameters
 
 
 def save_weights(path: Path, network: Network, parameters: Parameters) -> None:
     """Write the parameters under the names that ``load_weights`` reads."""
-    names = itertools.chain(*_names(network))
-    arrays: dict[str, Any] = dict(zip(names, itertools.chain(*parameters), strict=True))
+    flat = itertools.chain(*names(network))
+    arrays: dict[str, Any] = dict(zip(flat, itertools.chain(*parameters), strict=True))
     np.savez(path, **arrays)
 
 
@@ -26,8 +26,8 @@ def load_weights(path: Path, network: Network, dtype: npt.DTypeLike) -> Paramete
     Raises DataError where the file can't be read, lacks an array, holds one too many or one that does not fit.
     """
     arrays = read_arrays(path)
-    names = _names(network)
-    expected = {name for layer_names in names for name in layer_names}
+    needed = names(network)
+    expected = {name for layer_names in needed for name in layer_names}
     if missing := sorted(expected - set(arrays)):
         held = ", ".join(sorted(arrays)) or "nothing"
         raise DataError(f"{path}: lacks {', '.join(missing)}, which the network needs; it holds {held}")
@@ -38,18 +38,18 @@ def load_weights(path: Path, network: Network, dtype: npt.DTypeLike) -> Paramete
             _fit(path, name, arrays[name], shape).astype(dtype)
             for name, shape in zip(layer_names, layer.parameter_shapes, strict=True)
         )
-        for layer, layer_names in zip(network, names, strict=True)
+        for layer, layer_names in zip(network, needed, strict=True)
     )
 
 
-def _names(network: tuple[Layer, ...]) -> list[tuple[str, ...]]:
+def names(network: Network) -> list[tuple[str, ...]]:
     """Name each layer's parameters: ``("W1", "b1")`` for the first with any, ``()`` for an activation."""
-    names: list[tuple[str, ...]] = []
+    named: list[tuple[str, ...]] = []
     number = 0
     for layer in network:
         number += bool(layer.parameter_shapes)
-        names.append((f"W{number}", f"b{number}") if layer.parameter_shapes else ())
-    return names
+        named.append((f"W{number}", f"b{number}") if layer.parameter_shapes else ())
+    return named
 
 
 def _fit(path: Path, name: str, array: npt.NDArray[np.generic], shape: tuple[int, int]) -> Array:

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +14,7 @@ from src.errors import require
 from src.experiment import Prepared
 from src.nn.network import Parameters
 from src.nn.weights import save_weights
+from src.plain import to_plain
 from src.tracking.store import open_store, quiet, tracking_uri
 from src.tracking.view import comparison, sweep_filter, view_tag
 
@@ -157,11 +158,16 @@ class Tracker:
         source = Path(__file__).parent.parent
         with tempfile.TemporaryDirectory() as scratch:
             settings, weights, code = Path(scratch, "network.json"), Path(scratch, "weights.npz"), Path(scratch, "src")
-            described = {"model": asdict(experiment.model), "scale": dataset.scale, "dtype": experiment.dtype}
+            described = {
+                "model": to_plain(experiment.model),
+                "loss": to_plain(experiment.loss),
+                "scale": dataset.scale,
+                "dtype": experiment.dtype,
+            }
             settings.write_text(json.dumps(described, indent=2), encoding="utf-8")
             save_weights(weights, prepared.network, parameters)
             shutil.copytree(source / "nn", code / "nn", ignore=shutil.ignore_patterns("__pycache__"))
-            for module in ("__init__.py", "errors.py", "archives.py"):  # all that src.nn imports beside itself
+            for module in ("__init__.py", "errors.py", "archives.py", "plain.py"):  # all that src.nn and serving import
                 shutil.copy(source / module, code)
             with quiet():
                 mlflow.pyfunc.log_model(
