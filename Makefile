@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test cover lint format ui lock clean
+.PHONY: help run test cover lint format baselines ui lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## install, then train one network; ARGS="model=relu2 lr=0.1" chooses another
 	@$(BIN)/python -m src.run $(if $(ARGS),$(ARGS),model=sigmoid3)
@@ -29,6 +29,9 @@ lint: $(VENV)/.dev ## Ruff and the strict type checker
 format: $(VENV)/.dev ## let Ruff format and mend what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+baselines: $(VENV)/.run ## every published recipe on MNIST over three seeds, with verdicts; ARGS="data.path=FOLDER"
+	@$(BIN)/python -m src.baselines $(ARGS)
 
 ui: $(VENV)/.run ## MLflow's UI on http://127.0.0.1:PORT for the runs under outputs
 	@$(BIN)/python -m src.ui --port $(PORT)

@@ -33,20 +33,34 @@ METRICS = [
 
 @dataclass(frozen=True)
 class Curve:
-    """A published curve: a CSV under ``conf/experiment`` with the columns ``epoch`` and ``metric``."""
+    """A published curve: a CSV under ``conf/experiment`` with the columns ``epoch`` and ``metric``.
+
+    From epoch ``start`` on, ours is to keep within ``tolerance`` of it.
+    """
 
     file: str
     metric: str
+    start: int
+    tolerance: float
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What somebody published for this recipe: ``figures`` by metric, as reached at the end."""
+    """What somebody published for this recipe: ``figures`` by metric, as reached at the end.
+
+    ``tolerance`` says how much worse a mean of ours may be and still count as what was published.
+    """
 
     source: str
     figures: dict[str, float]
-    note: str = ""
+    tolerance: dict[str, float]
     curve: Curve | None = None
+
+    def __post_init__(self) -> None:
+        for metric in self.figures:
+            require(metric in METRICS, "figures", metric, f"no such metric{suggest(metric, METRICS)}")
+        same = self.tolerance.keys() == self.figures.keys()
+        require(same, "tolerance", ", ".join(self.tolerance), f"is needed for each of {', '.join(self.figures)}")
 
 
 @dataclass(frozen=True)

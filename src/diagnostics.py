@@ -1,6 +1,6 @@
 """Why a network learns or doesn't: what its layers do on some samples, and one plain sentence where something is wrong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from src.nn.network import Network, Parameters, forward
 _FLAT, _NEARLY_ALL = 0.05, 0.95
 # A unit is dead whose slope is under this on every sample: nothing passes back through it.
 _NOTHING = 1e-6
+# Weights are equal that differ by no more than this share of the greatest: rounding parts what mathematics would not.
+_EQUAL = 1e-4
 
 # When a sentence is due: shares of a layer's units, and of its weights that one update moves. A ratio about 1e-3 is usual.
 _MANY_SATURATED, _MANY_DEAD = 0.25, 0.4
@@ -26,13 +28,14 @@ class LayerState:
     units: int
     saturated: int | None  # of the units; None where the activation can't saturate, or there is none
     dead: int | None  # of the units; None where the activation can't die, or there is none
-    update_ratio: float  # ‖ΔW‖ / ‖W‖ of the last update
+    alike: bool  # whether all units have the same weights, and so will always have
+    update_ratio: float | None  # ‖ΔW‖ / ‖W‖ of the last update; None before the first
     gradient_norm: float  # ‖∂L/∂W‖ in the last update's batch
     spread: float  # the standard deviation of the pre-activations
 
 
 def inspect(
-    network: Network, before: Parameters, parameters: Parameters, gradients: Parameters, x: Array
+    network: Network, before: Parameters | None, parameters: Parameters, gradients: Parameters, x: Array
 ) -> tuple[LayerState, ...]:
     """Return the state of each weight layer of one network.
 
@@ -44,7 +47,7 @@ def inspect(
     for i, layer in enumerate(network):
         if not isinstance(layer, Dense):
             continue
-        W, moved = parameters[i][0], parameters[i][0] - before[i][0]
+        W = parameters[i][0]
         activation = network[i + 1] if i + 1 < len(network) else None
         saturated = dead = None
         if isinstance(activation, Activation):
@@ -59,9 +62,10 @@ def inspect(
                 layer.fan_out,
                 saturated,
                 dead,
-                _length(moved) / (_length(W) or 1.0),
-                _length(gradients[i][0]),
-                float(values[i + 1].std(dtype=np.float64)),
+                alike=layer.fan_out > 1 and float(np.ptp(W, axis=1).max()) <= _EQUAL * float(np.abs(W).max()),
+                update_ratio=None if before is None else _length(W - before[i][0]) / (_length(W) or 1.0),
+                gradient_norm=_length(gradients[i][0]),
+                spread=float(values[i + 1].std(dtype=np.float64)),
             )
         )
     return tuple(states)
@@ -75,54 +79,53 @@ def measurements(states: Sequence[LayerState]) -> dict[str, float]:
         for name, count in (("saturated", state.saturated), ("dead", state.dead)):
             if count is not None:
                 found[f"{layer}/{name}"] = count / state.units
-        found |= {f"{layer}/update_ratio": state.update_ratio, f"{layer}/gradient_norm": state.gradient_norm}
+        if state.update_ratio is not None:
+            found[f"{layer}/update_ratio"] = state.update_ratio
+        found[f"{layer}/gradient_norm"] = state.gradient_norm
     return found
 
 
 def findings(network: Network, history: Mapping[int, Sequence[LayerState]]) -> list[str]:
-    """Return a sentence for each layer in which something is wrong at the end; ``history`` gives the states by epoch."""
-    if not history:
-        return []
-    dense = [layer for layer in network if isinstance(layer, Dense)]
+    """Return a sentence for each layer in which something is wrong at the end.
+
+    ``history`` gives the states by epoch, 0 being the start.
+    """
     epochs = sorted(history)
-    sentences = []
-    for k, layer in enumerate(dense):
-        by_epoch = {epoch: history[epoch][k] for epoch in epochs}
-        if trouble := _trouble(by_epoch, layer):
-            sentences.append(f"layer {k + 1}: {trouble}")
-    return sentences
+    dense = [layer for layer in network if isinstance(layer, Dense)]
+    troubles = ((k, _trouble(layer, epochs, [history[epoch][k] for epoch in epochs])) for k, layer in enumerate(dense))
+    return [f"layer {k + 1}: {trouble}" for k, trouble in troubles if trouble] if epochs else []
 
 
-def _trouble(states: Mapping[int, LayerState], layer: Dense) -> str | None:
-    """Return what is wrong with one layer, the gravest thing first, and since when."""
-    first, last = states[min(states)], states[max(states)]
+def _trouble(layer: Dense, epochs: Sequence[int], states: Sequence[LayerState]) -> str | None:
+    """Return what is wrong with one layer at the end, the gravest thing first, and since when it has been so."""
+    first, last = states[0], states[-1]
 
-    def since(holds: Sequence[bool]) -> str:
-        """Name the epoch from which on something held until the end."""
-        start = len(holds) - next((i for i, held in enumerate(reversed(holds)) if not held), len(holds))
-        epoch = sorted(states)[start]
-        return "from the start" if start == 0 else f"from epoch {epoch}"
+    def since(wrong: Callable[[LayerState], bool]) -> str | None:
+        """Return from when on something was wrong until the end; None where it is not wrong at the end."""
+        start = None
+        for epoch, state in zip(reversed(epochs), reversed(states), strict=True):
+            if not wrong(state):
+                break
+            start = epoch
+        return None if start is None else "from the start" if start == 0 else f"from epoch {start}"
 
-    in_order = [states[epoch] for epoch in sorted(states)]
-    if last.saturated is not None and last.saturated / last.units >= _MANY_SATURATED:
-        when = since([(s.saturated or 0) / s.units >= _MANY_SATURATED for s in in_order])
-        wide = when == "from the start" and first.spread > _WIDE
+    if when := since(lambda state: state.alike):
+        return f"its {last.units} units have had equal weights {when}: equal gradients will keep them so"
+    if when := since(lambda state: (state.saturated or 0) >= _MANY_SATURATED * state.units):
+        wide = first.spread > _WIDE
         why = f"the initializer is wide for {layer.fan_in} inputs" if wide else "a smaller lr may help"
         return f"{last.saturated} of {last.units} units saturated {when}; {why}"
-    if last.dead is not None and last.dead / last.units >= _MANY_DEAD:
-        when = since([(s.dead or 0) / s.units >= _MANY_DEAD for s in in_order])
+    if when := since(lambda state: (state.dead or 0) >= _MANY_DEAD * state.units):
+        remedy = "another initializer" if when == "from the start" else "a smaller lr"
+        return f"{last.dead} of {last.units} units dead {when}; {remedy} or leaky_relu may help"
+    if when := since(lambda state: state.gradient_norm == 0):
+        return f"its gradient is 0 {when}: its inputs are 0, or the layers after it pass nothing back"
+    if when := since(lambda state: state.update_ratio is not None and state.update_ratio < _TINY_UPDATE):
+        return f"an update moves its weights by less than {_TINY_UPDATE:g} of their size {when}: it hardly learns"
+    if when := since(lambda state: state.update_ratio is not None and state.update_ratio > _HUGE_UPDATE):
         return (
-            f"{last.dead} of {last.units} units dead {when}; a smaller lr, another initializer or leaky_relu may help"
+            f"an update moves its weights by {last.update_ratio:.0%} of their size {when}: lr is large for such weights"
         )
-    if last.gradient_norm == 0:
-        when = since([s.gradient_norm == 0 for s in in_order])
-        return f"no gradient reaches it {when}; the layers after it pass nothing back"
-    if last.update_ratio > _HUGE_UPDATE:
-        when = since([s.update_ratio > _HUGE_UPDATE for s in in_order])
-        return f"each update moves the weights by {last.update_ratio:.0%} of their size {when}; a smaller lr may help"
-    if last.update_ratio < _TINY_UPDATE:
-        when = since([s.update_ratio < _TINY_UPDATE for s in in_order])
-        return f"each update moves the weights by {last.update_ratio:.0e} of their size {when}: it hardly learns"
     return None
 
 

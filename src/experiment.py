@@ -12,17 +12,18 @@ import numpy.typing as npt
 
 from src.batching import Batching
 from src.data import Dataset, Source
+from src.diagnostics import LayerState, inspect
 from src.errors import InvalidValue, require, suggest, within
 from src.nn.initializers import Initializer
 from src.nn.layers import Array
 from src.nn.losses import Loss
-from src.nn.network import MLP, Network, Parameters, forward, parameter_count
+from src.nn.network import MLP, Network, Parameters, backward, forward, parameter_count
 from src.optimizers import Optimizer
 from src.plain import to_plain
 from src.randomness import stream
 from src.schedules import Schedule
 from src.stopping import Stopping
-from src.training import Arrays, Epoch, train
+from src.training import INSPECTED, Arrays, Epoch, train
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,14 @@ class Prepared:
             exact=chosen.train_metrics == "exact",
             inspect_every=inspect_every,
         )
+
+    def inspect(self) -> tuple[LayerState, ...]:
+        """Look into the layers before the first update."""
+        train = self.dataset.train
+        x, labels = self.scaled(train.images[:INSPECTED]), train.labels[:INSPECTED]
+        values = forward(self.network, self.parameters, x)
+        dlogits = self.experiment.loss.gradient(values[-1], labels)
+        return inspect(self.network, None, self.parameters, backward(self.network, self.parameters, values, dlogits), x)
 
     def scaled(self, images: npt.NDArray[Any]) -> Array:
         """Return images as the network sees them: in its precision, multiplied by the data's scale."""

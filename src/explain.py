@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
 
+from src.composition import compose, composer
 from src.config import CONF
 from src.errors import suggest
 
@@ -47,22 +46,18 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
 
 def _known(overrides: Sequence[str]) -> list[str]:
     """Return every key that can be set when the overrides that do compose are taken, and every group."""
-    if GlobalHydra.instance().is_initialized():
-        GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with composer():
         taken: list[str] = []
         for override in (
             o for o in overrides if "@" in o or "." not in o
         ):  # the groups, which decide what keys there are
             try:
-                compose("config", [*taken, override])
+                compose([*taken, override])
             except COMPOSITION_ERRORS:
                 continue
             taken.append(override)
-        config = compose("config", taken)
-    groups = [
-        path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir() and path.name != "reference"
-    ]
+        config = compose(taken)
+    groups = [path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()]
     return [*_keys(config), *groups]
 
 

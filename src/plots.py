@@ -50,6 +50,25 @@ def curves(
     return figure
 
 
+def published_curve(
+    ours: npt.NDArray[np.float64], epochs: Sequence[float], published: Sequence[float], title: str, metric: str
+) -> Figure:
+    """Draw ``ours (seeds, epochs)``, their mean and every single one, under the published curve."""
+    figure = _figure(7, 4.5)
+    axes = figure.subplots()
+    colour = COLOURS[metric.split("/")[0]]
+    at = np.arange(1, ours.shape[1] + 1)
+    for k, curve in enumerate(ours):
+        axes.plot(at, curve, color=colour, alpha=0.35, linewidth=1, label="each seed" if k == 0 else None)
+    axes.plot(at, ours.mean(axis=0), color=colour, linewidth=2, label=f"here, mean of {len(ours)} seeds")
+    axes.plot(epochs, published, color=_PUBLISHED, linestyle=":", linewidth=2, label="published")
+    axes.set(xlabel="epoch", title=f"{title}: {metric}")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure
+
+
 def confusion(predictions: Predictions, classes: int) -> Figure:
     """Draw how often each class is taken for each other; right answers are left pale so that errors stand out."""
     counts = np.zeros((classes, classes), dtype=int)

@@ -135,6 +135,15 @@ def sweep_table(results: Sequence[Result], sweep_id: str) -> None:
     fact("runs", f"{len(finished)} of {len(results)} finished, sweep_id {sweep_id}")
 
 
+def claims(rows: Sequence[tuple[str, str, str, str, str, str]]) -> None:
+    """Show what was published beside what was reached here, and the verdicts."""
+    table = _table("recipe", "metric", "published", "here", "tolerance", "verdict", left="recipe")
+    for *cells, verdict in rows:
+        colour = {"worse": "red", "": "default"}.get(verdict, "green")
+        table.add_row(*cells, f"[{colour}]{verdict or 'ours alone'}[/{colour}]")
+    _console().print(table)
+
+
 def fact(key: str, value: str) -> None:
     """Show a line of the form key, value."""
     _say(f"[bold]{key:<12}[/bold]{escape(value)}")

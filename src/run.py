@@ -21,7 +21,7 @@ from src.config import CONF, Job, flatten
 from src.errors import TrainingFailed, UserError
 from src.explain import COMPOSITION_ERRORS, explain
 from src.preflight import check, claim
-from src.runner import RESULT, Origin, Result, execute, gradcheck
+from src.runner import RESULT, Display, Finished, Origin, Result, execute, gradcheck
 from src.sweep.plan import Plan
 from src.tracking.links import run_link, with_ui
 
@@ -38,7 +38,9 @@ def task(config: DictConfig) -> float:
     if context.mode == RunMode.MULTIRUN:
         return _sweep_job(config, context)
     try:
-        return _single_run(config, context)
+        finished = single_run(config, report.progress)
+        assert finished.result.value is not None
+        return finished.result.value
     except TrainingFailed as error:
         report.problem(str(error))
     except Exception as error:
@@ -47,24 +49,25 @@ def task(config: DictConfig) -> float:
     sys.exit(1)
 
 
-def _single_run(config: DictConfig, context: Any) -> float:
+def single_run(config: DictConfig, display: Display) -> Finished:
+    """Run a composed configuration whose folder is there, and show what comes of it. Raises UserError, TrainingFailed."""
+    context = HydraConfig.get()
     job, prepared = check(config)
     report.opening(job, prepared, context.runtime.choices)
     if job.gradcheck:
         report.fact("gradient", str(gradcheck(prepared)))
     overrides = list(context.overrides.task)
-    name = job.name or ", ".join(overrides) or str(context.runtime.choices.model)
+    name = job.name or ", ".join(overrides) or str(context.runtime.choices["model"])
     origin = Origin(Path(context.runtime.output_dir), name, overrides, _settings(config, context))
     try:
-        result, summary = execute(job, prepared, origin, report.progress)
+        finished = execute(job, prepared, origin, display)
     except BaseException:
         if (origin.folder / RESULT).exists():
             _show_whereabouts(job, Result.load(origin.folder), origin.folder)
         raise
-    report.closing(summary, job.reference)
-    _show_whereabouts(job, result, origin.folder)
-    assert result.value is not None
-    return result.value
+    report.closing(finished.summary, job.reference)
+    _show_whereabouts(job, finished.result, origin.folder)
+    return finished
 
 
 def _show_whereabouts(job: Job, result: Result, folder: Path) -> None:
@@ -86,7 +89,7 @@ def _sweep_job(config: DictConfig, context: Any) -> float:
     try:
         if job.gradcheck:
             gradcheck(prepared)
-        result, _ = execute(job, prepared, origin, lambda epochs: nullcontext(lambda epoch: None))
+        finished = execute(job, prepared, origin, lambda epochs: nullcontext(lambda epoch: None))
     except TrainingFailed:
         raise
     except Exception as error:
@@ -95,8 +98,8 @@ def _sweep_job(config: DictConfig, context: Any) -> float:
     finally:
         if (folder / RESULT).exists():
             report.job_line(Result.load(folder), f"{number + 1}/{len(plan.names) if plan else '?'}")
-    assert result.value is not None
-    return result.value
+    assert finished.result.value is not None
+    return finished.result.value
 
 
 def _settings(config: DictConfig, context: Any) -> dict[str, Any]:

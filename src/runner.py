@@ -113,14 +113,15 @@ def summarize(prepared: Prepared, history: Sequence[Epoch]) -> Summary:
         scores = [epoch.scores[name] for epoch in history]
         at = int(np.argmax([score.accuracy for score in scores]))
         best[name] = Best(min(score.loss for score in scores), scores[at].accuracy, history[at].number)
-    inspected = {epoch.number: epoch.layers for epoch in history if epoch.layers}
+    looks = {epoch.number: epoch.layers for epoch in history if epoch.layers}
+    findings = diagnostics.findings(prepared.network, {0: prepared.inspect(), **looks}) if looks else []
     return Summary(
         kept.scores,
         best,
         kept.number,
         last.number,
         stopping.reason(values),
-        diagnostics.findings(prepared.network, inspected),
+        findings,
         last.updates,
         last.samples,
         last.seconds,
@@ -136,11 +137,22 @@ def measurements(epoch: Epoch) -> dict[str, float]:
     return {**scores, **counts, **diagnostics.measurements(epoch.layers)}
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A run that went to its end, as Python sees it."""
+
+    result: Result
+    summary: Summary
+    history: Sequence[Epoch]
+    parameters: Parameters  # trained
+    predictions: Predictions
+
+
 # Opens a display of progress over so many epochs and gives the function that shows one.
 Display = Callable[[int], contextlib.AbstractContextManager[Callable[[Epoch], None]]]
 
 
-def execute(job: Job, prepared: Prepared, origin: Origin, display: Display) -> tuple[Result, Summary]:
+def execute(job: Job, prepared: Prepared, origin: Origin, display: Display) -> Finished:
     """Train, track, draw, and leave in the run's folder the history, the weights, the pictures and the result.
 
     Raises UserError where the store can't be opened, and TrainingFailed; a run that had begun leaves its result even then.
@@ -157,16 +169,16 @@ def execute(job: Job, prepared: Prepared, origin: Origin, display: Display) -> t
         )
         log.info("%s: MLflow run %s of experiment %s", origin.name, tracker.run_id, tracker.experiment_id)
         try:
-            summary = _train_and_keep(job, prepared, origin, tracker, display)
+            finished = _train_and_keep(job, prepared, origin, tracker, display, result)
         except BaseException as error:
             status, reason = ending(error)
             replace(result, status=status, failure=reason, seconds=time.perf_counter() - start).write(origin.folder)
             raise
-    metrics = summary.metrics()
+    metrics = finished.summary.metrics()
     result = replace(result, value=metrics[job.metric], metrics=metrics, seconds=time.perf_counter() - start)
     result.write(origin.folder)
     log.info("finished in %.1f s: %s", result.seconds, metrics)
-    return result, summary
+    return replace(finished, result=result)
 
 
 def gradcheck(prepared: Prepared) -> Check:
@@ -180,7 +192,9 @@ def gradcheck(prepared: Prepared) -> Check:
     return check
 
 
-def _train_and_keep(job: Job, prepared: Prepared, origin: Origin, tracker: Tracker, display: Display) -> Summary:
+def _train_and_keep(
+    job: Job, prepared: Prepared, origin: Origin, tracker: Tracker, display: Display, result: Result
+) -> Finished:
     folder = origin.folder
     tags = {
         "overrides": " ".join(origin.overrides),
@@ -215,7 +229,7 @@ def _train_and_keep(job: Job, prepared: Prepared, origin: Origin, tracker: Track
     stopping = job.experiment.stopping
     if shortfall := stopping.shortfall(watched(stopping.watch, [epoch.scores for epoch in history])):
         raise TargetMissed(shortfall)
-    return summary
+    return Finished(result, summary, history, trained, predictions)
 
 
 def _predictions(prepared: Prepared, trained: Parameters) -> Predictions:
@@ -231,6 +245,8 @@ def _train(
     stopping = job.experiment.stopping
     history: list[Epoch] = []
     trained = prepared.parameters
+    if job.diagnose:
+        tracker.metrics(diagnostics.measurements(prepared.inspect()), 0)
     with display(job.experiment.epochs) as show, _history_file(path) as keep:
         for epoch in prepared.train(job.diagnose):
             keep(epoch)

@@ -21,7 +21,7 @@ from src.stopping import Never, Stopping
 from src.watching import Watch
 
 _CHUNK = 4096  # rows a scoring pass carries at once: enough to keep BLAS busy, little enough to stay in cache
-_INSPECTED = 1024  # training samples that units are looked at with
+INSPECTED = 1024  # training samples that units are looked at with
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def train(
             history.append(scores)
             layers: tuple[LayerState, ...] = ()
             if inspect_every and (number == 1 or number % inspect_every == 0):
-                layers = inspect(network, before, parameters, gradients, x[:_INSPECTED])
+                layers = inspect(network, before, parameters, gradients, x[:INSPECTED])
             yield Epoch(number, scores, updates, samples, seconds, rate, parameters, layers)
             if stopping.reason(watched(stopping.watch, history)):
                 return

@@ -31,6 +31,35 @@ def mean_cross_entropy(logits: Float, labels: npt.NDArray[np.integer]) -> float:
     return total / len(logits)
 
 
+def targets(labels: npt.NDArray[np.integer], classes: int, smoothing: float = 0.0) -> Float:
+    """Return what each output is to be: 1 at the label, or with smoothing a little less, and a little elsewhere."""
+    rows = [
+        [float(k == label) * (1 - smoothing) + smoothing / classes for k in range(classes)] for label in labels.tolist()
+    ]
+    return np.array(rows)
+
+
+def mean_smoothed_cross_entropy(logits: Float, labels: npt.NDArray[np.integer], smoothing: float) -> float:
+    """Return the mean of −Σ t log softmax, for smoothed targets t."""
+    return float(
+        -(targets(labels, logits.shape[-1], smoothing) * special.log_softmax(logits, axis=-1)).sum() / len(logits)
+    )
+
+
+def mean_sigmoid_cross_entropy(logits: Float, labels: npt.NDArray[np.integer]) -> float:
+    """Return the mean of the sum over the classes of −log of the probability of the right answer, yes or no."""
+    sign = 2 * targets(labels, logits.shape[-1]) - 1
+    return float(-special.log_expit(sign * logits).sum() / len(logits))
+
+
+def mean_squared_error(outputs: Float, labels: npt.NDArray[np.integer]) -> float:
+    """Return the mean of half the squared distance to the targets."""
+    total = 0.0
+    for row, target in zip(outputs.tolist(), targets(labels, outputs.shape[-1]).tolist(), strict=True):
+        total += 0.5 * math.fsum((a - t) ** 2 for a, t in zip(row, target, strict=True))
+    return total / len(outputs)
+
+
 def logits(parameters: list[tuple[Float, Float]], activation: str, x: Float) -> Float:
     """Return a multilayer perceptron's logits for ``x (batch, in)``, one sum over the inputs at a time."""
     for k, (W, b) in enumerate(parameters):

@@ -11,15 +11,24 @@ from hypothesis import strategies as st
 from scipy import special
 
 from src.errors import InvalidValue
-from src.nn.layers import GELU, Activation, Dense, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
-from src.nn.losses import SoftmaxCrossEntropy, log_softmax
-from src.nn.network import MLP, Network, Parameters, backward, forward, parameter_count
+from src.nn.layers import GELU, Activation, Dense, Dropout, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError, log_softmax
+from src.nn.network import MLP, Network, Parameters, backward, forward, parameter_count, with_masks
 from tests import oracle
 
 Float = npt.NDArray[np.float64]
 
 ACTIVATIONS: dict[str, Activation] = {
     str(activation): activation for activation in (ReLU(), LeakyReLU(), GELU(), Sigmoid(), Tanh(), Identity())
+}
+
+# Each loss, and the value that it should have.
+LOSSES: dict[str, tuple[Loss, Callable[[Float, npt.NDArray[np.integer]], float]]] = {
+    "softmax": (SoftmaxCrossEntropy(), oracle.mean_cross_entropy),
+    "smoothed": (SoftmaxCrossEntropy(0.1), lambda z, labels: oracle.mean_smoothed_cross_entropy(z, labels, 0.1)),
+    "sigmoid": (SigmoidCrossEntropy(), oracle.mean_sigmoid_cross_entropy),
+    "least squares": (SquaredError(Identity()), oracle.mean_squared_error),
+    "squared sigmoid": (SquaredError(Sigmoid()), lambda z, labels: oracle.mean_squared_error(special.expit(z), labels)),
 }
 
 sizes = st.integers(1, 6)
@@ -89,24 +98,50 @@ def test_sigmoid_saturates_without_a_warning(dtype: type) -> None:
     np.testing.assert_array_equal(y, [[0, 0, 0.5, 1, 1]])
 
 
+@pytest.mark.parametrize("name", LOSSES)
 @given(seed=seeds, stack=stacks, batch=sizes, classes=st.integers(2, 6), own_labels=st.booleans())
-def test_cross_entropy_and_its_gradient_agree_with_the_oracle(
-    seed: int, stack: tuple[int, ...], batch: int, classes: int, own_labels: bool
+def test_a_loss_and_its_gradient_agree_with_the_oracle(
+    name: str, seed: int, stack: tuple[int, ...], batch: int, classes: int, own_labels: bool
 ) -> None:
     rng = np.random.default_rng(seed)
-    loss = SoftmaxCrossEntropy()
+    loss, expected = LOSSES[name]
     logits = rng.normal(0, 4, (*stack, batch, classes))
     labels = rng.integers(0, classes, (*stack, batch) if own_labels else batch)  # each network's own, or shared by all
     value = loss.value(logits, labels)
     assert value.shape == stack
     each = np.broadcast_to(labels, (*stack, batch))
     for index in np.ndindex(stack):
-        np.testing.assert_allclose(
-            value[index], oracle.mean_cross_entropy(logits[index], each[index]), rtol=1e-12, atol=1e-14
-        )
+        np.testing.assert_allclose(value[index], expected(logits[index], each[index]), rtol=1e-12, atol=1e-14)
     numeric = oracle.central_difference(lambda: float(loss.value(logits, labels).sum()), logits)
     np.testing.assert_allclose(loss.gradient(logits, labels), numeric, rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(loss.probabilities(logits), special.softmax(logits, axis=-1), rtol=1e-12)
+    probabilities = loss.probabilities(logits)
+    assert (probabilities >= 0).all()
+    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-12)
+    np.testing.assert_array_equal(probabilities.argmax(axis=-1), logits.argmax(axis=-1))
+
+
+def test_probabilities_are_what_each_loss_takes_the_logits_for() -> None:
+    logits = np.array([[2.0, -1.0, 0.5], [0.2, 0.3, 0.1]])
+    np.testing.assert_allclose(
+        SoftmaxCrossEntropy().probabilities(logits), special.softmax(logits, axis=-1), rtol=1e-12
+    )
+    each = special.expit(logits)
+    shares = each / each.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(SigmoidCrossEntropy().probabilities(logits), shares, rtol=1e-12)
+    # By hand: of (2, −1, ½) the nearest distribution is (1, 0, 0); (0.2, 0.3, 0.1) lacks 0.4, shared by all three.
+    nearest = np.array([[1, 0, 0], [0.2 + 0.4 / 3, 0.3 + 0.4 / 3, 0.1 + 0.4 / 3]])
+    np.testing.assert_allclose(SquaredError(Identity()).probabilities(logits), nearest, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_losses_keep_their_precision_and_bear_huge_logits(name: str, dtype: type) -> None:
+    loss, labels = LOSSES[name][0], np.array([1, 0])
+    logits: npt.NDArray[Any] = np.array([[1e4, -1e4, 0], [-1e4, -1e4, -1e4]], dtype)
+    for found in (loss.value(logits, labels), loss.gradient(logits, labels), loss.probabilities(logits)):
+        assert found.dtype == dtype
+        assert np.isfinite(found).all()
+    np.testing.assert_allclose(loss.probabilities(logits).sum(axis=-1), 1, rtol=1e-6)
 
 
 def test_cross_entropy_is_exact_where_a_naive_softmax_overflows() -> None:
@@ -182,6 +217,37 @@ def test_precision_is_kept_from_the_pixels_to_the_gradients(activation: str, dty
     assert {array.dtype for array in (*values, *(g for layer in gradients for g in layer))} == {np.dtype(dtype)}
 
 
+def test_dropout_silences_its_share_of_units_and_scales_up_the_rest() -> None:
+    layer = Dropout(50, 0.3)
+    mask = layer.mask((4, 1000), np.random.default_rng(0), np.float32)
+    assert mask.shape == (4, 1000, 50)
+    assert mask.dtype == np.float32
+    np.testing.assert_allclose(np.unique(mask), [0, 1 / 0.7], rtol=1e-6)
+    assert abs((mask == 0).mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / mask.size)
+    assert abs(mask.mean() - 1) < 0.01  # so that nothing need be scaled afterwards
+
+
+@given(seed=seeds, stack=stacks)
+def test_backward_goes_through_the_masks_that_forward_went_through(seed: int, stack: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(seed)
+    network = MLP(4, (5, 3), 3, Tanh(), dropout=0.4).layers
+    assert [str(layer) for layer in network][2] == "dropout 0.4"
+    parameters = random_parameters(rng, network, stack)
+    x, labels = rng.normal(size=(6, 4)), rng.integers(0, 3, 6)
+    masked = with_masks(network, parameters, (*stack, 6), rng)
+    values = forward(network, masked, x)
+    gradients = backward(network, masked, values, SoftmaxCrossEntropy().gradient(values[-1], labels))
+    total = lambda: float(SoftmaxCrossEntropy().value(forward(network, masked, x)[-1], labels).sum())  # noqa: E731
+    assert [len(layer) for layer in gradients] == [len(layer) for layer in parameters]
+    for layer, layer_gradients in zip(parameters, gradients, strict=True):
+        for array, gradient in zip(layer, layer_gradients, strict=True):
+            np.testing.assert_allclose(gradient, oracle.central_difference(total, array), rtol=1e-4, atol=1e-7)
+    # Without masks the layer is not there: that is how a network is judged.
+    plain = MLP(4, (5, 3), 3, Tanh()).layers
+    same = tuple(layer for layer, step in zip(parameters, network, strict=True) if not isinstance(step, Dropout))
+    np.testing.assert_array_equal(forward(network, parameters, x)[-1], forward(plain, same, x)[-1])
+
+
 def test_a_network_is_a_list_of_layers_one_can_draw() -> None:
     model = MLP(784, (16, 16), 10, Sigmoid())
     assert [str(layer) for layer in model.layers] == [
@@ -204,6 +270,7 @@ def test_a_network_is_a_list_of_layers_one_can_draw() -> None:
         (lambda: MLP(784, (3,), 1, ReLU()), "outputs"),
         (lambda: MLP(784, (3,), 10, ReLU(), dropout=1.0), "dropout"),
         (lambda: LeakyReLU(1.0), "slope"),
+        (lambda: SoftmaxCrossEntropy(1.0), "smoothing"),
     ],
 )
 def test_an_impossible_network_is_refused_by_the_name_of_its_field(make: Callable[[], object], field: str) -> None:

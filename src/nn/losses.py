@@ -139,6 +139,7 @@ def _index(labels: Labels, logits: Array) -> Labels:
 
 def _nearest_distribution(a: Array) -> Array:
     """Return the projection of each row onto the probability simplex: max(a − τ, 0), of sum 1 (Duchi et al. 2008, figure 1)."""
+    a = a - a.max(axis=-1, keepdims=True)  # a shift changes nothing but what rounding takes
     descending = -np.sort(-a, axis=-1)
     excess = descending.cumsum(axis=-1) - 1
     rank = np.arange(1, a.shape[-1] + 1, dtype=a.dtype)

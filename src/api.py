@@ -1,0 +1,110 @@
+"""The door for Python: trains a configured run from a notebook or a script, and gives back what came of it."""
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from hydra._internal.callbacks import Callbacks
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobStatus, run_job
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from src import report
+from src.composition import compose, composer
+from src.errors import ConfigError
+from src.experiment import Prepared
+from src.explain import COMPOSITION_ERRORS, explain
+from src.nn.layers import Array
+from src.nn.network import Network, Parameters
+from src.predictions import Predictions
+from src.preflight import check, claim
+from src.run import single_run
+from src.runner import measurements
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run that has ended: the network, how it went, and where it is kept."""
+
+    network: Network
+    parameters: Parameters  # of the epoch that was kept
+    history: list[dict[str, float]]  # one record an epoch, its metrics by the names that MLflow has
+    metrics: Mapping[str, float]  # the last and, under best/…, the best of each
+    predictions: Predictions  # of the test set
+    folder: Path
+    run_id: str  # MLflow's
+    prepared: Prepared
+
+    def predict(self, images: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Return the labels (n,) of ``images (n, features)``, pixels in the range of the training data."""
+        return self.prepared.predict(self.parameters, images)[0]
+
+    def predict_proba(self, images: npt.NDArray[Any]) -> Array:
+        """Return the class probabilities (n, classes) of ``images (n, features)``."""
+        return self.prepared.predict(self.parameters, images)[1]
+
+
+def train(*overrides: str, show: bool = True) -> Trained:
+    """Train what ``python -m src.run`` would with these overrides, and keep it in the same places.
+
+    Raises ConfigError or DataError where something is wrong, before anything is begun, and TrainingFailed where
+    the run came to nothing. With ``show=False`` nothing is printed.
+    """
+    with composer():
+        try:
+            config = compose(overrides, with_hydra=True)
+        except COMPOSITION_ERRORS as error:
+            raise ConfigError(explain(error, overrides)) from None
+        job, prepared = check(config)
+        folder = Path(config.hydra.run.dir).absolute()
+        claim(job, folder)
+
+        def task(config: DictConfig) -> Any:
+            with _log(Path(HydraConfig.get().runtime.output_dir) / "run.log"):
+                return single_run(config, report.progress)
+
+        loader = GlobalHydra.instance().config_loader()
+        with contextlib.nullcontext() if show else contextlib.redirect_stdout(io.StringIO()):
+            ended = run_job(task, config, "hydra.run.dir", None, _context(loader), configure_logging=False)
+    if ended.status is not JobStatus.COMPLETED:
+        raise ended._return_value
+    finished = ended.return_value
+    return Trained(
+        prepared.network,
+        finished.parameters,
+        [{"epoch": epoch.number, **measurements(epoch)} for epoch in finished.history],
+        finished.result.metrics,
+        finished.predictions,
+        folder,
+        str(finished.result.run_id),
+        prepared,
+    )
+
+
+def _context(loader: ConfigLoader) -> HydraContext:
+    return HydraContext(config_loader=loader, callbacks=Callbacks())
+
+
+@contextlib.contextmanager
+def _log(path: Path) -> Iterator[None]:
+    """Write our log into a file for the block; what else logs in this process is none of the run's business."""
+    logger = logging.getLogger("src")
+    level, handler = logger.level, logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()

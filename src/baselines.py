@@ -1,0 +1,164 @@
+"""Claims that check themselves: runs every published recipe over several seeds and sets ours beside what was published."""
+
+import argparse
+import csv
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from src import plots, report
+from src.composition import compose, composer
+from src.config import CONF, Reference, read, read_curve
+from src.runner import Result
+from src.sweep.plan import Plan
+
+Curves = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One published figure and ours: the mean over the seeds, and their standard deviation."""
+
+    recipe: str
+    metric: str
+    published: float | None  # None where there is nothing but ours
+    mean: float
+    spread: float
+    tolerance: float
+
+    @property
+    def verdict(self) -> str:
+        """``as published`` within the tolerance, ``better`` or ``worse`` beyond it; empty where nothing was published."""
+        if self.published is None:
+            return ""
+        gain = self.mean - self.published
+        gain = -gain if self.metric.endswith("loss") else gain
+        if abs(gain) <= self.tolerance:
+            return "as published"
+        return "better" if gain > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class CurveClaim:
+    """A published curve and ours: how far the mean of ours is from it at most, from an epoch on."""
+
+    recipe: str
+    metric: str
+    start: int
+    distance: float
+    tolerance: float
+
+    @property
+    def verdict(self) -> str:
+        return "as published" if self.distance <= self.tolerance else "worse"
+
+
+def recipes() -> dict[str, Reference]:
+    """Return what each recipe with a ``reference:`` says was published."""
+    found = {}
+    with composer():
+        for path in sorted((CONF / "experiment").glob("*.yaml")):
+            reference = read(compose([f"experiment={path.stem}"])).reference
+            if reference:
+                found[path.stem] = reference
+    return found
+
+
+def claims(recipe: str, reference: Reference, metrics: Sequence[dict[str, float]], metric: str) -> list[Claim]:
+    """Return the recipe's claims, given the metrics of each seed; where nothing was published, ``metric`` of ours."""
+    figures: dict[str, float | None] = {**reference.figures} or {metric: None}
+    found = []
+    for name, published in figures.items():
+        ours = np.array([measured[name] for measured in metrics])
+        spread = float(ours.std(ddof=1)) if len(ours) > 1 else 0.0
+        found.append(Claim(recipe, name, published, float(ours.mean()), spread, reference.tolerance.get(name, 0.0)))
+    return found
+
+
+def curve_claim(recipe: str, reference: Reference, ours: Curves) -> CurveClaim | None:
+    """Return the claim of a recipe's published curve, given ``ours (seeds, epochs)``."""
+    if reference.curve is None:
+        return None
+    epochs, published = (np.array(values) for values in read_curve(reference.curve))
+    compared = epochs >= reference.curve.start
+    mean = ours.mean(axis=0)[epochs[compared].astype(int) - 1]
+    distance = float(np.abs(mean - published[compared]).max())
+    return CurveClaim(recipe, reference.curve.metric, reference.curve.start, distance, reference.curve.tolerance)
+
+
+def read_history(folder: Path, metric: str) -> list[float]:
+    """Return what a run's metric was, epoch by epoch."""
+    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+        return [float(row[metric]) for row in csv.DictReader(file)]
+
+
+def markdown(found: Sequence[Claim | CurveClaim]) -> str:
+    """Return the table as it stands in the README."""
+    rows = [("recipe", "metric", "published", "ours", "tolerance", "verdict"), ("---",) * 6]
+    rows += [_cells(claim) for claim in found]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _cells(claim: Claim | CurveClaim) -> tuple[str, str, str, str, str, str]:
+    if isinstance(claim, CurveClaim):
+        title = f"{claim.metric}, curve from epoch {claim.start}"
+        apart = f"{claim.distance:.4f} apart at most"
+        return claim.recipe, title, "curve", apart, f"{claim.tolerance:.4f}", claim.verdict
+    published = "" if claim.published is None else f"{claim.published:.4f}"
+    tolerance = "" if claim.published is None else f"{claim.tolerance:.4f}"
+    return claim.recipe, claim.metric, published, f"{claim.mean:.4f} ± {claim.spread:.4f}", tolerance, claim.verdict
+
+
+def main() -> None:
+    """Run the recipes named, or all. Exit codes: 0 every verdict met, 1 one was not, 2 wrong, else as ``src.run``."""
+    parser = argparse.ArgumentParser(prog="python -m src.baselines", description=main.__doc__)
+    parser.add_argument("names", nargs="*", help="recipes, by default all; and settings such as data.path=FOLDER")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 (default: 3)")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at a time (default: 2)")
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="FOLDER")
+    asked = parser.parse_args()
+    settings = [f"++{name}" for name in asked.names if "=" in name]
+    published = recipes()
+    chosen = [name for name in asked.names if "=" not in name] or list(published)
+    if unknown := [name for name in chosen if name not in published]:
+        parser.error(f"no such recipe as {', '.join(unknown)}; there are {', '.join(published)}")
+
+    folder = asked.outputs / "baselines" / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
+    seeds = ",".join(map(str, range(asked.seeds)))
+    sweep = ["-m", f"experiment={','.join(chosen)}", f"seed={seeds}", f"outputs={asked.outputs}", *settings]
+    launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={asked.jobs}", f"hydra.sweep.dir={folder}"]
+    code = subprocess.run([sys.executable, "-m", "src.run", *sweep, *launcher], check=False).returncode
+    if code:
+        sys.exit(code)
+    sys.exit(0 if judge(folder, {name: published[name] for name in chosen}) else 1)
+
+
+def judge(folder: Path, published: dict[str, Reference]) -> bool:
+    """Show the claims of the runs in a sweep's folder, and keep table and pictures there; return whether all are met."""
+    plan = Plan.load(folder)
+    assert plan is not None
+    found: list[Claim | CurveClaim] = []
+    for recipe, reference in published.items():
+        folders = [folder / str(k) for k, job in enumerate(plan.overrides) if f"experiment={recipe}" in job]
+        results = [Result.load(place) for place in folders]
+        found += claims(recipe, reference, [dict(result.metrics) for result in results], results[0].metric)
+        if reference.curve:
+            ours = np.array([read_history(place, reference.curve.metric) for place in folders])
+            found += filter(None, [curve_claim(recipe, reference, ours)])
+            figure = plots.published_curve(ours, *read_curve(reference.curve), recipe, reference.curve.metric)
+            plots.save(figure, folder / f"{recipe}.png")
+    report.claims([_cells(claim) for claim in found])
+    (folder / "baselines.md").write_text(markdown(found), encoding="utf-8")
+    report.fact("folder", str(folder))
+    return not any(claim.verdict == "worse" for claim in found)
+
+
+if __name__ == "__main__":
+    main()

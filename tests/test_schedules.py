@@ -1,0 +1,89 @@
+"""Learning rates by time, against values worked out by hand."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from src.errors import InvalidValue
+from src.schedules import Constant, Cosine, InverseScaling, Plateau, Schedule, Step
+from src.watching import Watch
+
+
+def by_update(schedule: Schedule, *, epochs: int, updates: int) -> list[float]:
+    return [float(f) for epoch in range(1, epochs + 1) for f in schedule.factors(epoch, updates, epochs)]
+
+
+def test_constant_is_one() -> None:
+    assert by_update(Constant(), epochs=2, updates=3) == [1] * 6
+
+
+def test_step_falls_between_epochs() -> None:
+    assert by_update(Step(every=2, factor=0.5), epochs=5, updates=2) == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_inverse_scaling_falls_from_update_to_update() -> None:
+    found = by_update(InverseScaling(power=0.5, rate=2.0), epochs=2, updates=2)
+    np.testing.assert_allclose(
+        found, [1, (1 + 2 * 0.5) ** -0.5, (1 + 2 * 1) ** -0.5, (1 + 2 * 1.5) ** -0.5], rtol=1e-14
+    )
+
+
+def test_cosine_begins_at_one_and_is_half_way_in_the_middle() -> None:
+    found = by_update(Cosine(floor=0.2), epochs=4, updates=2)
+    expected = [0.2 + 0.8 * (1 + math.cos(math.pi * k / 8)) / 2 for k in range(8)]
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    assert (found[0], round(found[4], 12)) == (1, 0.6)
+
+
+@pytest.mark.parametrize("warmup", [1, 1.5, 2, 0.5])
+def test_warm_up_rises_in_equal_steps_and_then_the_schedule_begins(warmup: float) -> None:
+    found = by_update(Cosine(warmup=warmup), epochs=4, updates=4)
+    rising = round(warmup * 4)
+    np.testing.assert_allclose(found[:rising], [(k + 1) / rising for k in range(rising)], rtol=1e-12)
+    rest = 16 - rising
+    np.testing.assert_allclose(
+        found[rising:], [(1 + math.cos(math.pi * k / rest)) / 2 for k in range(rest)], rtol=1e-12
+    )
+
+
+def test_a_warm_up_longer_than_training_only_rises() -> None:
+    found = by_update(Cosine(warmup=10), epochs=2, updates=2)
+    np.testing.assert_allclose(found, [0.05, 0.1, 0.15, 0.2], rtol=1e-12)
+
+
+def test_plateau_falls_after_more_than_patience_epochs_without_improvement() -> None:
+    schedule = Plateau(metric="val/loss", factor=0.5, patience=1, min_delta=0.1)
+    losses = [1.0, 0.95, 0.8, 0.75, 0.74, 0.73, 0.72, 0.1, 0.2]
+    # 0.95 is no improvement on 1.0, 0.8 is; 0.75 and 0.74 are none: a fall; 0.73 and 0.72: another; 0.1 is one.
+    factors = [schedule.factors(epoch, 1, 20, losses[: epoch - 1])[0] for epoch in range(1, 11)]
+    assert factors == [1, 1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("metric", "improved"), [("val/loss", [True, False, True]), ("val/accuracy", [True, True, False])]
+)
+def test_a_loss_improves_downwards_and_an_accuracy_upwards(metric: str, improved: list[bool]) -> None:
+    assert list(Watch(metric).improvements([0.5, 0.6, 0.4])) == improved
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: Constant(warmup=-1), "warmup"),
+        (lambda: Step(every=0, factor=0.5), "every"),
+        (lambda: Step(every=1, factor=1.0), "factor"),
+        (lambda: InverseScaling(power=0, rate=1), "power"),
+        (lambda: InverseScaling(power=1, rate=0), "rate"),
+        (lambda: Cosine(floor=1.0), "floor"),
+        (lambda: Plateau(metric="val/los", factor=0.5, patience=1), "metric"),
+        (lambda: Plateau(metric="val/loss", factor=2, patience=1), "factor"),
+        (lambda: Plateau(metric="val/loss", factor=0.5, patience=-1), "patience"),
+        (lambda: Plateau(metric="val/loss", factor=0.5, patience=1, min_delta=-1), "min_delta"),
+    ],
+)
+def test_an_impossible_schedule_is_refused_by_the_name_of_its_field(make: Callable[[], Schedule], field: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        make()
+    assert caught.value.field == field
