@@ -8,13 +8,18 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import src.run  # noqa: F401 (registers the resolver that folder names use)
-from src.batching import Mini
-from src.config import CONF, Job, flatten, read, read_curve
+from src.batching import Batching, Mini
+from src.config import CONF, Job, flatten, option, read, read_curve
 from src.data import Mnist
 from src.errors import ConfigError
 from src.explain import explain
-from src.nn.initializers import HeNormal, Random, Uniform, XavierNormal, Zeros
+from src.nn.initializers import Distribution, HeNormal, Initializer, Random, Uniform, XavierNormal, Zeros
+from src.nn.layers import Activation, LeakyReLU, Tanh
+from src.nn.losses import Loss, SquaredError
+from src.optimizers import Optimizer
 from src.preflight import check
+from src.schedules import Schedule
+from src.stopping import Stopping
 
 GROUPS = [
     "model", "initializer", "loss", "batching", "optimizer", "schedule", "stopping", "data", "tracking", "experiment", "debug",
@@ -75,6 +80,31 @@ def test_no_file_under_conf_is_left_out() -> None:
 def test_models_are_what_their_names_promise(name: str, sizes: tuple[int, ...], activation: str) -> None:
     model = job(f"model={name}").experiment.model
     assert (model.sizes, str(model.activation)) == (sizes, activation)
+
+
+def test_a_name_stands_for_the_option_of_that_name() -> None:
+    experiment = job(
+        "model.activation=leaky_relu", "loss=squared_error", "loss.output=tanh", "initializer.output=he"
+    ).experiment
+    assert experiment.model.activation == LeakyReLU(0.01)
+    assert experiment.loss == SquaredError(Tanh())
+    assert experiment.initializer == Random(XavierNormal(), Zeros(), HeNormal())
+    other = job("+activation@model.activation=leaky_relu", "model.activation.slope=0.2").experiment
+    assert other.model.activation == LeakyReLU(0.2)
+    assert experiment.digest != other.digest
+
+
+@pytest.mark.parametrize("kind", [Activation, Initializer, Loss, Batching, Optimizer, Schedule, Stopping, Distribution])
+def test_python_can_have_every_option_by_its_name(kind: type) -> None:
+    for path in sorted((CONF / kind.__name__.lower()).glob("*.yaml")):
+        if path.stem != "file":  # which has no default path
+            assert isinstance(option(kind, path.stem), kind)
+
+
+def test_a_named_initializer_is_the_composed_one() -> None:
+    assert option(Initializer, "nielsen") == job("initializer=nielsen").experiment.initializer
+    with pytest.raises(ConfigError, match="initializer=xaver: no such initializer; did you mean xavier"):
+        option(Initializer, "xaver")
 
 
 def test_settings_arrive_where_they_are_meant_to() -> None:

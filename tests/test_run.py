@@ -19,9 +19,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from src.data import Digits, Splitting
-from src.nn.layers import ReLU
+from src.nn.layers import ReLU, Sigmoid
 from src.nn.network import MLP, forward
 from src.nn.weights import load_weights
+from src.predictions import Predictions
 from tests.conftest import ROOT, Ended, command, run
 
 
@@ -171,6 +172,112 @@ def test_every_model_learns_the_digits_with_all_else_at_its_default(model: str, 
     assert json.loads((ended.folders[0] / "result.json").read_text())["metrics"]["test/accuracy"] >= 0.95
 
 
+# --- training features --------------------------------------------------------------------------------------------
+
+
+def test_early_stopping_keeps_the_best_weights_and_their_scores(invoke: Callable[..., Ended]) -> None:
+    ended = invoke("model=relu2", "stopping=early", "stopping.patience=3", "lr=0.5", "epochs=300", "optimizer=momentum")
+    assert ended.code == 0, ended.err
+    (folder,) = ended.folders
+    losses = [row["val/loss"] for row in history(folder)]
+    best = int(np.argmin(losses)) + 1
+    assert len(losses) == best + 3
+    assert f"stopped     after epoch {best + 3}: val/loss has not improved on epoch {best}'s" in ended.out
+    assert f"kept        the weights of epoch {best}, and its scores" in ended.out
+    metrics = only_run(ended).data.metrics
+    assert metrics["final/val/loss"] == losses[best - 1] == min(losses)
+    parameters = load_weights(folder / "weights.npz", MLP(784, (128,), 10, ReLU()).layers, np.float32)
+    test = digits().test
+    logits = forward(
+        MLP(784, (128,), 10, ReLU()).layers, parameters, test.images.astype(np.float32) * np.float32(1 / 255)
+    )[-1]
+    assert (logits.argmax(axis=-1) == test.labels).mean() == metrics["final/test/accuracy"]
+
+
+def test_the_rate_of_a_schedule_is_kept_by_epoch(invoke: Callable[..., Ended]) -> None:
+    ended = invoke("schedule=step", "schedule.every=2", "schedule.factor=0.5", "lr=0.4", "epochs=5")
+    assert [row["lr"] for row in history(ended.folders[0])] == [0.4, 0.4, 0.2, 0.2, 0.1]
+    assert "schedule    step: warmup 0.0, every 2, factor 0.5" in ended.out
+    assert only_run(ended).data.params["schedule"] == "step"
+
+
+def test_what_ails_the_layers_is_logged_drawn_and_said(invoke: Callable[..., Ended]) -> None:
+    ended = invoke("model=sigmoid3", "lr=20", "epochs=6", "diagnose=2")
+    assert "look at     layer 2: 16 of 16 units saturated from epoch 1; a smaller lr may help" in ended.out
+    client, run_id = MlflowClient(ended.store), only_run(ended).info.run_id
+    keys = {
+        "layer1/saturated": [0, 1, 2, 4, 6],
+        "layer3/gradient_norm": [0, 1, 2, 4, 6],
+        "layer2/update_ratio": [1, 2, 4, 6],
+    }
+    for key, steps in keys.items():
+        assert sorted(metric.step for metric in client.get_metric_history(run_id, key)) == steps
+    assert client.get_metric_history(run_id, "layer2/saturated")[-1].value == 1
+    assert (ended.folders[0] / "layers.png").exists()
+    assert "WARNING] layer 2: 16 of 16" in (ended.folders[0] / "run.log").read_text()
+
+
+def test_predictions_are_kept_with_the_run_and_compared(finished: Ended, invoke: Callable[..., Ended]) -> None:
+    kept = Predictions.load(finished.folders[0] / "predictions.npz")
+    assert kept.part == "test"
+    assert kept.right.mean() == history(finished.folders[0])[-1]["test/accuracy"]
+    worse = Predictions.load(invoke("model=sigmoid3", "epochs=2").folders[0] / "predictions.npz")
+    counts = kept.against(worse)
+    assert counts.only_first > counts.only_second
+    assert counts.both + counts.only_first == kept.right.sum()
+    listed = {item.path for item in MlflowClient(finished.store).list_artifacts(only_run(finished).info.run_id)}
+    assert "predictions.npz" in listed
+
+
+def test_debug_gradcheck_checks_before_training(invoke: Callable[..., Ended]) -> None:
+    ended = invoke("debug=gradcheck", "model=relu3", "model.dropout=0.2", "epochs=1", "loss=sigmoid_cross_entropy")
+    assert ended.code == 0, ended.err
+    line = next(line for line in ended.out.splitlines() if line.startswith("gradient"))
+    assert "by backpropagation" in line
+    assert "by centred differences" in line
+    assert ended.out.index("gradient ") < ended.out.index("epoch 1/1")
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+def test_debug_gradcheck_stops_at_a_wrong_gradient(
+    sweep: list[str], invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sigmoid, "derivative", lambda self, x, y: y * (1 + y))
+    ended = invoke(*sweep, "debug=gradcheck", "epochs=1")
+    assert ended.code == 1
+    assert "the gradient is wrong: worst of" in ended.err + ended.out
+    assert "epoch 1/1" not in ended.out
+
+
+@pytest.mark.parametrize("model", ["relu2", "sigmoid3", "relu3", "relu2_small"])
+def test_debug_overfit_learns_twenty_samples_by_heart(model: str, invoke: Callable[..., Ended]) -> None:
+    ended = invoke("debug=overfit", f"model={model}")
+    assert ended.code == 0, ended.err
+    assert "20 train," in ended.out
+    assert "train/loss has reached 0.01" in ended.out
+    last = history(ended.folders[0])[-1]
+    assert last["train/loss"] <= 0.01
+    assert last["train/accuracy"] == 1
+
+
+def test_debug_overfit_fails_where_the_network_cant_learn(invoke: Callable[..., Ended]) -> None:
+    ended = invoke("debug=overfit", "initializer=zeros", "epochs=50")
+    assert ended.code == 1
+    assert "after 50 epochs and was to reach 0.01" in ended.err
+    client = MlflowClient(ended.store)
+    experiment = client.get_experiment_by_name("scratchgrid-debug")
+    assert experiment is not None
+    assert [found.info.status for found in client.search_runs([experiment.experiment_id])] == ["FAILED"]
+
+
+def test_debug_fast_runs_one_tiny_epoch_through_everything(invoke: Callable[..., Ended]) -> None:
+    ended = invoke("debug=fast", "model=relu3", "optimizer=adam")
+    assert ended.code == 0, ended.err
+    assert "128 train, 32 val, 32 test" in ended.out
+    assert len(history(ended.folders[0])) == 1
+    assert {path.suffix for path in ended.folders[0].iterdir()} >= {".png", ".npz", ".json", ".csv"}
+
+
 # --- bad input ----------------------------------------------------------------------------------------------------
 
 
@@ -191,6 +298,18 @@ def test_every_model_learns_the_digits_with_all_else_at_its_default(model: str, 
         (["data=idx", "data.path=none"], "none: no such folder"),
         (["initializer=file", "initializer.path=none.npz"], "none.npz: no such file"),
         (["lr=0.1,0.2"], "add -m"),
+        (
+            ["stopping=early", "data.split.val=0", "metric=test/accuracy"],
+            "stopping.metric=val/loss: digits is split without",
+        ),
+        (
+            ["schedule=plateau", "schedule.metric=val/los"],
+            "schedule.metric=val/los: no such metric; did you mean val/loss",
+        ),
+        (["optimizer=adam", "optimizer.momentum=0.9"], "no such key or option as optimizer.momentum"),
+        (["optimizer.weight_decay=-1"], "optimizer.weight_decay=-1.0: must be 0 or more"),
+        (["diagnose=0"], "diagnose=0: must be 1 epoch or more"),
+        (["debug=fsat"], "debug=fsat: no such option; did you mean fast?"),
         (["hydra.job.chdir=true"], "hydra.job.chdir=true: not supported"),
         (["-m", "lr=0.1,0,0.2,-1"], "2 of 4 jobs can't be run, so none was"),
         (["model.hidden=[1000000000]"], "795,000,000,010 parameters don't fit into memory"),

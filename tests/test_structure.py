@@ -15,14 +15,15 @@ ORDER = [
     "nn.initializers", "nn.gradcheck", "batching", "optimizers", "watching", "schedules", "stopping", "data.splitting",
     "data.dataset", "data.digits", "data.idx", "data.csv", "data.npz", "data.mnist", "data", "diagnostics", "training",
     "experiment", "predictions", "tracking.links", "tracking.view", "tracking.store", "tracking.provenance",
-    "tracking.tracker", "plots", "config", "preflight", "runner", "sweep.plan", "report", "explain", "run", "ui",
+    "tracking.tracker", "plots", "config", "preflight", "runner", "sweep.plan",
+    "report", "composition", "explain", "run", "api", "baselines", "ui",
 ]  # fmt: skip
 PACKAGES = ["nn", "sweep", "tracking"]  # their __init__ imports nothing
 ELSEWHERE = {"serving"}  # stored with each model and run where it is loaded
 LIBRARIES = {
     "mlflow": {"tracking.store", "tracking.tracker", "serving"},
-    "hydra": {"run", "explain"},
-    "omegaconf": {"run", "config", "preflight", "explain", "ui"},
+    "hydra": {"run", "explain", "composition", "api"},
+    "omegaconf": {"run", "config", "preflight", "explain", "ui", "composition", "api"},
     "matplotlib": {"plots"},
     "rich": {"report"},
     "sklearn": {"data.digits", "data.mnist", "data.splitting"},

@@ -17,6 +17,7 @@ from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import MLP, forward
 from src.optimizers import SGD
 from src.randomness import stream
+from src.schedules import InverseScaling, Plateau
 from src.training import Arrays, Epoch, score, train
 from tests import oracle
 
@@ -100,6 +101,58 @@ def test_scores_agree_with_scikit_learn_in_any_number_of_chunks(monkeypatch: pyt
         monkeypatch.setattr("src.training._CHUNK", chunk)
         found = score(MODEL.layers, epoch.parameters, data, SoftmaxCrossEntropy())
         np.testing.assert_allclose((found.loss, found.accuracy), (loss, accuracy), rtol=1e-12)
+
+
+def test_the_schedule_sets_the_rate_of_every_update() -> None:
+    """One epoch at a falling rate, update by update, is what as many trainings of one update each come to."""
+    data = blobs(32, 1)
+    schedule = InverseScaling(power=1.0, rate=3.0, warmup=0.5)
+    parameters = Random(XavierNormal(), Zeros()).initialize(MODEL.layers, stream(0, "weights"), np.float64)
+    rates = [0.5 * factor for epoch in (1, 2) for factor in schedule.factors(epoch, 4, 2)]
+    for k, rate in enumerate(rates):
+        rows = slice(8 * (k % 4), 8 * (k % 4) + 8)
+        (epoch,) = train(
+            MODEL.layers, parameters, {"train": Arrays(data.x[rows], data.labels[rows])}, loss=SoftmaxCrossEntropy(),
+            batching=Full(), optimizer=SGD(), lr=rate, epochs=1, seed=0,
+        )  # fmt: skip
+        parameters = epoch.parameters
+    scheduled = run(Mini(8, shuffle=False), sets={"train": data}, epochs=2, schedule=schedule)
+    assert scheduled[-1].lr == rates[-1]
+    for layer, expected in zip(scheduled[-1].parameters, parameters, strict=True):
+        for p, by_hand in zip(layer, expected, strict=True):
+            np.testing.assert_allclose(p, by_hand, rtol=1e-12)
+
+
+def test_a_plateau_lowers_the_rate_of_the_epochs_after_it() -> None:
+    schedule = Plateau(metric="val/loss", factor=0.1, patience=0)
+    history = run(Mini(8), epochs=30, lr=2.0, schedule=schedule)
+    losses = [epoch.scores["val"].loss for epoch in history]
+    falls = sum(loss >= min(losses[: k + 1]) for k, loss in enumerate(losses[1:-1]))
+    assert falls > 0
+    np.testing.assert_allclose(history[-1].lr, 2.0 * 0.1**falls, rtol=1e-9)
+
+
+def test_dropout_is_drawn_anew_for_each_batch_by_the_seed_and_never_when_a_set_is_scored() -> None:
+    network = MLP(6, (50,), 3, Sigmoid(), dropout=0.5).layers
+    parameters = Random(XavierNormal(), Zeros()).initialize(network, stream(0, "weights"), np.float64)
+    sets = {"train": blobs(50, 1), "val": blobs(30, 2)}
+
+    def trained(seed: int, **changes: Any) -> list[Epoch]:
+        settings: dict[str, Any] = {
+            "loss": SoftmaxCrossEntropy(),
+            "optimizer": SGD(),
+            "lr": 1e-12,
+            "epochs": 2,
+            **changes,
+        }
+        return list(train(network, parameters, sets, batching=Mini(10, shuffle=False), seed=seed, **settings))
+
+    first, again, other = trained(0), trained(0), trained(1)
+    assert [epoch.scores for epoch in first] == [epoch.scores for epoch in again]
+    assert first[0].scores["train"] != other[0].scores["train"]  # what is passed forward has other holes
+    assert first[0].scores["train"] != first[1].scores["train"]
+    np.testing.assert_allclose(first[0].scores["val"].loss, other[0].scores["val"].loss, rtol=1e-9)
+    assert trained(0, lr=0.5, epochs=60)[-1].scores["val"].accuracy > 0.9
 
 
 def test_counters_run_from_the_start() -> None:

@@ -1,0 +1,57 @@
+"""What is kept of a network's answers, and how two networks are compared by it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.data import Split
+from src.errors import DataError
+from src.predictions import Contingency, Predictions
+
+
+def split(seed: int = 0) -> Split:
+    rng = np.random.default_rng(seed)
+    return Split(rng.integers(0, 256, (8, 6), dtype=np.uint8), np.array([0, 1, 2, 0, 1, 2, 0, 1]))
+
+
+def answers(predicted: list[int], seed: int = 0) -> Predictions:
+    probabilities = np.random.default_rng(1).dirichlet([1, 1, 1], 8).astype(np.float32)
+    return Predictions.of("test", split(seed), np.array(predicted), probabilities)
+
+
+FIRST, SECOND = [0, 1, 2, 0, 1, 0, 0, 0], [0, 1, 2, 0, 0, 2, 1, 0]
+
+
+def test_they_are_read_back_as_they_were_kept_but_for_rounded_probabilities(tmp_path: Path) -> None:
+    kept = answers(FIRST)
+    kept.save(tmp_path / "p.npz")
+    read = Predictions.load(tmp_path / "p.npz")
+    assert (read.part, read.samples) == (kept.part, kept.samples)
+    np.testing.assert_array_equal(read.labels, kept.labels)
+    np.testing.assert_array_equal(read.predicted, kept.predicted)
+    np.testing.assert_allclose(read.probabilities, kept.probabilities, atol=5e-4)
+    assert read.right.tolist() == [True, True, True, True, True, False, True, False]
+
+
+def test_ten_thousand_of_ten_classes_take_less_than_a_quarter_of_a_megabyte(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 10_000)
+    Predictions("test", "", labels, labels, rng.dirichlet([1] * 10, 10_000)).save(tmp_path / "p.npz")
+    assert (tmp_path / "p.npz").stat().st_size < 250_000
+
+
+def test_two_networks_are_compared_sample_by_sample() -> None:
+    assert answers(FIRST).against(answers(SECOND)) == Contingency(both=4, only_first=2, only_second=1, neither=1)
+    assert answers(SECOND).against(answers(FIRST)) == Contingency(both=4, only_first=1, only_second=2, neither=1)
+
+
+def test_answers_to_other_samples_are_not_compared() -> None:
+    with pytest.raises(DataError, match="the samples differ"):
+        answers(FIRST).against(answers(FIRST, seed=1))
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", W1=np.zeros(3))
+    with pytest.raises(DataError, match=r"w\.npz: lacks labels, part"):
+        Predictions.load(tmp_path / "w.npz")
