@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from src.diagnostics import measurements
+from src.diagnostics import LayerState, measurements
 from src.predictions import Predictions
 from src.training import Epoch
 
@@ -151,27 +151,38 @@ _DIAGNOSED = {
 }
 
 
-def layers(history: Sequence[Epoch]) -> Figure:
+def layers(looks: Mapping[int, Sequence[LayerState]]) -> Figure:
     """Draw what each layer does by epoch: its flat and dead units, and the sizes of its updates and gradients."""
+    found = {epoch: measurements(states) for epoch, states in looks.items()}
+    known = set().union(*found.values())
+    count = len(next(iter(looks.values())))
+    drawn = {
+        title: {k: name for k in range(1, count + 1) if (name := f"layer{k}/{key}") in known}
+        for key, title in _DIAGNOSED.items()
+    }
+    drawn = {title: names for title, names in drawn.items() if names}
     figure = _figure(10, 6)
-    looks = [(epoch.number, measurements(epoch.layers)) for epoch in history if epoch.layers]
-    for axes, (key, title) in zip(figure.subplots(2, 2).flat, _DIAGNOSED.items(), strict=True):
-        for number in range(1, len(next(epoch.layers for epoch in history if epoch.layers)) + 1):
-            name = f"layer{number}/{key}"
-            if name in looks[0][1]:
-                values = [found[name] for _, found in looks]
-                axes.plot([epoch for epoch, _ in looks], values, marker="o", markersize=3, label=f"layer {number}")
+    for axes, (title, names) in zip(figure.subplots(2, 2).flat, drawn.items(), strict=False):
+        for k, name in names.items():
+            at = [epoch for epoch in found if name in found[epoch]]
+            axes.plot(
+                at,
+                [found[epoch][name] for epoch in at],
+                marker="o",
+                markersize=3,
+                label=f"layer {k}",
+                color=f"C{k - 1}",
+            )
         axes.set(xlabel="epoch", title=title)
-        if key in ("saturated", "dead"):
+        if title.startswith("share"):
             axes.set_ylim(-0.02, 1.02)
         else:
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        if axes.get_lines():
-            axes.legend(frameon=False)
-        else:
-            axes.text(0.5, 0.5, "none of its kind", transform=axes.transAxes, ha="center", color="#888888")
+        axes.legend(frameon=False)
+    for axes in figure.axes[len(drawn) :]:
+        axes.axis("off")
     return figure
 
 

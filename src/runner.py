@@ -113,19 +113,23 @@ def summarize(prepared: Prepared, history: Sequence[Epoch]) -> Summary:
         scores = [epoch.scores[name] for epoch in history]
         at = int(np.argmax([score.accuracy for score in scores]))
         best[name] = Best(min(score.loss for score in scores), scores[at].accuracy, history[at].number)
-    looks = {epoch.number: epoch.layers for epoch in history if epoch.layers}
-    findings = diagnostics.findings(prepared.network, {0: prepared.inspect(), **looks}) if looks else []
     return Summary(
         kept.scores,
         best,
         kept.number,
         last.number,
         stopping.reason(values),
-        findings,
+        diagnostics.findings(prepared.network, _looks(prepared, history)),
         last.updates,
         last.samples,
         last.seconds,
     )
+
+
+def _looks(prepared: Prepared, history: Sequence[Epoch]) -> dict[int, Sequence[diagnostics.LayerState]]:
+    """Return the states of the layers by epoch, from 0, the start; nothing where nobody asked for them."""
+    looks = {epoch.number: epoch.layers for epoch in history if epoch.layers}
+    return {0: prepared.inspect(), **looks} if looks else {}
 
 
 def measurements(epoch: Epoch) -> dict[str, float]:
@@ -297,8 +301,8 @@ def draw(
         "predictions": plots.predictions(dict(dataset.splits())[predictions.part].images, predictions, dataset.shape),
         "first_layer": plots.first_layer(trained[0][0], dataset.shape),
     }
-    if any(epoch.layers for epoch in history):
-        figures["layers"] = plots.layers(history)
+    if looks := _looks(prepared, history):
+        figures["layers"] = plots.layers(looks)
     paths = []
     for title, figure in figures.items():
         paths.append(folder / f"{title}.png")
