@@ -207,7 +207,11 @@ def _option(kind: type, name: str, place: str) -> dict[str, Any]:
     options = {path.stem: path for path in _options(kind)}
     if name not in options:
         raise ConfigError(f"{place}={name}: no such {kind.__name__.lower()}{suggest(name, options)}")
-    node = typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(options[name])))
+    try:
+        plain = OmegaConf.to_container(OmegaConf.load(options[name]), throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{place}={name}: needs a {error.full_key}, which a name alone can't give") from None
+    node = typing.cast(dict[str, Any], plain)
     for entry in node.pop("defaults", []):
         if entry != "_self_":  # such as {"/distribution@weights": "he"}, which is a name in its turn
             node |= {target.partition("@")[2]: option for target, option in entry.items()}

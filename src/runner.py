@@ -105,9 +105,8 @@ class Result:
 
 def summarize(prepared: Prepared, history: Sequence[Epoch]) -> Summary:
     """Return the kept and the best scores of a training."""
-    stopping = prepared.experiment.stopping
-    values = watched(stopping.watch, [epoch.scores for epoch in history])
-    last, kept = history[-1], history[stopping.kept(values) - 1 if values else -1]
+    last = history[-1]
+    kept = next(epoch for epoch in reversed(history) if epoch.kept)
     best = {}
     for name in last.scores:
         scores = [epoch.scores[name] for epoch in history]
@@ -118,7 +117,7 @@ def summarize(prepared: Prepared, history: Sequence[Epoch]) -> Summary:
         best,
         kept.number,
         last.number,
-        stopping.reason(values),
+        last.stopped,
         diagnostics.findings(prepared.network, _looks(prepared, history)),
         last.updates,
         last.samples,
@@ -246,7 +245,6 @@ def _train(
     job: Job, prepared: Prepared, tracker: Tracker, path: Path, display: Display
 ) -> tuple[list[Epoch], Parameters]:
     """Train to the end; return the history, and the weights of the epoch whose weights are to be kept."""
-    stopping = job.experiment.stopping
     history: list[Epoch] = []
     trained = prepared.parameters
     if job.diagnose:
@@ -257,8 +255,7 @@ def _train(
             tracker.metrics(measurements(epoch), epoch.number)
             show(epoch)
             history.append(replace(epoch, parameters=()))  # the curve is kept, not every epoch's weights
-            values = watched(stopping.watch, [past.scores for past in history])
-            if not values or stopping.kept(values) == epoch.number:
+            if epoch.kept:
                 trained = epoch.parameters
     return history, trained
 

@@ -22,7 +22,7 @@ class Stopping(ABC):
         """Return why training ends after these epochs, or None where it goes on."""
 
     def kept(self, values: Sequence[float]) -> int:
-        """Return the number, from 1, of the epoch whose weights are kept: the last one as a rule."""
+        """Return the number, from 1, of the epoch whose weights are kept: the last one as a rule. There is a value at least."""
         return len(values)
 
     def shortfall(self, values: Sequence[float]) -> str | None:

@@ -51,6 +51,8 @@ class Epoch:
     seconds: float  # spent on training, scoring left out
     lr: float  # of the epoch's last update
     parameters: Parameters
+    kept: bool = True  # whether these parameters are the ones to keep, as far as is known
+    stopped: str | None = None  # why training ends here, where it ends early
     layers: tuple[LayerState, ...] = ()  # where the epoch was one to look into the network
 
 
@@ -121,8 +123,11 @@ def train(
             layers: tuple[LayerState, ...] = ()
             if inspect_every and (number == 1 or number % inspect_every == 0):
                 layers = inspect(network, before, parameters, gradients, x[:INSPECTED])
-            yield Epoch(number, scores, updates, samples, seconds, rate, parameters, layers)
-            if stopping.reason(watched(stopping.watch, history)):
+            values = watched(stopping.watch, history)
+            kept = stopping.watch is None or stopping.kept(values) == number
+            stopped = stopping.reason(values)
+            yield Epoch(number, scores, updates, samples, seconds, rate, parameters, kept, stopped, layers)
+            if stopped:
                 return
 
 

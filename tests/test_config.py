@@ -103,6 +103,8 @@ def test_python_can_have_every_option_by_its_name(kind: type) -> None:
 
 def test_a_named_initializer_is_the_composed_one() -> None:
     assert option(Initializer, "nielsen") == job("initializer=nielsen").experiment.initializer
+    with pytest.raises(ConfigError, match="initializer=file: needs a path"):
+        option(Initializer, "file")
     with pytest.raises(ConfigError, match="initializer=xaver: no such initializer; did you mean xavier"):
         option(Initializer, "xaver")
 

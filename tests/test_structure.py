@@ -15,7 +15,7 @@ ORDER = [
     "nn.initializers", "nn.gradcheck", "batching", "optimizers", "watching", "schedules", "stopping", "data.splitting",
     "data.dataset", "data.digits", "data.idx", "data.csv", "data.npz", "data.mnist", "data", "diagnostics", "training",
     "experiment", "predictions", "tracking.links", "tracking.view", "tracking.store", "tracking.provenance",
-    "tracking.tracker", "plots", "config", "preflight", "runner", "sweep.plan",
+    "tracking.tracker", "plots", "config", "estimator", "preflight", "runner", "sweep.plan",
     "report", "composition", "explain", "run", "api", "baselines", "ui",
 ]  # fmt: skip
 PACKAGES = ["nn", "sweep", "tracking"]  # their __init__ imports nothing
@@ -26,7 +26,7 @@ LIBRARIES = {
     "omegaconf": {"run", "config", "preflight", "explain", "ui", "composition", "api"},
     "matplotlib": {"plots"},
     "rich": {"report"},
-    "sklearn": {"data.digits", "data.mnist", "data.splitting"},
+    "sklearn": {"data.digits", "data.mnist", "data.splitting", "estimator"},
 }
 
 
