@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test cover lint format baselines ui lock clean
+.PHONY: help run test peers cover lint format baselines ui lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ run: $(VENV)/.run ## install, then train one network; ARGS="model=relu2 lr=0.1" 
 
 test: $(VENV)/.dev ## install, then pass the tests; ARGS="-k layers" chooses some
 	@$(BIN)/python -m pytest $(ARGS)
+
+peers: $(VENV)/.dev ## install PyTorch beside it: some tests compare with it, and are skipped without
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --editable ".[peers]"
 
 cover: $(VENV)/.dev ## the tests, with the share of lines and branches that they reach
 	@$(BIN)/coverage run -m pytest $(ARGS)

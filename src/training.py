@@ -123,9 +123,9 @@ def train(
             layers: tuple[LayerState, ...] = ()
             if inspect_every and (number == 1 or number % inspect_every == 0):
                 layers = inspect(network, before, parameters, gradients, x[:INSPECTED])
-            values = watched(stopping.watch, history)
-            kept = stopping.watch is None or stopping.kept(values) == number
-            stopped = stopping.reason(values)
+            metric = watched(stopping.watch, history)
+            kept = stopping.watch is None or stopping.kept(metric) == number
+            stopped = stopping.reason(metric)
             yield Epoch(number, scores, updates, samples, seconds, rate, parameters, kept, stopped, layers)
             if stopped:
                 return
