@@ -146,6 +146,9 @@ def main() -> None:
     except KeyboardInterrupt:
         report.problem("interrupted")
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the output, head perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except UserError as error:
         report.problem(str(error))
         sys.exit(2)

@@ -9,7 +9,18 @@ import pytest
 from scipy import stats
 
 from src.errors import DataError, InvalidValue
-from src.nn.initializers import Distribution, FromFile, HeNormal, Random, Uniform, XavierNormal, XavierUniform, Zeros
+from src.nn.initializers import (
+    Distribution,
+    FromFile,
+    HeNormal,
+    LeCunNormal,
+    Normal,
+    Random,
+    Uniform,
+    XavierNormal,
+    XavierUniform,
+    Zeros,
+)
 from src.nn.layers import Dense, ReLU
 from src.nn.network import MLP
 from src.nn.weights import load_weights, save_weights
@@ -23,6 +34,8 @@ CLAIMED = [
     (XavierNormal(), stats.norm(0, XAVIER)),
     (XavierUniform(), stats.uniform(-math.sqrt(3) * XAVIER, 2 * math.sqrt(3) * XAVIER)),
     (HeNormal(), stats.norm(0, math.sqrt(2 / FAN_IN))),
+    (LeCunNormal(), stats.norm(0, math.sqrt(1 / FAN_IN))),
+    (Normal(0.3, 2.0), stats.norm(0.3, 2.0)),
     (Uniform(-0.5, 0.5), stats.uniform(-0.5, 1)),
     (Uniform(0, 0.01), stats.uniform(0, 0.01)),
 ]
@@ -52,6 +65,13 @@ def test_an_empty_range_is_refused(low: float, high: float, field: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         Uniform(low, high)
     assert caught.value.field == field
+
+
+def test_a_normal_distribution_needs_a_spread() -> None:
+    for mean, std, field in ((0, 0, "std"), (0, math.inf, "std"), (math.nan, 1, "mean")):
+        with pytest.raises(InvalidValue) as caught:
+            Normal(mean, std)
+        assert caught.value.field == field
 
 
 def drawn(initializer: Random, dtype: npt.DTypeLike = np.float32, seed: int = 0) -> list[npt.NDArray[np.floating]]:

@@ -579,6 +579,13 @@ def test_help_explains_and_shows_the_choices(invoke: Callable[..., Ended]) -> No
         assert text in ended.out
 
 
+def test_help_may_be_cut_short() -> None:
+    script = f"set -o pipefail; {sys.executable} -m src.run --help | head -1"
+    ended = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.stdout.startswith("scratchgrid: which of many")
+    assert ended.stderr == ""
+
+
 def test_the_console_script_completes_choices_and_keys() -> None:
     script = Path(sys.executable).with_name("scratchgrid")
 
