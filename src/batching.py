@@ -9,16 +9,20 @@ import numpy.typing as npt
 
 from src.errors import require
 
-# What picks a batch's rows: a slice where they stand in a row (a view, no copy), else their indices.
+# What picks rows: a slice where they stand in a row (a view, no copy), else their indices.
 Rows = slice | npt.NDArray[np.intp]
 
 
 class Batching(ABC):
-    """Divides the training samples into batches, anew for each epoch."""
+    """Divides the training samples into batches, anew for each epoch: an order, cut into pieces of one size."""
 
     @abstractmethod
-    def batches(self, samples: int, rng: np.random.Generator) -> Iterator[Rows]:
-        """Yield the rows of each batch of one epoch; together they hold each of the ``samples`` rows once."""
+    def order(self, samples: int, rng: np.random.Generator) -> Rows:
+        """Return the rows of one epoch in the order in which they are taken, none of the ``samples`` rows twice."""
+
+    @abstractmethod
+    def batch_size(self, samples: int) -> int:
+        """Return how many rows an update takes; the last one may take fewer."""
 
     @abstractmethod
     def updates(self, samples: int) -> int:
@@ -27,13 +31,30 @@ class Batching(ABC):
     def check(self, samples: int) -> None:
         """Raise InvalidValue where this batching can't divide so few samples."""
 
+    def batches(self, samples: int, rng: np.random.Generator) -> Iterator[Rows]:
+        """Yield the rows of each batch of one epoch."""
+        return batches(self.order(samples, rng), self.batch_size(samples))
+
+
+def batches(order: Rows, size: int) -> Iterator[Rows]:
+    """Yield the rows in pieces of a size; the last may be smaller."""
+    if isinstance(order, slice):
+        for start in range(order.start, order.stop, size):
+            yield slice(start, min(start + size, order.stop))
+    else:
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
 
 @dataclass(frozen=True)
 class Full(Batching):
     """One batch of all samples in their order: gradient descent proper."""
 
-    def batches(self, samples: int, rng: np.random.Generator) -> Iterator[Rows]:
-        yield slice(0, samples)
+    def order(self, samples: int, rng: np.random.Generator) -> Rows:
+        return slice(0, samples)
+
+    def batch_size(self, samples: int) -> int:
+        return samples
 
     def updates(self, samples: int) -> int:
         return 1
@@ -53,15 +74,12 @@ class Mini(Batching):
     def check(self, samples: int) -> None:
         require(self.size <= samples, "size", self.size, f"must be at most the {samples} training samples")
 
-    def batches(self, samples: int, rng: np.random.Generator) -> Iterator[Rows]:
+    def order(self, samples: int, rng: np.random.Generator) -> Rows:
         end = samples - samples % self.size if self.drop_last else samples
-        if self.shuffle:
-            order = rng.permutation(samples)
-            for start in range(0, end, self.size):
-                yield order[start : start + self.size]
-        else:
-            for start in range(0, end, self.size):
-                yield slice(start, min(start + self.size, samples))
+        return rng.permutation(samples)[:end] if self.shuffle else slice(0, end)
+
+    def batch_size(self, samples: int) -> int:
+        return self.size
 
     def updates(self, samples: int) -> int:
         return samples // self.size if self.drop_last else -(-samples // self.size)
@@ -73,8 +91,11 @@ class Sample(Batching):
 
     shuffle: bool = True
 
-    def batches(self, samples: int, rng: np.random.Generator) -> Iterator[Rows]:
-        return Mini(1, self.shuffle).batches(samples, rng)
+    def order(self, samples: int, rng: np.random.Generator) -> Rows:
+        return rng.permutation(samples) if self.shuffle else slice(0, samples)
+
+    def batch_size(self, samples: int) -> int:
+        return 1
 
     def updates(self, samples: int) -> int:
         return samples

@@ -29,18 +29,17 @@ class LayerState:
     saturated: int | None  # of the units; None where the activation can't saturate, or there is none
     dead: int | None  # of the units; None where the activation can't die, or there is none
     alike: bool  # whether all units have the same weights, and so will always have
-    update_ratio: float | None  # ‖ΔW‖ / ‖W‖ of the last update; None before the first
-    gradient_norm: float  # ‖∂L/∂W‖ in the last update's batch
+    update_ratio: float  # ‖ΔW‖ / ‖W‖ of an update by one batch
+    gradient_norm: float  # ‖∂L/∂W‖ in that batch
     spread: float  # the standard deviation of the pre-activations
 
 
 def inspect(
-    network: Network, before: Parameters | None, parameters: Parameters, gradients: Parameters, x: Array
+    network: Network, parameters: Parameters, moved: Parameters, gradients: Parameters, x: Array
 ) -> tuple[LayerState, ...]:
     """Return the state of each weight layer of one network.
 
-    ``gradients`` led from the parameters ``before`` the last update to those of now; ``x (samples, in)`` is what the
-    units are looked at with.
+    ``gradients`` would bring the parameters to those ``moved``; ``x (samples, in)`` is what the units are looked at with.
     """
     values = forward(network, parameters, x)
     states = []
@@ -63,7 +62,7 @@ def inspect(
                 saturated,
                 dead,
                 alike=layer.fan_out > 1 and float(np.ptp(W, axis=1).max()) <= _EQUAL * float(np.abs(W).max()),
-                update_ratio=None if before is None else _length(W - before[i][0]) / (_length(W) or 1.0),
+                update_ratio=_length(moved[i][0] - W) / (_length(W) or 1.0),
                 gradient_norm=_length(gradients[i][0]),
                 spread=float(values[i + 1].std(dtype=np.float64)),
             )
@@ -79,9 +78,7 @@ def measurements(states: Sequence[LayerState]) -> dict[str, float]:
         for name, count in (("saturated", state.saturated), ("dead", state.dead)):
             if count is not None:
                 found[f"{layer}/{name}"] = count / state.units
-        if state.update_ratio is not None:
-            found[f"{layer}/update_ratio"] = state.update_ratio
-        found[f"{layer}/gradient_norm"] = state.gradient_norm
+        found |= {f"{layer}/update_ratio": state.update_ratio, f"{layer}/gradient_norm": state.gradient_norm}
     return found
 
 
@@ -120,9 +117,9 @@ def _trouble(layer: Dense, epochs: Sequence[int], states: Sequence[LayerState]) 
         return f"{last.dead} of {last.units} units dead {when}; {remedy} or leaky_relu may help"
     if when := since(lambda state: state.gradient_norm == 0):
         return f"its gradient is 0 {when}: its inputs are 0, or the layers after it pass nothing back"
-    if when := since(lambda state: state.update_ratio is not None and state.update_ratio < _TINY_UPDATE):
+    if when := since(lambda state: state.update_ratio < _TINY_UPDATE):
         return f"an update moves its weights by less than {_TINY_UPDATE:g} of their size {when}: it hardly learns"
-    if when := since(lambda state: state.update_ratio is not None and state.update_ratio > _HUGE_UPDATE):
+    if when := since(lambda state: state.update_ratio > _HUGE_UPDATE):
         return (
             f"an update moves its weights by {last.update_ratio:.0%} of their size {when}: lr is large for such weights"
         )

@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from src.batching import Batching, Full, Mini
 from src.config import convert, option
+from src.engines.base import Arrays
 from src.errors import InvalidValue, UserError, require
 from src.nn.initializers import Initializer
 from src.nn.layers import Activation, Array
@@ -30,7 +31,7 @@ from src.optimizers import Optimizer
 from src.randomness import stream
 from src.schedules import Schedule
 from src.stopping import Stopping
-from src.training import Arrays, Score, train, watched
+from src.training import Score, train, watched
 
 
 @contextmanager

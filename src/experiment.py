@@ -11,19 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from src.batching import Batching
-from src.data import Dataset, Source
-from src.diagnostics import LayerState, inspect
+from src.data import Dataset, Source, Split
+from src.diagnostics import LayerState
+from src.engines.base import Arrays
+from src.engines.plain import Plain
 from src.errors import InvalidValue, require, suggest, within
 from src.nn.initializers import Initializer
 from src.nn.layers import Array
 from src.nn.losses import Loss
-from src.nn.network import MLP, Network, Parameters, backward, forward, parameter_count
+from src.nn.network import MLP, Network, Parameters, forward, parameter_count
 from src.optimizers import Optimizer
 from src.plain import to_plain
 from src.randomness import stream
 from src.schedules import Schedule
 from src.stopping import Stopping
-from src.training import INSPECTED, Arrays, Epoch, train
+from src.training import Epoch, look, train
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Experiment:
     seed: int
     dtype: Literal["float32", "float64"]
     train_metrics: Literal["running", "exact"]
+    engine: Literal["fast", "plain"]
 
     def __post_init__(self) -> None:
         require(0 < self.lr < math.inf, "lr", self.lr, "must be a positive, finite number")
@@ -96,7 +99,7 @@ class Prepared:
     def train(self, inspect_every: int | None = None) -> Iterator[Epoch]:
         """Yield each epoch's record; every so many epochs with a look into the layers. Raises Diverged."""
         chosen = self.experiment
-        sets = {name: Arrays(self.scaled(split.images), split.labels) for name, split in self.dataset.splits()}
+        sets = {name: self._arrays(split) for name, split in self.dataset.splits()}
         yield from train(
             self.network,
             self.parameters,
@@ -111,15 +114,17 @@ class Prepared:
             seed=chosen.seed,
             exact=chosen.train_metrics == "exact",
             inspect_every=inspect_every,
+            engine=chosen.engine,
         )
 
     def inspect(self) -> tuple[LayerState, ...]:
         """Look into the layers before the first update."""
-        train = self.dataset.train
-        x, labels = self.scaled(train.images[:INSPECTED]), train.labels[:INSPECTED]
-        values = forward(self.network, self.parameters, x)
-        dlogits = self.experiment.loss.gradient(values[-1], labels)
-        return inspect(self.network, None, self.parameters, backward(self.network, self.parameters, values, dlogits), x)
+        chosen, train = self.experiment, self._arrays(self.dataset.train)
+        engine = Plain(self.network, self.parameters, train, loss=chosen.loss, optimizer=chosen.optimizer)
+        return look(engine, slice(0, chosen.batching.batch_size(len(train.labels))), chosen.lr)
+
+    def _arrays(self, split: Split) -> Arrays:
+        return Arrays(split.images, split.labels, self.dataset.scale, self.experiment.dtype)
 
     def scaled(self, images: npt.NDArray[Any]) -> Array:
         """Return images as the network sees them: in its precision, multiplied by the data's scale."""

@@ -87,9 +87,15 @@ def norm(gradients: Parameters) -> Array:
     return length
 
 
+def clip_factor(gradients: Parameters, most: float) -> Array:
+    """Return what each network's gradient is to be scaled by, of shape (..., 1, 1), so that it is no longer than ``most``."""
+    factor: Array = np.minimum(most / (norm(gradients) + 1e-6), 1)
+    return factor
+
+
 def clipped(gradients: Parameters, most: float) -> Parameters:
     """Return the gradients, those of each network scaled down where together they are longer than ``most``."""
-    factor = np.minimum(most / (norm(gradients) + 1e-6), 1)
+    factor = clip_factor(gradients, most)
     return tuple(tuple(g * factor for g in layer) for layer in gradients)
 
 

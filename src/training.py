@@ -3,17 +3,20 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from src.batching import Batching
+from src.batching import Batching, Rows
 from src.diagnostics import LayerState, inspect
+from src.engines.base import Arrays, Engine
+from src.engines.choice import choose
+from src.engines.plain import Plain
 from src.errors import Diverged
-from src.nn.layers import Array, Dropout
-from src.nn.losses import Loss
-from src.nn.network import Network, Parameters, backward, forward, with_masks
+from src.nn.layers import Array
+from src.nn.losses import Labels, Loss
+from src.nn.network import Network, Parameters, backward, forward
 from src.optimizers import Optimizer
 from src.randomness import stream
 from src.schedules import Constant, Schedule
@@ -22,14 +25,6 @@ from src.watching import Watch
 
 _CHUNK = 4096  # rows a scoring pass carries at once: enough to keep BLAS busy, little enough to stay in cache
 INSPECTED = 1024  # training samples that units are looked at with
-
-
-@dataclass(frozen=True)
-class Arrays:
-    """A set as the network sees it: ``x (n, features)`` in the network's precision, ``labels (n,)``."""
-
-    x: Array
-    labels: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -71,64 +66,73 @@ def train(
     stopping: Stopping | None = None,
     exact: bool = False,
     inspect_every: int | None = None,
+    engine: Literal["fast", "plain"] = "fast",
 ) -> Iterator[Epoch]:
     """Train on ``sets["train"]`` and yield each epoch's record with the scores of every set.
 
     The training score is the mean over the epoch's own passes, each sample scored just before the update that it
     takes part in: it costs nothing, and with one batch an epoch it is the score before the update. With ``exact`` it
     is taken after the epoch, as the other sets' scores are. The first epoch and every ``inspect_every``-th look into the
-    layers. BLAS runs on one thread, so that equal calls give equal bytes wherever they run.
+    layers. BLAS runs on one thread, so that equal calls give equal bytes wherever they run. The fast engine computes what
+    the plain one does, to rounding.
 
-    Raises Diverged at the first loss that is not finite.
+    Raises Diverged after the first epoch with a loss that is not finite.
     """
-    x, labels = sets["train"].x, sets["train"].labels
+    data = sets["train"]
     schedule, stopping = schedule or Constant(), stopping or Never()
-    drops = any(isinstance(layer, Dropout) for layer in network)
-    state = optimizer.start(parameters)
+    size = batching.batch_size(len(data.labels))
+    runs: Engine
+    if engine == "plain":
+        runs = Plain(network, parameters, data, loss=loss, optimizer=optimizer)
+    else:
+        runs = choose(network, parameters, data, size, loss=loss, optimizer=optimizer)
     history: list[Mapping[str, Score]] = []
     updates = samples = 0
     seconds = 0.0
-    with threadpool_limits(limits=1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
+    with threadpool_limits(limits=1, user_api="blas"), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for number in range(1, epochs + 1):
             start = time.perf_counter()
-            total_loss, right, seen = 0.0, 0, 0
-            masks = stream(seed, "dropout", number)
-            factors = schedule.factors(number, batching.updates(len(labels)), epochs, watched(schedule.watch, history))
-            batches = batching.batches(len(labels), stream(seed, "order", number))
-            for rows, rate in zip(batches, (lr * factors).tolist(), strict=True):
-                batch, batch_labels = x[rows], labels[rows]
-                size = len(batch_labels)
-                masked = with_masks(network, parameters, (size,), masks) if drops else parameters
-                values = forward(network, masked, batch)
-                logits = values[-1]
-
-                batch_loss = _finite(float(loss.value(logits, batch_labels)), "training", number, updates)
-                gradients = backward(network, masked, values, loss.gradient(logits, batch_labels))
-                before = parameters
-                parameters, state = optimizer.update(parameters, gradients, state, rate)
-
-                total_loss += batch_loss * size
-                right += int(np.count_nonzero(logits.argmax(axis=-1) == batch_labels))
-                seen += size
-                updates += 1
-            samples += seen
+            order = batching.order(len(data.labels), stream(seed, "order", number))
+            count = batching.updates(len(data.labels))
+            rates = (lr * schedule.factors(number, count, epochs, watched(schedule.watch, history))).tolist()
+            logits = runs.epoch(order, size, rates, stream(seed, "dropout", number))
+            labels = data.labels[order]
             seconds += time.perf_counter() - start
 
-            scores = {} if exact else {"train": Score(total_loss / seen, right / seen)}
+            passed = judge(logits, labels, loss)
+            if not np.isfinite(passed.loss):
+                raise _diverged(logits, labels, size, number, updates, loss)
+            updates += count
+            samples += len(labels)
+            scores = {} if exact else {"train": passed}
             for name, arrays in sets.items():
                 if name not in scores:
-                    scores[name] = score(network, parameters, arrays, loss)
-                    _finite(scores[name].loss, name, number, updates)
+                    scores[name] = score(network, runs.parameters, arrays, loss)
+                    if not np.isfinite(scores[name].loss):
+                        raise Diverged(_message(name, scores[name].loss, number, updates))
             history.append(scores)
             layers: tuple[LayerState, ...] = ()
             if inspect_every and (number == 1 or number % inspect_every == 0):
-                layers = inspect(network, before, parameters, gradients, x[:INSPECTED])
+                layers = look(runs, _last_batch(order, size), rates[-1])
             metric = watched(stopping.watch, history)
             kept = stopping.watch is None or stopping.kept(metric) == number
             stopped = stopping.reason(metric)
-            yield Epoch(number, scores, updates, samples, seconds, rate, parameters, kept, stopped, layers)
+            yield Epoch(number, scores, updates, samples, seconds, rates[-1], runs.parameters, kept, stopped, layers)
             if stopped:
                 return
+
+
+def look(engine: Engine, batch: Rows, lr: float) -> tuple[LayerState, ...]:
+    """Look into the layers with a batch: at its gradient, and at the update that it would bring next."""
+    data, network, parameters = engine.data, engine.network, engine.parameters
+    values = forward(network, parameters, data.rows(batch))
+    gradients = backward(network, parameters, values, engine.loss.gradient(values[-1], data.labels[batch]))
+    moved, _ = engine.optimizer.update(parameters, gradients, engine.state, lr)
+    return inspect(network, parameters, moved, gradients, data.rows(slice(0, INSPECTED)))
+
+
+def _last_batch(order: Rows, size: int) -> Rows:
+    return slice(max(order.start, order.stop - size), order.stop) if isinstance(order, slice) else order[-size:]
 
 
 def watched(watch: Watch | None, history: Sequence[Mapping[str, Score]]) -> list[float]:
@@ -141,18 +145,26 @@ def watched(watch: Watch | None, history: Sequence[Mapping[str, Score]]) -> list
 
 def score(network: Network, parameters: Parameters, arrays: Arrays, loss: Loss) -> Score:
     """Return the loss and accuracy of a network on a set, carried through it in chunks."""
-    total_loss, right = 0.0, 0
-    for start in range(0, len(arrays.labels), _CHUNK):
-        labels = arrays.labels[start : start + _CHUNK]
-        logits = forward(network, parameters, arrays.x[start : start + _CHUNK])[-1]
-        total_loss += float(loss.value(logits, labels)) * len(labels)
-        right += int(np.count_nonzero(logits.argmax(axis=-1) == labels))
-    return Score(total_loss / len(arrays.labels), right / len(arrays.labels))
+    n = len(arrays.labels)
+    chunks = [slice(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK)]
+    logits = np.concatenate([forward(network, parameters, arrays.rows(chunk))[-1] for chunk in chunks])
+    return judge(logits, arrays.labels, loss)
 
 
-def _finite(value: float, name: str, epoch: int, updates: int) -> float:
-    if not np.isfinite(value):
-        raise Diverged(
-            f"the {name} loss became {value} in epoch {epoch}, after {updates} updates; a smaller lr may help"
-        )
-    return value
+def judge(logits: Array, labels: Labels, loss: Loss) -> Score:
+    """Return the mean loss and the share of right answers of ``logits (n, classes)`` for ``labels (n,)``."""
+    right = int(np.count_nonzero(logits.argmax(axis=-1) == labels))
+    return Score(float(loss.value(logits, labels)), right / len(labels))
+
+
+def _diverged(logits: Array, labels: Labels, size: int, epoch: int, updates: int, loss: Loss) -> Diverged:
+    """Name the first batch whose loss was not finite."""
+    for k, start in enumerate(range(0, len(labels), size)):
+        value = float(loss.value(logits[start : start + size], labels[start : start + size]))
+        if not np.isfinite(value):
+            return Diverged(_message("training", value, epoch, updates + k))
+    return Diverged(_message("training", float("inf"), epoch, updates))
+
+
+def _message(name: str, value: float, epoch: int, updates: int) -> str:
+    return f"the {name} loss became {value} in epoch {epoch}, after {updates} updates; a smaller lr may help"

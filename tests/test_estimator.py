@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from src.batching import Mini
+from src.engines.base import Arrays
 from src.errors import Diverged
 from src.estimator import NetworkClassifier
 from src.nn.initializers import FromFile, HeNormal, Random, Zeros
@@ -31,7 +32,7 @@ from src.optimizers import SGD, Adam
 from src.randomness import stream
 from src.schedules import Constant, Cosine, Plateau
 from src.stopping import EarlyStopping, Never, Target
-from src.training import Arrays, score, train
+from src.training import score, train
 from tests.conftest import ROOT
 
 X, Y = load_iris(return_X_y=True)

@@ -11,13 +11,14 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.neural_network._stochastic_optimizers import SGDOptimizer
 
 from src.batching import Batching, Full, Mini, Sample
+from src.engines.base import Arrays
 from src.nn.layers import GELU, Activation, Array, Dense, Dropout, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from src.nn.network import MLP, Network, Parameters, backward, forward, with_masks
 from src.optimizers import SGD, Adam, Optimizer, norm
 from src.randomness import stream
 from src.schedules import Constant, Cosine, InverseScaling, Plateau, Schedule, Step
-from src.training import Arrays, Epoch, train
+from src.training import Epoch, train
 from tests.test_nn import random_parameters
 from tests.test_training import blobs
 

@@ -86,12 +86,12 @@ def test_equal_figures_are_saved_as_equal_bytes(tmp_path: Path) -> None:
 
 def test_layers_are_drawn_by_epoch_with_what_they_have() -> None:
     hidden, out = LayerState(4, 2, None, False, 1e-3, 0.5, 1.0), LayerState(3, None, None, False, 2e-3, 0.25, 1.0)
-    start = (replace(hidden, update_ratio=None), replace(out, update_ratio=None))
+    start = (replace(hidden, saturated=0), out)
     figure = plots.layers({0: start, 1: (hidden, out)})
     saturated, update, gradient, empty = figure.axes  # no unit of these can die
     assert saturated.get_title() == "share of saturated units"
     assert [line.get_label() for line in saturated.get_lines()] == ["layer 1"]
-    np.testing.assert_array_equal(saturated.get_lines()[0].get_xydata(), np.array([[0, 0.5], [1, 0.5]]))
-    assert [np.asarray(line.get_xdata()).tolist() for line in update.get_lines()] == [[1], [1]]
+    np.testing.assert_array_equal(saturated.get_lines()[0].get_xydata(), np.array([[0, 0.0], [1, 0.5]]))
+    assert [np.asarray(line.get_xdata()).tolist() for line in update.get_lines()] == [[0, 1], [0, 1]]
     np.testing.assert_array_equal(gradient.get_lines()[1].get_ydata(), np.array([0.25, 0.25]))
     assert not empty.axison

@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from threadpoolctl import threadpool_info
 
 from src.batching import Batching, Full, Mini, Sample
+from src.engines.base import Arrays
 from src.errors import Diverged
 from src.nn.initializers import Random, XavierNormal, Zeros
 from src.nn.layers import Identity, Sigmoid
@@ -18,7 +19,7 @@ from src.nn.network import MLP, forward
 from src.optimizers import SGD
 from src.randomness import stream
 from src.schedules import InverseScaling, Plateau
-from src.training import Arrays, Epoch, score, train
+from src.training import Epoch, score, train
 from tests import oracle
 
 MODEL = MLP(6, (5,), 3, Sigmoid())

@@ -1,0 +1,78 @@
+"""The full batch through the cache once, on every core: each chunk goes forward and backward while it is there."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+
+import numpy as np
+
+from src.batching import Rows
+from src.engines.base import Arrays, Engine
+from src.engines.buffered import Pass
+from src.engines.inplace import add_product
+from src.nn.layers import Array, Dense
+from src.nn.losses import Loss
+from src.nn.network import Network, Parameters
+from src.optimizers import Optimizer
+
+CHUNK = 1000  # rows: few enough for the cache, enough for BLAS
+_LANES = (
+    8  # sums that are kept apart and added in their order at the end, so that any number of cores gives equal bytes
+)
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use: a launcher may have given it fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Chunked(Engine):
+    """Trains by the whole set at once."""
+
+    def __init__(
+        self, network: Network, parameters: Parameters, data: Arrays, *, loss: Loss, optimizer: Optimizer
+    ) -> None:
+        super().__init__(network, parameters, data, loss=loss, optimizer=optimizer)
+        n = len(data.labels)
+        chunks = [slice(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
+        self._lanes = [lane for k in range(_LANES) if (lane := chunks[k::_LANES])]
+        self._sums = [tuple(tuple(np.empty_like(p) for p in layer) for layer in parameters) for _ in self._lanes]
+        self._workers = min(available_cores(), len(self._lanes))
+        self._passes = [Pass(network, loss, min(CHUNK, n), data.precision) for _ in range(self._workers)]
+
+    def epoch(self, order: Rows, size: int, rates: list[float], masks: np.random.Generator) -> Array:
+        n = len(self.data.labels)
+        last = self.network[-1]
+        assert isinstance(last, Dense)
+        logits = np.empty((n, last.fan_out), self.data.precision)
+
+        def work(k: int) -> None:
+            for lane in range(k, len(self._lanes), self._workers):
+                self._run(self._passes[k], self._lanes[lane], self._sums[lane], logits, masks)
+
+        if self._workers == 1:
+            work(0)
+        else:
+            with ThreadPoolExecutor(self._workers) as pool:  # NumPy and BLAS let other threads run
+                list(pool.map(work, range(self._workers)))
+        gradients = tuple(
+            tuple(sum(arrays[1:], start=arrays[0].copy()) for arrays in zip(*layers, strict=True))
+            for layers in zip(*self._sums, strict=True)
+        )
+        self.parameters, self.state = self.optimizer.update(self.parameters, gradients, self.state, rates[0])
+        return logits
+
+    def _run(
+        self, memory: Pass, chunks: Sequence[slice], sums: Parameters, logits: Array, masks: np.random.Generator
+    ) -> None:
+        """Add up the gradients of some chunks."""
+        for array in chain(*sums):
+            array.fill(0)
+        for rows in chunks:
+            z = logits[rows]
+            memory.forward(self.data, rows, self.parameters, z, masks)
+            dlogits = memory.loss_gradient(z, self.data.labels[rows], len(logits))
+            for i, x, dy in memory.backward(self.parameters, dlogits):
+                add_product(1, x, dy, 1, sums[i][0])
+                sums[i][1][...] += np.add.reduce(dy, axis=0)

@@ -1,0 +1,177 @@
+"""The mathematics of ``src.nn`` and ``src.optimizers`` over memory that is already there: no array is made in a step.
+
+What has no twin here is computed by its own class, so that whatever is added there works here at once.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg.blas import dgemm, sgemm
+
+from src.nn.layers import Activation, Array, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from src.nn.losses import Labels, Loss, SoftmaxCrossEntropy
+from src.nn.network import Parameters
+from src.optimizers import SGD, Adam, Optimizer, clip_factor
+
+
+class Curve(ABC):
+    """An activation that writes y over x, and f'(x) · dy over dy, for up to ``rows`` rows."""
+
+    def __init__(self, activation: Any, shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
+        self.activation = activation
+        self.scratch = np.empty(shape, dtype)
+        self.mask = np.empty(shape, bool)
+
+    @abstractmethod
+    def apply(self, x: Array) -> None:
+        """Turn x into y."""
+
+    @abstractmethod
+    def multiply(self, dy: Array, y: Array) -> None:
+        """Turn dy into dx, given y."""
+
+
+class _ReLU(Curve):
+    def apply(self, x: Array) -> None:
+        np.maximum(x, 0, out=x)
+
+    def multiply(self, dy: Array, y: Array) -> None:
+        np.multiply(dy, np.greater(y, 0, out=self.mask[: len(y)]), out=dy)
+
+
+class _LeakyReLU(Curve):
+    def apply(self, x: Array) -> None:
+        np.maximum(x, np.multiply(x, self.activation.slope, out=self.scratch[: len(x)]), out=x)
+
+    def multiply(self, dy: Array, y: Array) -> None:
+        np.multiply(dy, self.activation.slope, out=dy, where=np.less_equal(y, 0, out=self.mask[: len(y)]))
+
+
+class _Sigmoid(Curve):
+    def apply(self, x: Array) -> None:
+        np.multiply(x, 0.5, out=x)
+        np.tanh(x, out=x)
+        np.multiply(x, 0.5, out=x)
+        np.add(x, 0.5, out=x)
+
+    def multiply(self, dy: Array, y: Array) -> None:
+        slope = np.subtract(1, y, out=self.scratch[: len(y)])
+        np.multiply(slope, y, out=slope)
+        np.multiply(dy, slope, out=dy)
+
+
+class _Tanh(Curve):
+    def apply(self, x: Array) -> None:
+        np.tanh(x, out=x)
+
+    def multiply(self, dy: Array, y: Array) -> None:
+        slope = np.multiply(y, y, out=self.scratch[: len(y)])
+        np.subtract(1, slope, out=slope)
+        np.multiply(dy, slope, out=dy)
+
+
+class _Identity(Curve):
+    def apply(self, x: Array) -> None:
+        pass
+
+    def multiply(self, dy: Array, y: Array) -> None:
+        pass
+
+
+_CURVES: dict[type, type[Curve]] = {
+    ReLU: _ReLU, LeakyReLU: _LeakyReLU, Sigmoid: _Sigmoid, Tanh: _Tanh, Identity: _Identity,
+}  # fmt: skip
+
+
+def curve(activation: Activation, shape: tuple[int, int], dtype: npt.DTypeLike) -> Curve | None:
+    """Return the twin of an activation; None where it has none, since its derivative can't be had from y alone."""
+    twin = _CURVES.get(type(activation))
+    return twin(activation, shape, dtype) if twin else None
+
+
+class LossGradient:
+    """Writes ∂L/∂logits of a batch into memory of up to ``rows`` rows."""
+
+    def __init__(self, loss: Loss, shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
+        self.loss = loss
+        self._dlogits = np.empty(shape, dtype)
+        self._column = np.empty((shape[0], 1), dtype)
+        self._row_numbers = np.arange(shape[0])
+
+    def __call__(self, logits: Array, labels: Labels, samples: int) -> Array:
+        """Return the gradient of the mean over ``samples``, of which these rows may be a part."""
+        n, classes = logits.shape
+        if type(self.loss) is not SoftmaxCrossEntropy:
+            gradient: Array = self.loss.gradient(logits, labels)
+            return gradient if n == samples else gradient * (n / samples)
+        p, column, smoothing = self._dlogits[:n], self._column[:n], self.loss.smoothing
+        np.maximum.reduce(logits, axis=1, keepdims=True, out=column)
+        np.subtract(logits, column, out=p)
+        np.exp(p, out=p)
+        np.add.reduce(p, axis=1, keepdims=True, out=column)
+        np.multiply(column, samples, out=column)
+        np.divide(p, column, out=p)
+        p[self._row_numbers[:n], labels] -= (1 - smoothing) / samples
+        if smoothing:
+            p -= smoothing / classes / samples
+        return p
+
+
+def add_product(alpha: float, x: Array, y: Array, beta: float, out: Array) -> None:
+    """Set ``out`` (m, n) to alpha · xᵀ y + beta · out, for ``x (batch, m)`` and ``y (batch, n)``, in one pass.
+
+    NumPy's own product would need memory for xᵀ y, and two more passes to bring it to where it belongs. BLAS counts
+    columns first, so it is shown the transposes of everything.
+    """
+    gemm = sgemm if out.dtype == np.float32 else dgemm
+    gemm(alpha, y.T, x.T, beta=beta, c=out.T, trans_b=1, overwrite_c=1)
+
+
+class Rule:
+    """An optimizer's update of one array, over its own memory: the twin of ``direction`` and the step along it."""
+
+    def __init__(self, optimizer: Optimizer, p: Array, memory: tuple[Array, ...], *, decays: bool) -> None:
+        self.optimizer, self.p, self.memory = optimizer, p, memory
+        self.decay = optimizer.weight_decay if decays else 0.0
+        self.scratch = np.empty_like(p)
+
+    def step(self, g: Array, lr: float, updates: int) -> None:
+        """Move the array along its gradient, which is used up; ``updates`` counts from 1."""
+        p, optimizer, scratch = self.p, self.optimizer, self.scratch
+        if self.decay:
+            g += np.multiply(p, self.decay, out=scratch)
+        if isinstance(optimizer, SGD):
+            if optimizer.momentum:
+                (velocity,) = self.memory
+                velocity *= optimizer.momentum
+                velocity += g
+                if optimizer.nesterov:
+                    g += np.multiply(velocity, optimizer.momentum, out=scratch)
+                else:
+                    g = velocity
+            p -= np.multiply(g, lr, out=scratch)
+        elif isinstance(optimizer, Adam):
+            mean, square = self.memory
+            mean *= optimizer.beta1
+            mean += np.multiply(g, 1 - optimizer.beta1, out=scratch)
+            np.multiply(g, g, out=g)
+            square *= optimizer.beta2
+            square += np.multiply(g, 1 - optimizer.beta2, out=g)
+            root = np.sqrt(np.multiply(square, 1 / (1 - optimizer.beta2**updates), out=g), out=g)
+            root += optimizer.epsilon
+            step = np.multiply(mean, lr / (1 - optimizer.beta1**updates), out=scratch)
+            p -= np.divide(step, root, out=scratch)
+        else:
+            direction, self.memory = optimizer.direction(g, self.memory, updates)
+            p -= lr * direction
+
+
+def clip(gradients: Parameters, optimizer: Optimizer) -> None:
+    """Scale the gradients down where together they are longer than the optimizer allows."""
+    if optimizer.clip_norm is not None:
+        factor = clip_factor(gradients, optimizer.clip_norm)
+        for layer in gradients:
+            for g in layer:
+                g *= factor

@@ -1,0 +1,165 @@
+"""Every fast way of training an epoch against the plain one, over everything that the project has."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from src.batching import Batching, Full, Mini, Sample
+from src.engines import chunked
+from src.engines.base import Arrays
+from src.engines.buffered import Buffered
+from src.engines.choice import choose
+from src.engines.chunked import Chunked
+from src.engines.deferred import Deferred
+from src.engines.plain import Plain
+from src.nn.initializers import Random, Uniform, XavierNormal
+from src.nn.layers import GELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from src.nn.network import MLP
+from src.optimizers import SGD, Adam, Optimizer
+from src.randomness import stream
+from src.schedules import Cosine
+from src.training import Epoch, train
+
+ACTIVATIONS = [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), GELU(), Identity()]
+LOSSES = [
+    SoftmaxCrossEntropy(),
+    SoftmaxCrossEntropy(0.1),
+    SigmoidCrossEntropy(),
+    SquaredError(Identity()),
+    SquaredError(Sigmoid()),
+]
+OPTIMIZERS = [
+    SGD(), SGD(weight_decay=0.01), SGD(clip_norm=0.1), SGD(momentum=0.9), SGD(momentum=0.9, nesterov=True, weight_decay=0.01),
+    Adam(), Adam(weight_decay=0.01, clip_norm=0.1),
+]  # fmt: skip
+BATCHINGS = [Full(), Mini(8), Mini(7, drop_last=True), Mini(7, shuffle=False), Mini(1), Sample(), Sample(shuffle=False)]
+
+
+def images(n: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    return np.random.default_rng(0).integers(0, 256, (n, 12)).astype(dtype)
+
+
+USUAL: dict[str, Any] = {"loss": SoftmaxCrossEntropy(), "optimizer": SGD(), "schedule": Cosine(warmup=0.5)}
+
+
+def trained(
+    engine: Any,
+    *,
+    hidden: tuple[int, ...] = (6, 5),
+    activation: Activation | None = None,
+    dropout: float = 0.0,
+    n: int = 150,
+    epochs: int = 3,
+    pixels: npt.DTypeLike = np.uint8,
+    dtype: npt.DTypeLike = np.float64,
+    **settings: Any,
+) -> list[Epoch]:
+    network = MLP(12, hidden, 3, activation or ReLU(), dropout).layers
+    parameters = Random(XavierNormal(), Uniform(-0.5, 0.5)).initialize(network, stream(0, "weights"), dtype)
+    data = Arrays(images(n, pixels), np.arange(n) % 3, 1 / 255, dtype)
+    settings = {**USUAL, "batching": Mini(8), **settings}
+    return list(train(network, parameters, {"train": data}, lr=0.05, epochs=epochs, seed=0, engine=engine, **settings))
+
+
+def assert_equal(fast: list[Epoch], plain: list[Epoch], within: float = 1e-11) -> None:
+    for ours, theirs in zip(fast, plain, strict=True):
+        np.testing.assert_allclose(ours.scores["train"].loss, theirs.scores["train"].loss, rtol=within)
+        assert ours.scores["train"].accuracy == theirs.scores["train"].accuracy
+        for layer, expected in zip(ours.parameters, theirs.parameters, strict=True):
+            for p, q in zip(layer, expected, strict=True):
+                assert p.dtype == q.dtype
+                np.testing.assert_allclose(p, q, rtol=within, atol=within)
+
+
+@pytest.mark.parametrize("batching", BATCHINGS, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+def test_layers_and_losses(batching: Batching, activation: Activation, loss: Loss) -> None:
+    settings: dict[str, Any] = {"batching": batching, "activation": activation, "loss": loss}
+    assert_equal(trained("fast", **settings), trained("plain", **settings))
+
+
+@pytest.mark.parametrize("batching", BATCHINGS, ids=str)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+def test_optimizers(batching: Batching, optimizer: Optimizer) -> None:
+    settings: dict[str, Any] = {"batching": batching, "optimizer": optimizer, "activation": Sigmoid()}
+    assert_equal(trained("fast", **settings), trained("plain", **settings))
+
+
+@pytest.mark.parametrize("batching", BATCHINGS, ids=str)
+@pytest.mark.parametrize("hidden", [(), (1,), (9,), (4, 5, 6, 7)])
+def test_any_depth(batching: Batching, hidden: tuple[int, ...]) -> None:
+    assert_equal(trained("fast", batching=batching, hidden=hidden), trained("plain", batching=batching, hidden=hidden))
+
+
+@pytest.mark.parametrize("batching", BATCHINGS, ids=str)
+def test_dropout_draws_the_same_masks(batching: Batching) -> None:
+    settings: dict[str, Any] = {"batching": batching, "dropout": 0.3, "activation": Tanh()}
+    assert_equal(trained("fast", **settings), trained("plain", **settings))
+
+
+@pytest.mark.parametrize("batching", [Full(), Mini(8), Sample()], ids=str)
+@pytest.mark.parametrize("pixels", [np.uint8, np.float32, np.float64])
+def test_single_precision_and_pixels_of_any_kind(batching: Batching, pixels: npt.DTypeLike) -> None:
+    settings: dict[str, Any] = {"batching": batching, "pixels": pixels, "dtype": np.float32}
+    fast, plain = trained("fast", **settings), trained("plain", **settings)
+    assert_equal(fast, plain, within=2e-5)
+
+
+def test_more_samples_than_a_block_and_than_every_lane_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunked, "CHUNK", 10)
+    for n in (9, 10, 11, 150, 157):
+        assert_equal(trained("fast", batching=Full(), n=n), trained("plain", batching=Full(), n=n))
+    for n in (63, 64, 65, 200):
+        assert_equal(trained("fast", batching=Sample(), n=n), trained("plain", batching=Sample(), n=n))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+def test_any_number_of_cores_gives_equal_bytes(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunked, "CHUNK", 10)
+
+    def weights(cores: int) -> list[bytes]:
+        monkeypatch.setattr(chunked, "available_cores", lambda: cores)
+        return [
+            p.tobytes() for layer in trained("fast", batching=Full(), dtype=np.float32)[-1].parameters for p in layer
+        ]
+
+    assert weights(workers) == weights(4)
+
+
+@pytest.mark.parametrize("batching", BATCHINGS, ids=str)
+def test_what_an_epoch_left_is_not_written_into_by_the_next(batching: Batching) -> None:
+    history = trained("fast", batching=batching, epochs=3)
+    again = [trained("fast", batching=batching, epochs=3)[k] for k in range(3)]
+    kept = [[p.copy() for layer in epoch.parameters for p in layer] for epoch in again]
+    for epoch, copies in zip(history, kept, strict=True):
+        for p, copy in zip((p for layer in epoch.parameters for p in layer), copies, strict=True):
+            np.testing.assert_array_equal(p, copy)
+    assert not np.array_equal(history[0].parameters[0][0], history[1].parameters[0][0])
+
+
+@pytest.mark.parametrize(
+    ("size", "expected", "settings"),
+    [
+        (1, Deferred, {}),
+        (1, Buffered, {"optimizer": SGD(momentum=0.9)}),
+        (1, Buffered, {"loss": SquaredError(Identity())}),
+        (1, Buffered, {"activation": GELU()}),
+        (1, Buffered, {"dropout": 0.1}),
+        (8, Buffered, {}),
+        (150, Chunked, {}),
+        (150, Plain, {"dropout": 0.1}),
+    ],
+)
+def test_the_choice_is_the_fastest_that_serves(size: int, expected: type, settings: dict[str, Any]) -> None:
+    network = MLP(12, (5,), 3, settings.get("activation", ReLU()), settings.get("dropout", 0.0)).layers
+    parameters = Random(XavierNormal(), Uniform(-0.5, 0.5)).initialize(network, stream(0, "weights"), np.float32)
+    data = Arrays(images(150, np.uint8), np.arange(150) % 3, 1 / 255, np.float32)
+    chosen = choose(
+        network, parameters, data, size,
+        loss=settings.get("loss", SoftmaxCrossEntropy()), optimizer=settings.get("optimizer", SGD()),
+    )  # fmt: skip
+    assert type(chosen) is expected
