@@ -1,8 +1,8 @@
 """The door for Python: trains a configured run from a notebook or a script, and gives back what came of it."""
 
 import contextlib
-import io
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,9 @@ from src.predictions import Predictions
 from src.preflight import check, claim
 from src.run import single_run
 from src.runner import measurements
+
+# Hydra's state, BLAS's threads and MLflow's address are the whole process's.
+_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,10 @@ def train(*overrides: str, show: bool = True) -> Trained:
     """Train what ``python -m src.run`` would with these overrides, and keep it in the same places.
 
     Raises ConfigError or DataError where something is wrong, before anything is begun, and TrainingFailed where
-    the run came to nothing. With ``show=False`` nothing is printed.
+    the run came to nothing. With ``show=False`` nothing is printed. One call trains at a time: in several threads, each
+    waits for the one before.
     """
-    with composer():
+    with _one_at_a_time, composer():
         try:
             config = compose(overrides, with_hydra=True)
         except COMPOSITION_ERRORS as error:
@@ -73,7 +77,7 @@ def train(*overrides: str, show: bool = True) -> Trained:
                 return single_run(config, report.progress)
 
         loader = GlobalHydra.instance().config_loader()
-        with contextlib.nullcontext() if show else contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.nullcontext() if show else report.silence():
             ended = run_job(task, config, "hydra.run.dir", None, _context(loader), configure_logging=False)
     if ended.status is not JobStatus.COMPLETED:
         raise ended._return_value

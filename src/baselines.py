@@ -3,6 +3,7 @@
 import argparse
 import csv
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -116,6 +117,10 @@ def _cells(claim: Claim | CurveClaim) -> tuple[str, str, str, str, str, str]:
     return claim.recipe, claim.metric, published, f"{claim.mean:.4f} ± {claim.spread:.4f}", tolerance, claim.verdict
 
 
+# What may be set without making another recipe of it.
+_FREE = ("data.path=", "data.test_path=", "tracking.", "engine=", "dtype=")
+
+
 def main() -> None:
     """Run the recipes named, or all. Exit codes: 0 every verdict met, 1 one was not, 2 wrong, else as ``src.run``."""
     parser = argparse.ArgumentParser(prog="python -m src.baselines", description=main.__doc__)
@@ -123,21 +128,43 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 (default: 3)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at a time (default: 2)")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="FOLDER")
-    asked = parser.parse_args()
-    settings = [f"++{name}" for name in asked.names if "=" in name]
+    asked = parser.parse_intermixed_args()
     published = recipes()
-    chosen = [name for name in asked.names if "=" not in name] or list(published)
+    settings = [name for name in asked.names if "=" in name]
+    chosen = list(dict.fromkeys(name for name in asked.names if "=" not in name)) or list(published)
     if unknown := [name for name in chosen if name not in published]:
         parser.error(f"no such recipe as {', '.join(unknown)}; there are {', '.join(published)}")
+    if changed := [setting for setting in settings if not setting.startswith(_FREE) or "," in setting]:
+        parser.error(f"{' '.join(changed)}: would make another recipe of it; what may be set is {', '.join(_FREE)}")
+    if asked.seeds < 1 or asked.jobs < 1:
+        parser.error("--seeds and --jobs must be 1 or more")
 
     folder = asked.outputs / "baselines" / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
     seeds = ",".join(map(str, range(asked.seeds)))
-    sweep = ["-m", f"experiment={','.join(chosen)}", f"seed={seeds}", f"outputs={asked.outputs}", *settings]
+    sweep = ["-m", f"experiment={','.join(chosen)}", f"seed={seeds}", f"outputs={asked.outputs}"]
     launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={asked.jobs}", f"hydra.sweep.dir={folder}"]
-    code = subprocess.run([sys.executable, "-m", "src.run", *sweep, *launcher], check=False).returncode
+    code = _run([*sweep, *launcher, *(f"++{setting}" for setting in settings)])
     if code:
         sys.exit(code)
     sys.exit(0 if judge(folder, {name: published[name] for name in chosen}) else 1)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run the sweep and return its exit code; what ends this command ends the sweep, which then closes its runs."""
+    child = subprocess.Popen([sys.executable, "-m", "src.run", *arguments])
+
+    def terminate(*_: object) -> None:
+        child.terminate()
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        while True:
+            try:
+                return child.wait()
+            except KeyboardInterrupt:  # the terminal has sent it to the sweep, too: let that end well
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def judge(folder: Path, published: dict[str, Reference]) -> bool:

@@ -31,6 +31,7 @@ from src.optimizers import Optimizer
 from src.randomness import stream
 from src.schedules import Schedule
 from src.stopping import Stopping
+from src.threads import one_blas_thread
 from src.training import Score, train, watched
 
 
@@ -125,6 +126,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
             seed=seed,
             schedule=chosen.schedule,
             stopping=chosen.stopping,
+            exact=any(metric.startswith("train/") for metric in chosen.metrics),  # so that it is of the weights kept
         )
         scores: list[Mapping[str, Score]] = []
         history: list[dict[str, float]] = []
@@ -147,9 +149,9 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
         return self
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
-        """Return the most probable class (n,) of each row of ``X (n, features)``. Raises as ``predict_proba``."""
-        probabilities = self.predict_proba(X)
-        classes: npt.NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
+        """Return the class (n,) of each row of ``X (n, features)``: that of its greatest logit. Raises as ``predict_proba``."""
+        logits = self._logits(X)
+        classes: npt.NDArray[Any] = self.classes_[logits.argmax(axis=1)]
         return classes
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
@@ -157,10 +159,15 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
 
         Raises NotFittedError before ``fit``, and ValueError where X is not of the features seen there.
         """
+        logits = self._logits(X)
+        probabilities: Array = self._loss.probabilities(logits)
+        return probabilities
+
+    def _logits(self, X: npt.ArrayLike) -> Array:
         check_is_fitted(self, "parameters_")
         x = validate_data(self, X, dtype=self.parameters_[0][0].dtype, reset=False)
-        probabilities: Array = self._loss.probabilities(forward(self.network_, self.parameters_, x)[-1])
-        return probabilities
+        with one_blas_thread():
+            return forward(self.network_, self.parameters_, x)[-1]
 
 
 @dataclass(frozen=True)

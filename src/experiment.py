@@ -24,7 +24,8 @@ from src.optimizers import Optimizer
 from src.plain import to_plain
 from src.randomness import stream
 from src.schedules import Schedule
-from src.stopping import Stopping
+from src.stopping import EarlyStopping, Stopping, Target
+from src.threads import one_blas_thread
 from src.training import Epoch, look, train
 
 
@@ -51,6 +52,15 @@ class Experiment:
         require(0 < self.lr < math.inf, "lr", self.lr, "must be a positive, finite number")
         require(self.epochs >= 1, "epochs", self.epochs, "must be 1 or more")
         require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
+        with within("optimizer"):
+            self.optimizer.check(np.dtype(self.dtype))
+        stopping = self.stopping
+        if isinstance(stopping, EarlyStopping) and stopping.restore_best and stopping.metric.startswith("train/"):
+            why = "goes by the passes before each update, not by the weights that are kept: set train_metrics=exact"
+            require(self.train_metrics == "exact", "stopping.metric", stopping.metric, why)
+        if isinstance(stopping, Target) and stopping.metric == "train/loss":
+            least = self.loss.least(self.model.outputs)
+            require(stopping.value > least, "stopping.value", stopping.value, f"this loss is never below {least:.4g}")
 
     @property
     def digest(self) -> str:
@@ -121,7 +131,8 @@ class Prepared:
         """Look into the layers before the first update."""
         chosen, train = self.experiment, self._arrays(self.dataset.train)
         engine = Plain(self.network, self.parameters, train, loss=chosen.loss, optimizer=chosen.optimizer)
-        return look(engine, slice(0, chosen.batching.batch_size(len(train.labels))), chosen.lr)
+        with one_blas_thread(), np.errstate(all="ignore"):
+            return look(engine, slice(0, chosen.batching.batch_size(len(train.labels))), chosen.lr)
 
     def _arrays(self, split: Split) -> Arrays:
         return Arrays(split.images, split.labels, self.dataset.scale, self.experiment.dtype)
@@ -134,5 +145,6 @@ class Prepared:
 
     def predict(self, parameters: Parameters, images: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], Array]:
         """Return the labels (n,) and the class probabilities (n, classes) of images as their source holds them."""
-        logits = forward(self.network, parameters, self.scaled(images))[-1]
-        return logits.argmax(axis=-1), self.experiment.loss.probabilities(logits)
+        with one_blas_thread():
+            logits = forward(self.network, parameters, self.scaled(images))[-1]
+            return logits.argmax(axis=-1), self.experiment.loss.probabilities(logits)

@@ -64,6 +64,8 @@ def _known(overrides: Sequence[str]) -> list[str]:
 def _keys(config: DictConfig, place: str = "") -> Iterable[str]:
     for key, node in config.items_ex(resolve=False):
         key = str(key)
+        if key.startswith("_"):  # which class it is, is the choice's to say
+            continue
         yield f"{place}{key}"
         if (
             isinstance(node, DictConfig)

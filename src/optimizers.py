@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,9 @@ class Optimizer(ABC):
 
         ``updates`` counts from 1.
         """
+
+    def check(self, dtype: np.dtype[Any]) -> None:
+        """Raise InvalidValue where a setting comes to nothing in this precision."""
 
     def start(self, parameters: Parameters) -> State:
         """Return the state before the first update: all memory 0."""
@@ -138,6 +142,9 @@ class Adam(Optimizer):
         require(0 <= self.beta1 < 1, "beta1", self.beta1, "must be 0 or more and below 1")
         require(0 <= self.beta2 < 1, "beta2", self.beta2, "must be 0 or more and below 1")
         require(0 < self.epsilon < math.inf, "epsilon", self.epsilon, "must be positive and finite")
+
+    def check(self, dtype: np.dtype[Any]) -> None:
+        require(dtype.type(self.epsilon) > 0, "epsilon", self.epsilon, f"is 0 in {dtype}")
 
     @property
     def remembers(self) -> int:

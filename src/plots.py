@@ -176,7 +176,7 @@ def layers(looks: Mapping[int, Sequence[LayerState]]) -> Figure:
         axes.set(xlabel="epoch", title=title)
         if title.startswith("share"):
             axes.set_ylim(-0.02, 1.02)
-        else:
+        elif any(found[epoch].get(name, 0) > 0 for epoch in found for name in names.values()):
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

@@ -63,16 +63,20 @@ class Predictions:
     @staticmethod
     def load(path: Path) -> "Predictions":
         """Raises DataError where the file can't be read or is not of this form."""
+        path = Path(path)
         arrays = read_arrays(path)
         if missing := sorted({"part", "samples", "labels", "predicted", "probabilities"} - set(arrays)):
             raise DataError(f"{path}: lacks {', '.join(missing)}; a run keeps its predictions in predictions.npz")
-        return Predictions(
-            str(arrays["part"]),
-            str(arrays["samples"]),
-            arrays["labels"].astype(np.int64),
-            arrays["predicted"].astype(np.int64),
-            arrays["probabilities"].astype(np.float32),
-        )
+        try:
+            return Predictions(
+                str(arrays["part"]),
+                str(arrays["samples"]),
+                arrays["labels"].astype(np.int64),
+                arrays["predicted"].astype(np.int64),
+                arrays["probabilities"].astype(np.float32),
+            )
+        except ValueError as error:
+            raise DataError(f"{path}: holds something else than predictions ({error})") from None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,26 @@ _PLAIN_WIDTH = 160
 _PLAIN_LINES = 20  # about how many epochs are shown where the output is not a terminal
 
 
+_silent = ContextVar("silent", default=False)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Show nothing in the block."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
+
+
 def _console() -> Console:
     """Return the terminal, or a console wide enough for any table where the output goes elsewhere."""
-    screen = Console(highlight=False)
-    return screen if screen.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
+    # In a notebook Rich would make of each line a page of HTML.
+    screen = Console(highlight=False, quiet=_silent.get(), force_jupyter=False)
+    if screen.is_terminal:
+        return screen
+    return Console(highlight=False, quiet=_silent.get(), force_jupyter=False, width=_PLAIN_WIDTH)
 
 
 def _say(markup: str) -> None:
@@ -50,6 +67,8 @@ def opening(job: Job, prepared: Prepared, choices: Mapping[str, str]) -> None:
     # Only what somebody chose: the usual needs no line.
     if not isinstance(experiment.schedule, Constant) or experiment.schedule.warmup:
         rows["schedule"] = f"{choices.get('schedule', '')}: {_fields(experiment.schedule)}"
+        if experiment.schedule.warmup >= experiment.epochs:
+            rows["schedule"] += "; the warm-up is as long as training, or longer"
     if not isinstance(experiment.stopping, Never):
         rows["stopping"] = f"{choices.get('stopping', '')}: {_fields(experiment.stopping)}"
     if experiment.loss != SoftmaxCrossEntropy():
@@ -92,9 +111,14 @@ def closing(summary: Summary, reference: Reference | None) -> None:
     if reference and reference.figures:
         fact("published", reference.source)
         _console().print(_published(summary, reference))
-    for finding in summary.findings:
-        fact("look at", finding)
+    findings(summary.findings)
     fact("time", f"{summary.seconds:.1f} s of training, {_count(summary.updates, 'update')}")
+
+
+def findings(sentences: Sequence[str]) -> None:
+    """Show what is wrong in the layers."""
+    for sentence in sentences:
+        fact("look at", sentence)
 
 
 def whereabouts(folder: Path, link: str) -> None:

@@ -63,7 +63,9 @@ def single_run(config: DictConfig, display: Display) -> Finished:
         finished = execute(job, prepared, origin, display)
     except BaseException:
         if (origin.folder / RESULT).exists():
-            _show_whereabouts(job, Result.load(origin.folder), origin.folder)
+            result = Result.load(origin.folder)
+            report.findings(result.findings)
+            _show_whereabouts(job, result, origin.folder)
         raise
     report.closing(finished.summary, job.reference)
     _show_whereabouts(job, finished.result, origin.folder)

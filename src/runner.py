@@ -14,7 +14,7 @@ import numpy as np
 
 from src import diagnostics
 from src.config import Job, read_curve
-from src.errors import TargetMissed, WrongGradient
+from src.errors import TargetMissed, TrainingFailed, WrongGradient
 from src.experiment import Prepared
 from src.nn.gradcheck import Check, check_gradient
 from src.nn.network import Parameters
@@ -90,6 +90,7 @@ class Result:
     failure: str | None = None
     value: float | None = None  # of the metric
     metrics: Mapping[str, float] = field(default_factory=dict)
+    findings: Sequence[str] = field(default_factory=list)  # what is wrong in the layers
     seconds: float = 0.0
     experiment_id: str | None = None
     run_id: str | None = None
@@ -103,7 +104,7 @@ class Result:
         return Result(**json.loads((folder / RESULT).read_text(encoding="utf-8")))
 
 
-def summarize(prepared: Prepared, history: Sequence[Epoch]) -> Summary:
+def summarize(history: Sequence[Epoch], findings: Sequence[str]) -> Summary:
     """Return the kept and the best scores of a training."""
     last = history[-1]
     kept = next(epoch for epoch in reversed(history) if epoch.kept)
@@ -118,7 +119,7 @@ def summarize(prepared: Prepared, history: Sequence[Epoch]) -> Summary:
         kept.number,
         last.number,
         last.stopped,
-        diagnostics.findings(prepared.network, _looks(prepared, history)),
+        findings,
         last.updates,
         last.samples,
         last.seconds,
@@ -126,9 +127,8 @@ def summarize(prepared: Prepared, history: Sequence[Epoch]) -> Summary:
 
 
 def _looks(prepared: Prepared, history: Sequence[Epoch]) -> dict[int, Sequence[diagnostics.LayerState]]:
-    """Return the states of the layers by epoch, from 0, the start; nothing where nobody asked for them."""
-    looks = {epoch.number: epoch.layers for epoch in history if epoch.layers}
-    return {0: prepared.inspect(), **looks} if looks else {}
+    """Return the states of the layers by epoch, from 0, the start."""
+    return {0: prepared.inspect(), **{epoch.number: epoch.layers for epoch in history if epoch.layers}}
 
 
 def measurements(epoch: Epoch) -> dict[str, float]:
@@ -175,10 +175,14 @@ def execute(job: Job, prepared: Prepared, origin: Origin, display: Display) -> F
             finished = _train_and_keep(job, prepared, origin, tracker, display, result)
         except BaseException as error:
             status, reason = ending(error)
-            replace(result, status=status, failure=reason, seconds=time.perf_counter() - start).write(origin.folder)
+            findings = list(getattr(error, "findings", ()))
+            seconds = time.perf_counter() - start
+            replace(result, status=status, failure=reason, findings=findings, seconds=seconds).write(origin.folder)
             raise
     metrics = finished.summary.metrics()
-    result = replace(result, value=metrics[job.metric], metrics=metrics, seconds=time.perf_counter() - start)
+    findings = list(finished.summary.findings)
+    seconds = time.perf_counter() - start
+    result = replace(result, value=metrics[job.metric], metrics=metrics, findings=findings, seconds=seconds)
     result.write(origin.folder)
     log.info("finished in %.1f s: %s", result.seconds, metrics)
     return replace(finished, result=result)
@@ -215,7 +219,7 @@ def _train_and_keep(
     tracker.files(sorted(folder.glob(".hydra/*.yaml")), "config")
 
     history, trained = _train(job, prepared, tracker, folder / "history.csv", display)
-    summary = summarize(prepared, history)
+    summary = summarize(history, _findings(job, prepared, history))
     finals_and_bests = {
         key if key.startswith("best/") else f"final/{key}": value for key, value in summary.metrics().items()
     }
@@ -227,12 +231,20 @@ def _train_and_keep(
     tracker.files(draw(job, prepared, history, trained, predictions, folder), "pictures")
     tracker.files([folder / "history.csv", folder / "predictions.npz"])
     tracker.model(prepared, trained)
-    for finding in summary.findings:
-        log.warning(finding)
     stopping = job.experiment.stopping
     if shortfall := stopping.shortfall(watched(stopping.watch, [epoch.scores for epoch in history])):
-        raise TargetMissed(shortfall)
+        raise TargetMissed(shortfall, summary.findings)
     return Finished(result, summary, history, trained, predictions)
+
+
+def _findings(job: Job, prepared: Prepared, history: Sequence[Epoch]) -> list[str]:
+    """Return what is wrong in the layers, where somebody asked."""
+    if not job.diagnose:
+        return []
+    sentences = diagnostics.findings(prepared.network, _looks(prepared, history))
+    for sentence in sentences:
+        log.warning(sentence)
+    return sentences
 
 
 def _predictions(prepared: Prepared, trained: Parameters) -> Predictions:
@@ -250,7 +262,8 @@ def _train(
     if job.diagnose:
         tracker.metrics(diagnostics.measurements(prepared.inspect()), 0)
     with display(job.experiment.epochs) as show, _history_file(path) as keep:
-        for epoch in prepared.train(job.diagnose):
+        epochs = prepared.train(job.diagnose)
+        while (epoch := _next(epochs, job, prepared, history)) is not None:
             keep(epoch)
             tracker.metrics(measurements(epoch), epoch.number)
             show(epoch)
@@ -258,6 +271,15 @@ def _train(
             if epoch.kept:
                 trained = epoch.parameters
     return history, trained
+
+
+def _next(epochs: Iterator[Epoch], job: Job, prepared: Prepared, history: Sequence[Epoch]) -> Epoch | None:
+    """Return the next epoch; where training fails, let the failure say what was wrong in the layers until then."""
+    try:
+        return next(epochs, None)
+    except TrainingFailed as error:
+        error.findings = _findings(job, prepared, history)
+        raise
 
 
 @contextlib.contextmanager
@@ -298,8 +320,8 @@ def draw(
         "predictions": plots.predictions(dict(dataset.splits())[predictions.part].images, predictions, dataset.shape),
         "first_layer": plots.first_layer(trained[0][0], dataset.shape),
     }
-    if looks := _looks(prepared, history):
-        figures["layers"] = plots.layers(looks)
+    if job.diagnose:
+        figures["layers"] = plots.layers(_looks(prepared, history))
     paths = []
     for title, figure in figures.items():
         paths.append(folder / f"{title}.png")

@@ -44,7 +44,8 @@ class Schedule(ABC):
         ``watched`` holds what the watched metric was after each of the epochs before.
         """
         t = epoch - 1 + np.arange(updates) / updates
-        factors = self.decay(np.maximum(t - self.warmup, 0), epochs - self.warmup, watched)
+        after = watched[math.ceil(self.warmup) :]
+        factors = self.decay(np.maximum(t - self.warmup, 0), epochs - self.warmup, after)
         if epoch - 1 >= self.warmup:
             return factors
         return np.where(t < self.warmup, np.minimum((t + 1 / updates) / self.warmup, 1), factors)
@@ -95,7 +96,7 @@ class InverseScaling(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine(Schedule):
-    """Half a cosine from 1 down to ``floor``, which is reached with the last epoch (Loshchilov and Hutter 2017, eq. 5)."""
+    """Half a cosine from 1 down to ``floor``, where the last epoch ends (Loshchilov and Hutter 2017, eq. 5)."""
 
     floor: float = 0.0
 

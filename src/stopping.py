@@ -79,8 +79,10 @@ class Target(Stopping):
     value: float
 
     def __post_init__(self) -> None:
-        require(math.isfinite(self.value), "value", self.value, "must be finite")
         Watch(self.metric)
+        loss = self.metric.endswith("loss")
+        right = 0 < self.value < math.inf if loss else 0 < self.value <= 1
+        require(right, "value", self.value, "must be above 0" if loss else "must be above 0, and 1 at most")
 
     @property
     def watch(self) -> Watch:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from src.batching import Batching, Rows
 from src.diagnostics import LayerState, inspect
@@ -21,9 +20,11 @@ from src.optimizers import Optimizer
 from src.randomness import stream
 from src.schedules import Constant, Schedule
 from src.stopping import Never, Stopping
+from src.threads import one_blas_thread
 from src.watching import Watch
 
 _CHUNK = 4096  # rows a scoring pass carries at once: enough to keep BLAS busy, little enough to stay in cache
+_REMEDY = "a smaller lr may help"
 INSPECTED = 1024  # training samples that units are looked at with
 
 
@@ -72,11 +73,11 @@ def train(
 
     The training score is the mean over the epoch's own passes, each sample scored just before the update that it
     takes part in: it costs nothing, and with one batch an epoch it is the score before the update. With ``exact`` it
-    is taken after the epoch, as the other sets' scores are. The first epoch and every ``inspect_every``-th look into the
-    layers. BLAS runs on one thread, so that equal calls give equal bytes wherever they run. The fast engine computes what
-    the plain one does, to rounding.
+    is taken after the epoch, as the other sets' scores are. The first epoch, the last and every ``inspect_every``-th look
+    into the layers. BLAS runs on one thread, so that equal calls give equal bytes wherever they run. The fast engine
+    computes what the plain one does, to rounding.
 
-    Raises Diverged after the first epoch with a loss that is not finite.
+    Raises Diverged after the first epoch with a loss or a weight that is not finite.
     """
     data = sets["train"]
     schedule, stopping = schedule or Constant(), stopping or Never()
@@ -89,7 +90,7 @@ def train(
     history: list[Mapping[str, Score]] = []
     updates = samples = 0
     seconds = 0.0
-    with threadpool_limits(limits=1, user_api="blas"), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for number in range(1, epochs + 1):
             start = time.perf_counter()
             order = batching.order(len(data.labels), stream(seed, "order", number))
@@ -104,6 +105,10 @@ def train(
                 raise _diverged(logits, labels, size, number, updates, loss)
             updates += count
             samples += len(labels)
+            if not all(np.isfinite(p).all() for layer in runs.parameters for p in layer):
+                raise Diverged(
+                    f"the weights are no longer finite in epoch {number}, after {updates} updates; {_REMEDY}"
+                )
             scores = {} if exact else {"train": passed}
             for name, arrays in sets.items():
                 if name not in scores:
@@ -111,12 +116,12 @@ def train(
                     if not np.isfinite(scores[name].loss):
                         raise Diverged(_message(name, scores[name].loss, number, updates))
             history.append(scores)
-            layers: tuple[LayerState, ...] = ()
-            if inspect_every and (number == 1 or number % inspect_every == 0):
-                layers = look(runs, _last_batch(order, size), rates[-1])
             metric = watched(stopping.watch, history)
             kept = stopping.watch is None or stopping.kept(metric) == number
             stopped = stopping.reason(metric)
+            layers: tuple[LayerState, ...] = ()
+            if inspect_every and (number in (1, epochs) or number % inspect_every == 0 or stopped):
+                layers = look(runs, _last_batch(order, size), rates[-1])
             yield Epoch(number, scores, updates, samples, seconds, rates[-1], runs.parameters, kept, stopped, layers)
             if stopped:
                 return
@@ -167,4 +172,4 @@ def _diverged(logits: Array, labels: Labels, size: int, epoch: int, updates: int
 
 
 def _message(name: str, value: float, epoch: int, updates: int) -> str:
-    return f"the {name} loss became {value} in epoch {epoch}, after {updates} updates; a smaller lr may help"
+    return f"the {name} loss became {value} in epoch {epoch}, after {updates} updates; {_REMEDY}"

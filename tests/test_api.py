@@ -1,6 +1,7 @@
 """A run from Python is the run from the command line."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hydra
@@ -79,6 +80,18 @@ def test_missing_data_and_divergence_are_raised_as_what_they_are(tmp_path: Path)
     with pytest.raises(Diverged, match="loss became"):
         train("model=relu2", "lr=1e20", f"outputs={tmp_path}", show=False)
     assert only_run(Ended(tmp_path, 1, "", "")).info.status == "FAILED"
+
+
+def test_threads_wait_for_each_other_and_get_their_own_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        runs = list(
+            pool.map(lambda seed: train(f"seed={seed}", "debug=fast", f"outputs={tmp_path}", show=False), range(3))
+        )
+    assert capsys.readouterr().out == ""
+    for seed, each in enumerate(runs):
+        assert f"seed={seed}" in (each.folder / ".hydra" / "overrides.yaml").read_text()
+        assert (each.folder / "result.json").exists()
+        assert each.history == history(each.folder)
 
 
 def test_hydra_is_left_as_it_was_found(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """What the command that checks the published claims makes of figures that reach them, and of others that don't."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,8 @@ from src.baselines import Claim, claims, curve_claim, markdown, recipes
 from src.config import Curve, Reference, read_curve
 from src.runner import Result
 from src.sweep.plan import Plan
+from tests.conftest import ROOT, Ended
+from tests.test_run import runs, wait_for
 
 REFERENCE = Reference(
     "somebody", {"val/accuracy": 0.98, "train/loss": 0.4}, {"val/accuracy": 0.003, "train/loss": 0.05}
@@ -110,9 +116,54 @@ def test_the_markdown_is_a_table() -> None:
     assert lines[2] == "| r | val/accuracy | 0.9800 | 0.9812 ± 0.0004 | 0.0030 | as published |"
 
 
-def test_an_unknown_recipe_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["baselines", "nielsen33"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nielsen33"], "no such recipe as nielsen33; there are "),
+        (["nielsen30", "--seeds", "2", "epochs=1"], "epochs=1: would make another recipe of it"),
+        (["seed=5"], "seed=5: would make another recipe"),
+        (["data.path=a,b"], "data.path=a,b: would make another recipe"),
+        (["--seeds", "0"], "--seeds and --jobs must be 1 or more"),
+        (["--jobs", "0"], "--seeds and --jobs must be 1 or more"),
+    ],
+)
+def test_what_cant_be_checked_is_refused(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["baselines", *arguments])
     with pytest.raises(SystemExit) as caught:
         baselines.main()
     assert caught.value.code == 2
-    assert "no such recipe as nielsen33; there are " in capsys.readouterr().err
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_ends_the_command_ends_its_sweep_well(number: int, code: int, tmp_path: Path) -> None:
+    images = tmp_path / "t.csv"
+    rows = np.random.default_rng(0).integers(0, 255, (200, 784))
+    images.write_text("".join(f"{k % 10},{','.join(map(str, row))}\n" for k, row in enumerate(rows)))
+    sweep = [
+        "-m",
+        "seed=0,1",
+        "epochs=1000000",
+        "batching=full",
+        f"outputs={tmp_path}/o",
+        "data=csv",
+        f"data.path={images}",
+    ]
+    script = (
+        "import signal, sys; from src import baselines; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        f"sys.exit(baselines._run({sweep!r}))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(tmp_path, "o/sweeps/*/0/history.csv")
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert {found.info.status for found in runs(Ended(tmp_path / "o", code, "", ""))} == {"KILLED"}

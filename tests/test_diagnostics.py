@@ -53,7 +53,7 @@ def test_updates_and_gradients_are_measured_by_their_length() -> None:
     assert measurements([state]) == {"layer1/update_ratio": 3 / 5, "layer1/gradient_norm": 10}
 
 
-def test_the_loop_looks_at_the_first_epoch_and_every_nth_and_measures_the_next_update() -> None:
+def test_the_loop_looks_at_the_first_epoch_every_nth_and_the_last_and_measures_the_next_update() -> None:
     network = MLP(6, (5,), 3, Sigmoid()).layers
     parameters = Random(XavierNormal(), Zeros()).initialize(network, stream(0, "weights"), np.float64)
     data = blobs(50, 1)
@@ -63,7 +63,7 @@ def test_the_loop_looks_at_the_first_epoch_and_every_nth_and_measures_the_next_u
             lr=0.5, epochs=7, seed=0, inspect_every=3,
         )
     )  # fmt: skip
-    assert [epoch.number for epoch in history if epoch.layers] == [1, 3, 6]
+    assert [epoch.number for epoch in history if epoch.layers] == [1, 3, 6, 7]
     now, then = history[5].parameters, history[6].parameters  # with full batches, the next update is the one foretold
     values = forward(network, now, data.x)
     gradients = backward(network, now, values, SoftmaxCrossEntropy().gradient(values[-1], data.labels))

@@ -64,3 +64,11 @@ def test_no_difference_is_taken_across_a_corner() -> None:
     assert found.skipped > 0
     assert found.passed
     assert f"{found.skipped} at corners left out" in str(found)
+
+
+def test_the_corner_of_an_output_is_one_too() -> None:
+    network = MLP(30, (4,), 3, Tanh()).layers
+    start = Random(XavierNormal(), Zeros(), output=Zeros()).initialize(network, stream(0, "weights"), np.float64)
+    found = gradcheck.check_gradient(network, start, SquaredError(ReLU()), X, LABELS)
+    assert found.skipped > 0
+    assert found.passed

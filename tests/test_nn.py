@@ -133,6 +133,14 @@ def test_probabilities_are_what_each_loss_takes_the_logits_for() -> None:
     np.testing.assert_allclose(SquaredError(Identity()).probabilities(logits), nearest, rtol=1e-12)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_the_least_value_is_reached_where_the_probabilities_are_the_targets(smoothing: float) -> None:
+    loss, labels = SoftmaxCrossEntropy(smoothing), np.array([2])
+    logits = np.log(np.maximum(oracle.targets(labels, 4, smoothing), 1e-300))
+    np.testing.assert_allclose(loss.least(4), loss.value(logits, labels), atol=1e-12)
+    assert SigmoidCrossEntropy().least(4) == SquaredError(Identity()).least(4) == 0
+
+
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_losses_keep_their_precision_and_bear_huge_logits(name: str, dtype: type) -> None:

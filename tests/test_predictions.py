@@ -52,6 +52,10 @@ def test_answers_to_other_samples_are_not_compared() -> None:
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
+    arrays = {name: np.array(["x"]) for name in ("part", "samples", "labels", "predicted", "probabilities")}
+    np.savez(tmp_path / "x.npz", allow_pickle=False, **arrays)
+    with pytest.raises(DataError, match=r"x\.npz: holds something else than predictions"):
+        Predictions.load(tmp_path / "x.npz")
     np.savez(tmp_path / "w.npz", W1=np.zeros(3))
     with pytest.raises(DataError, match=r"w\.npz: lacks labels, part"):
         Predictions.load(tmp_path / "w.npz")

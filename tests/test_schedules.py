@@ -61,6 +61,12 @@ def test_plateau_falls_after_more_than_patience_epochs_without_improvement() -> 
     assert factors == [1, 1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25]
 
 
+def test_a_plateau_waits_for_the_end_of_the_warm_up() -> None:
+    schedule = Plateau(metric="val/loss", factor=0.5, patience=0, warmup=2.5)
+    losses = [1.0, 1.0, 1.0, 1.0, 1.0]
+    assert [schedule.factors(epoch, 1, 20, losses[: epoch - 1])[0] for epoch in (4, 5, 6)] == [1, 1, 0.5]
+
+
 @pytest.mark.parametrize(
     ("metric", "improved"), [("val/loss", [True, False, True]), ("val/accuracy", [True, True, False])]
 )

@@ -65,6 +65,8 @@ def test_training_ends_where_the_rule_says_and_is_the_longer_training_up_to_ther
         (lambda: EarlyStopping("val/loss", patience=1, min_delta=-1), "min_delta"),
         (lambda: Target("nothing", 1.0), "metric"),
         (lambda: Target("train/loss", float("nan")), "value"),
+        (lambda: Target("train/loss", 0.0), "value"),
+        (lambda: Target("val/accuracy", 98.0), "value"),
     ],
 )
 def test_an_impossible_rule_is_refused_by_the_name_of_its_field(make: object, field: str) -> None:

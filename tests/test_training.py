@@ -205,6 +205,11 @@ def test_a_loss_that_is_not_finite_stops_training_at_once(batching: Batching) ->
     assert len(seen) < 9
 
 
+def test_weights_that_are_not_finite_stop_training_where_no_set_would_show_it() -> None:
+    with pytest.raises(Diverged, match="the weights are no longer finite in epoch 1, after 1 updates"):
+        run(Full(), epochs=1, lr=1e39, dtype=np.float32, sets={"train": blobs(50, 1, np.float32)})
+
+
 def test_blas_runs_on_one_thread_while_training_and_as_before_afterwards() -> None:
     def threads() -> list[int]:
         return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]

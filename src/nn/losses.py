@@ -3,6 +3,7 @@
 A loss is a mean over the batch and a sum over the classes, whatever a penalty on the weights may add to its gradient.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -25,6 +26,10 @@ class Loss(ABC):
     @abstractmethod
     def gradient(self, logits: Array, labels: Labels) -> Array:
         """Return ∂value/∂logits, of the logits' shape."""
+
+    def least(self, classes: int) -> float:
+        """Return the least value there is."""
+        return 0.0
 
     @abstractmethod
     def probabilities(self, logits: Array) -> Array:
@@ -59,6 +64,12 @@ class SoftmaxCrossEntropy(Loss):
 
     def __post_init__(self) -> None:
         require(0 <= self.smoothing < 1, "smoothing", self.smoothing, "must be 0 or more and below 1")
+
+    def least(self, classes: int) -> float:
+        """Return the entropy of the targets."""
+        others = self.smoothing / classes
+        targets = [1 - self.smoothing + others] + [others] * (classes - 1)
+        return -math.fsum(t * math.log(t) for t in targets if t)
 
     def value(self, logits: Array, labels: Labels) -> Array:
         log_probabilities = log_softmax(logits)
