@@ -17,9 +17,9 @@ from src.optimizers import SGD, Adam, Optimizer, clip_factor
 
 
 class Curve(ABC):
-    """An activation that writes y over x, and f'(x) · dy over dy, for up to ``rows`` rows."""
+    """An activation that writes y over x, and f'(x) · dy over dy, for up to as many rows."""
 
-    def __init__(self, activation: Any, shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
+    def __init__(self, activation: Any, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self.activation = activation
         self.scratch = np.empty(shape, dtype)
         self.mask = np.empty(shape, bool)
@@ -38,15 +38,15 @@ class _ReLU(Curve):
         np.maximum(x, 0, out=x)
 
     def multiply(self, dy: Array, y: Array) -> None:
-        np.multiply(dy, np.greater(y, 0, out=self.mask[: len(y)]), out=dy)
+        np.multiply(dy, np.greater(y, 0, out=self.mask[..., : y.shape[-2], :]), out=dy)
 
 
 class _LeakyReLU(Curve):
     def apply(self, x: Array) -> None:
-        np.maximum(x, np.multiply(x, self.activation.slope, out=self.scratch[: len(x)]), out=x)
+        np.maximum(x, np.multiply(x, self.activation.slope, out=self.scratch[..., : x.shape[-2], :]), out=x)
 
     def multiply(self, dy: Array, y: Array) -> None:
-        np.multiply(dy, self.activation.slope, out=dy, where=np.less_equal(y, 0, out=self.mask[: len(y)]))
+        np.multiply(dy, self.activation.slope, out=dy, where=np.less_equal(y, 0, out=self.mask[..., : y.shape[-2], :]))
 
 
 class _Sigmoid(Curve):
@@ -57,7 +57,7 @@ class _Sigmoid(Curve):
         np.add(x, 0.5, out=x)
 
     def multiply(self, dy: Array, y: Array) -> None:
-        slope = np.subtract(1, y, out=self.scratch[: len(y)])
+        slope = np.subtract(1, y, out=self.scratch[..., : y.shape[-2], :])
         np.multiply(slope, y, out=slope)
         np.multiply(dy, slope, out=dy)
 
@@ -67,7 +67,7 @@ class _Tanh(Curve):
         np.tanh(x, out=x)
 
     def multiply(self, dy: Array, y: Array) -> None:
-        slope = np.multiply(y, y, out=self.scratch[: len(y)])
+        slope = np.multiply(y, y, out=self.scratch[..., : y.shape[-2], :])
         np.subtract(1, slope, out=slope)
         np.multiply(dy, slope, out=dy)
 
@@ -85,7 +85,7 @@ _CURVES: dict[type, type[Curve]] = {
 }  # fmt: skip
 
 
-def curve(activation: Activation, shape: tuple[int, int], dtype: npt.DTypeLike) -> Curve | None:
+def curve(activation: Activation, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Curve | None:
     """Return the twin of an activation; None where it has none, since its derivative can't be had from y alone."""
     twin = _CURVES.get(type(activation))
     return twin(activation, shape, dtype) if twin else None
