@@ -32,7 +32,7 @@ from src.randomness import stream
 from src.schedules import Schedule
 from src.stopping import Stopping
 from src.threads import one_blas_thread
-from src.training import Score, train, watched
+from src.training import Course, Score, train, watched
 
 
 @contextmanager
@@ -114,9 +114,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
 
         network = MLP(x.shape[1], chosen.hidden, len(classes), chosen.activation, chosen.dropout).layers
         parameters = chosen.initializer.initialize(network, stream(seed, "weights"), chosen.dtype)
-        epochs = train(
+        course = Course(
             network,
-            parameters,
             chosen.sets(x, labels, seed),
             loss=chosen.loss,
             batching=chosen.batching,
@@ -128,6 +127,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
             stopping=chosen.stopping,
             exact=any(metric.startswith("train/") for metric in chosen.metrics),  # so that it is of the weights kept
         )
+        epochs = train(course, parameters)
         scores: list[Mapping[str, Score]] = []
         history: list[dict[str, float]] = []
         for epoch in epochs:

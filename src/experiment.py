@@ -14,7 +14,6 @@ from src.batching import Batching
 from src.data import Dataset, Source, Split
 from src.diagnostics import LayerState
 from src.engines.base import Arrays
-from src.engines.plain import Plain
 from src.errors import InvalidValue, require, suggest, within
 from src.nn.initializers import Initializer
 from src.nn.layers import Array
@@ -26,7 +25,7 @@ from src.randomness import stream
 from src.schedules import Schedule
 from src.stopping import EarlyStopping, Stopping, Target
 from src.threads import one_blas_thread
-from src.training import Epoch, look, train
+from src.training import Course, Epoch, train
 
 
 @dataclass(frozen=True)
@@ -108,31 +107,32 @@ class Prepared:
 
     def train(self, inspect_every: int | None = None) -> Iterator[Epoch]:
         """Yield each epoch's record; every so many epochs with a look into the layers. Raises Diverged."""
+        yield from train(self.course(inspect_every), self.parameters, engine=self.experiment.engine)
+
+    def course(self, inspect_every: int | None = None) -> Course:
+        """Return the course of the training, from its beginning."""
         chosen = self.experiment
-        sets = {name: self._arrays(split) for name, split in self.dataset.splits()}
-        yield from train(
+        return Course(
             self.network,
-            self.parameters,
-            sets,
+            {name: self._arrays(split) for name, split in self.dataset.splits()},
             loss=chosen.loss,
             batching=chosen.batching,
             optimizer=chosen.optimizer,
-            schedule=chosen.schedule,
-            stopping=chosen.stopping,
             lr=chosen.lr,
             epochs=chosen.epochs,
             seed=chosen.seed,
+            schedule=chosen.schedule,
+            stopping=chosen.stopping,
             exact=chosen.train_metrics == "exact",
             inspect_every=inspect_every,
-            engine=chosen.engine,
         )
 
     def inspect(self) -> tuple[LayerState, ...]:
         """Look into the layers before the first update."""
-        chosen, train = self.experiment, self._arrays(self.dataset.train)
-        engine = Plain(self.network, self.parameters, train, loss=chosen.loss, optimizer=chosen.optimizer)
+        course = self.course()
         with one_blas_thread(), np.errstate(all="ignore"):
-            return look(engine, slice(0, chosen.batching.batch_size(len(train.labels))), chosen.lr)
+            state = course.optimizer.start(self.parameters)
+            return course.look(self.parameters, state, slice(0, course.size), course.lr)
 
     def _arrays(self, split: Split) -> Arrays:
         return Arrays(split.images, split.labels, self.dataset.scale, self.experiment.dtype)

@@ -1,22 +1,27 @@
 """The training loop: an iterator that yields one record an epoch and knows no tracker, no configuration and no screen."""
 
+import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from src.batching import Batching, Rows
 from src.diagnostics import LayerState, inspect
 from src.engines.base import Arrays, Engine
-from src.engines.choice import choose
+from src.engines.choice import choose, choose_stack
 from src.engines.plain import Plain
+from src.engines.stack import Lane, Stack
 from src.errors import Diverged
 from src.nn.layers import Array
 from src.nn.losses import Labels, Loss
 from src.nn.network import Network, Parameters, backward, forward
-from src.optimizers import Optimizer
+from src.optimizers import Optimizer, State
 from src.randomness import stream
 from src.schedules import Constant, Schedule
 from src.stopping import Never, Stopping
@@ -52,88 +57,199 @@ class Epoch:
     layers: tuple[LayerState, ...] = ()  # where the epoch was one to look into the network
 
 
-def train(
-    network: Network,
-    parameters: Parameters,
-    sets: Mapping[str, Arrays],
-    *,
-    loss: Loss,
-    batching: Batching,
-    optimizer: Optimizer,
-    lr: float,
-    epochs: int,
-    seed: int,
-    schedule: Schedule | None = None,
-    stopping: Stopping | None = None,
-    exact: bool = False,
-    inspect_every: int | None = None,
-    engine: Literal["fast", "plain"] = "fast",
-) -> Iterator[Epoch]:
-    """Train on ``sets["train"]`` and yield each epoch's record with the scores of every set.
+@dataclass
+class Course:
+    """The course of one network's training: what each epoch is made with, and the record of what it came to.
 
     The training score is the mean over the epoch's own passes, each sample scored just before the update that it
     takes part in: it costs nothing, and with one batch an epoch it is the score before the update. With ``exact`` it
     is taken after the epoch, as the other sets' scores are. The first epoch, the last and every ``inspect_every``-th look
-    into the layers. BLAS runs on one thread, so that equal calls give equal bytes wherever they run. The fast engine
-    computes what the plain one does, to rounding.
-
-    Raises Diverged after the first epoch with a loss or a weight that is not finite.
+    into the layers.
     """
-    data = sets["train"]
-    schedule, stopping = schedule or Constant(), stopping or Never()
-    size = batching.batch_size(len(data.labels))
-    runs: Engine
-    if engine == "plain":
-        runs = Plain(network, parameters, data, loss=loss, optimizer=optimizer)
-    else:
-        runs = choose(network, parameters, data, size, loss=loss, optimizer=optimizer)
-    history: list[Mapping[str, Score]] = []
-    updates = samples = 0
-    seconds = 0.0
-    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        for number in range(1, epochs + 1):
-            start = time.perf_counter()
-            order = batching.order(len(data.labels), stream(seed, "order", number))
-            count = batching.updates(len(data.labels))
-            rates = (lr * schedule.factors(number, count, epochs, watched(schedule.watch, history))).tolist()
-            logits = runs.epoch(order, size, rates, stream(seed, "dropout", number))
-            labels = data.labels[order]
-            seconds += time.perf_counter() - start
 
-            passed = judge(logits, labels, loss)
-            if not np.isfinite(passed.loss):
-                raise _diverged(logits, labels, size, number, updates, loss)
-            updates += count
-            samples += len(labels)
-            if not all(np.isfinite(p).all() for layer in runs.parameters for p in layer):
-                raise Diverged(
-                    f"the weights are no longer finite in epoch {number}, after {updates} updates; {_REMEDY}"
-                )
-            scores = {} if exact else {"train": passed}
-            for name, arrays in sets.items():
-                if name not in scores:
-                    scores[name] = score(network, runs.parameters, arrays, loss)
-                    if not np.isfinite(scores[name].loss):
-                        raise Diverged(_message(name, scores[name].loss, number, updates))
-            history.append(scores)
-            metric = watched(stopping.watch, history)
-            kept = stopping.watch is None or stopping.kept(metric) == number
-            stopped = stopping.reason(metric)
-            layers: tuple[LayerState, ...] = ()
-            if inspect_every and (number in (1, epochs) or number % inspect_every == 0 or stopped):
-                layers = look(runs, _last_batch(order, size), rates[-1])
-            yield Epoch(number, scores, updates, samples, seconds, rates[-1], runs.parameters, kept, stopped, layers)
-            if stopped:
+    network: Network
+    sets: Mapping[str, Arrays]  # train, and others to be scored
+    loss: Loss
+    batching: Batching
+    optimizer: Optimizer
+    lr: float
+    epochs: int
+    seed: int
+    schedule: Schedule = field(default_factory=Constant)
+    stopping: Stopping = field(default_factory=Never)
+    exact: bool = False
+    inspect_every: int | None = None
+
+    def __post_init__(self) -> None:
+        self._history: list[Mapping[str, Score]] = []
+        self._updates = self._samples = 0
+        self._seconds = 0.0
+
+    @property
+    def data(self) -> Arrays:
+        return self.sets["train"]
+
+    @property
+    def size(self) -> int:
+        """How many samples an update takes."""
+        return self.batching.batch_size(len(self.data.labels))
+
+    def order(self, epoch: int) -> Rows:
+        """Return the rows of an epoch in the order in which they are taken."""
+        return self.batching.order(len(self.data.labels), stream(self.seed, "order", epoch))
+
+    def rates(self, epoch: int) -> npt.NDArray[np.float64]:
+        """Return the learning rate of each update of an epoch; every epoch before it must be recorded."""
+        updates = self.batching.updates(len(self.data.labels))
+        seen = watched(self.schedule.watch, self._history)
+        return self.lr * self.schedule.factors(epoch, updates, self.epochs, seen)
+
+    def record(
+        self, epoch: int, order: Rows, logits: Array, parameters: Parameters, state: State, seconds: float
+    ) -> Epoch:
+        """Return what is known after an epoch, given the logits of its passes and what it left.
+
+        Raises Diverged where a loss or a weight is not finite.
+        """
+        rates, labels = self.rates(epoch), self.data.labels[order]
+        passed = judge(logits, labels, self.loss)
+        if not np.isfinite(passed.loss):
+            raise self._diverged(epoch, logits, labels)
+        self._updates += len(rates)
+        self._samples += len(labels)
+        self._seconds += seconds
+        if not all(np.isfinite(p).all() for layer in parameters for p in layer):
+            raise Diverged(
+                f"the weights are no longer finite in epoch {epoch}, after {self._updates} updates; {_REMEDY}"
+            )
+        scores = {} if self.exact else {"train": passed}
+        for name, arrays in self.sets.items():
+            if name not in scores:
+                scores[name] = score(self.network, parameters, arrays, self.loss)
+                if not np.isfinite(scores[name].loss):
+                    raise Diverged(_message(name, scores[name].loss, epoch, self._updates))
+        self._history.append(scores)
+        metric = watched(self.stopping.watch, self._history)
+        kept = self.stopping.watch is None or self.stopping.kept(metric) == epoch
+        stopped = self.stopping.reason(metric)
+        layers: tuple[LayerState, ...] = ()
+        if self.inspect_every and (epoch in (1, self.epochs) or epoch % self.inspect_every == 0 or stopped):
+            layers = self.look(parameters, state, _last_batch(order, self.size), float(rates[-1]))
+        counts = self._updates, self._samples, self._seconds
+        return Epoch(epoch, scores, *counts, float(rates[-1]), parameters, kept, stopped, layers)
+
+    def look(self, parameters: Parameters, state: State, batch: Rows, lr: float) -> tuple[LayerState, ...]:
+        """Look into the layers with a batch: at its gradient, and at the update that it would bring next."""
+        data = self.data
+        values = forward(self.network, parameters, data.rows(batch))
+        gradients = backward(self.network, parameters, values, self.loss.gradient(values[-1], data.labels[batch]))
+        moved, _ = self.optimizer.update(parameters, gradients, state, lr)
+        return inspect(self.network, parameters, moved, gradients, data.rows(slice(0, INSPECTED)))
+
+    def _diverged(self, epoch: int, logits: Array, labels: Labels) -> Diverged:
+        """Name the first batch whose loss was not finite."""
+        for k, start in enumerate(range(0, len(labels), self.size)):
+            batch = slice(start, start + self.size)
+            value = float(self.loss.value(logits[batch], labels[batch]))
+            if not np.isfinite(value):
+                return Diverged(_message("training", value, epoch, self._updates + k))
+        return Diverged(_message("training", math.inf, epoch, self._updates))
+
+
+def train(course: Course, parameters: Parameters, *, engine: Literal["fast", "plain"] = "fast") -> Iterator[Epoch]:
+    """Train from these first parameters and yield each epoch's record.
+
+    BLAS runs on one thread, so that equal calls give equal bytes wherever they run. The fast engine computes what the
+    plain one does, to rounding. Raises Diverged after the first epoch with a loss or a weight that is not finite.
+    """
+    made = Plain if engine == "plain" else partial(choose, course.size)
+    runs: Engine = made(course.network, parameters, course.data, loss=course.loss, optimizer=course.optimizer)
+    with _calm():
+        for number in range(1, course.epochs + 1):
+            start = time.perf_counter()
+            order = course.order(number)
+            logits = runs.epoch(
+                order, course.size, course.rates(number).tolist(), stream(course.seed, "dropout", number)
+            )
+            seconds = time.perf_counter() - start
+            epoch = course.record(number, order, logits, runs.parameters, runs.state, seconds)
+            yield epoch
+            if epoch.stopped:
                 return
 
 
-def look(engine: Engine, batch: Rows, lr: float) -> tuple[LayerState, ...]:
-    """Look into the layers with a batch: at its gradient, and at the update that it would bring next."""
-    data, network, parameters = engine.data, engine.network, engine.parameters
-    values = forward(network, parameters, data.rows(batch))
-    gradients = backward(network, parameters, values, engine.loss.gradient(values[-1], data.labels[batch]))
-    moved, _ = engine.optimizer.update(parameters, gradients, engine.state, lr)
-    return inspect(network, parameters, moved, gradients, data.rows(slice(0, INSPECTED)))
+def train_together(
+    courses: Sequence[Course], parameters: Sequence[Parameters]
+) -> Iterator[list[Epoch | Diverged | None]]:
+    """Train a stack of networks side by side and yield, epoch by epoch, each one's record.
+
+    The courses differ in rate, schedule, stopping, seed, penalty and data alone. A network that diverges leaves the
+    stack with what it would have raised, one that stops early with its last record; None stands for those that left.
+    What is computed is what ``train`` computes of each alone, to rounding.
+    """
+    active = list(range(len(courses)))
+    states = [course.optimizer.start(p) for course, p in zip(courses, parameters, strict=True)]
+    own = list(parameters)
+    stack: Stack | None = None
+    with _calm():
+        for number in range(1, courses[0].epochs + 1):
+            start = time.perf_counter()
+            if stack is None:
+                lanes = _lanes([courses[j] for j in active])
+                active = [active[i] for lane in lanes for i in lane]
+                stack = _stack(
+                    [courses[j] for j in active], [own[j] for j in active], [states[j] for j in active], lanes
+                )
+            leaders = [courses[active[first]] for first in _firsts(lanes)]
+            orders = [leader.order(number) for leader in leaders]
+            rates = np.stack([courses[j].rates(number) for j in active], axis=1)
+            logits = stack.epoch(orders, leaders[0].size, rates)
+            seconds = (time.perf_counter() - start) / len(active)
+
+            records: list[Epoch | Diverged | None] = [None] * len(courses)
+            of_each = [order for order, lane in zip(orders, lanes, strict=True) for _ in lane]
+            for i, j in enumerate(active):
+                own[j], states[j] = stack.parameters[i], stack.states[i]
+                try:
+                    records[j] = courses[j].record(number, of_each[i], logits[i], own[j], states[j], seconds)
+                except Diverged as error:
+                    records[j] = error
+            yield records
+            staying = [j for j in active if isinstance(record := records[j], Epoch) and not record.stopped]
+            if not staying:
+                return
+            if len(staying) < len(active):
+                active, stack = staying, None
+
+
+def _lanes(courses: Sequence[Course]) -> list[list[int]]:
+    """Group the courses that see the same samples in the same order."""
+    lanes: dict[tuple[int, int | None], list[int]] = {}
+    for i, course in enumerate(courses):
+        shuffled = not isinstance(course.order(1), slice)
+        lanes.setdefault((id(course.data), course.seed if shuffled else None), []).append(i)
+    return list(lanes.values())
+
+
+def _firsts(lanes: Sequence[Sequence[int]]) -> list[int]:
+    """Return where each lane begins."""
+    return [sum(map(len, lanes[:q])) for q in range(len(lanes))]
+
+
+def _stack(
+    courses: Sequence[Course], parameters: Sequence[Parameters], states: Sequence[State], lanes: Sequence[Sequence[int]]
+) -> Stack:
+    first = courses[0]
+    places = [Lane(courses[start].data, len(lane)) for start, lane in zip(_firsts(lanes), lanes, strict=True)]
+    optimizers = [course.optimizer for course in courses]
+    return choose_stack(first.size, first.network, parameters, states, places, loss=first.loss, optimizers=optimizers)
+
+
+@contextlib.contextmanager
+def _calm() -> Iterator[None]:
+    """Hold BLAS to one thread, and let numbers overflow: what is not finite is told in a sentence."""
+    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        yield
 
 
 def _last_batch(order: Rows, size: int) -> Rows:
@@ -160,15 +276,6 @@ def judge(logits: Array, labels: Labels, loss: Loss) -> Score:
     """Return the mean loss and the share of right answers of ``logits (n, classes)`` for ``labels (n,)``."""
     right = int(np.count_nonzero(logits.argmax(axis=-1) == labels))
     return Score(float(loss.value(logits, labels)), right / len(labels))
-
-
-def _diverged(logits: Array, labels: Labels, size: int, epoch: int, updates: int, loss: Loss) -> Diverged:
-    """Name the first batch whose loss was not finite."""
-    for k, start in enumerate(range(0, len(labels), size)):
-        value = float(loss.value(logits[start : start + size], labels[start : start + size]))
-        if not np.isfinite(value):
-            return Diverged(_message("training", value, epoch, updates + k))
-    return Diverged(_message("training", float("inf"), epoch, updates))
 
 
 def _message(name: str, value: float, epoch: int, updates: int) -> str:

@@ -11,8 +11,7 @@ from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import MLP, Parameters, backward, forward
 from src.optimizers import SGD
 from src.randomness import stream
-from src.training import train
-from tests.test_training import blobs
+from tests.test_training import blobs, follow
 
 
 def one_unit_each(z: list[float], activation: Activation) -> tuple[LayerState, ...]:
@@ -58,7 +57,7 @@ def test_the_loop_looks_at_the_first_epoch_every_nth_and_the_last_and_measures_t
     parameters = Random(XavierNormal(), Zeros()).initialize(network, stream(0, "weights"), np.float64)
     data = blobs(50, 1)
     history = list(
-        train(
+        follow(
             network, parameters, {"train": data}, loss=SoftmaxCrossEntropy(), batching=Full(), optimizer=SGD(),
             lr=0.5, epochs=7, seed=0, inspect_every=3,
         )
@@ -85,7 +84,7 @@ def told(initializer: Random, activation: Activation, *, lr: float = 0.1, epochs
             network, parameters, SGD().update(parameters, gradients, SGD().start(parameters), lr)[0], gradients, data.x
         )
     }
-    for epoch in train(
+    for epoch in follow(
         network, parameters, {"train": data}, loss=SoftmaxCrossEntropy(), batching=Mini(10), optimizer=SGD(),
         lr=lr, epochs=epochs, seed=0, inspect_every=2,
     ):  # fmt: skip

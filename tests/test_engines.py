@@ -21,7 +21,8 @@ from src.nn.network import MLP
 from src.optimizers import SGD, Adam, Optimizer
 from src.randomness import stream
 from src.schedules import Cosine
-from src.training import Epoch, train
+from src.training import Epoch
+from tests.test_training import follow
 
 ACTIVATIONS = [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), GELU(), Identity()]
 LOSSES = [
@@ -61,7 +62,7 @@ def trained(
     parameters = Random(XavierNormal(), Uniform(-0.5, 0.5)).initialize(network, stream(0, "weights"), dtype)
     data = Arrays(images(n, pixels), np.arange(n) % 3, 1 / 255, dtype)
     settings = {**USUAL, "batching": Mini(8), **settings}
-    return list(train(network, parameters, {"train": data}, lr=0.05, epochs=epochs, seed=0, engine=engine, **settings))
+    return list(follow(network, parameters, {"train": data}, lr=0.05, epochs=epochs, seed=0, engine=engine, **settings))
 
 
 def assert_equal(fast: list[Epoch], plain: list[Epoch], within: float = 1e-11) -> None:
@@ -159,7 +160,7 @@ def test_the_choice_is_the_fastest_that_serves(size: int, expected: type, settin
     parameters = Random(XavierNormal(), Uniform(-0.5, 0.5)).initialize(network, stream(0, "weights"), np.float32)
     data = Arrays(images(150, np.uint8), np.arange(150) % 3, 1 / 255, np.float32)
     chosen = choose(
-        network, parameters, data, size,
+        size, network, parameters, data,
         loss=settings.get("loss", SoftmaxCrossEntropy()), optimizer=settings.get("optimizer", SGD()),
     )  # fmt: skip
     assert type(chosen) is expected

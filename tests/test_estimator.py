@@ -32,8 +32,9 @@ from src.optimizers import SGD, Adam
 from src.randomness import stream
 from src.schedules import Constant, Cosine, Plateau
 from src.stopping import EarlyStopping, Never, Target
-from src.training import score, train
+from src.training import score
 from tests.conftest import ROOT
+from tests.test_training import follow
 
 X, Y = load_iris(return_X_y=True)
 SCALED = (X - X.mean(axis=0)) / X.std(axis=0)
@@ -158,7 +159,7 @@ def test_it_is_the_trainer_called_directly(dtype: str) -> None:
     network = MLP(4, (7, 6), 3, GELU(), 0.2).layers
     parameters = Random(HeNormal(), Zeros()).initialize(network, stream(3, "weights"), dtype)
     history = list(
-        train(
+        follow(
             network, parameters, {"train": Arrays(SCALED.astype(dtype), Y)}, loss=SoftmaxCrossEntropy(0.1),
             batching=Mini(20), optimizer=SGD(momentum=0.8), lr=0.05, epochs=6, seed=3, schedule=Cosine(warmup=1),
             stopping=Never(),

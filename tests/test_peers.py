@@ -18,9 +18,9 @@ from src.nn.network import MLP, Network, Parameters, backward, forward, with_mas
 from src.optimizers import SGD, Adam, Optimizer, norm
 from src.randomness import stream
 from src.schedules import Constant, Cosine, InverseScaling, Plateau, Schedule, Step
-from src.training import Epoch, train
+from src.training import Epoch
 from tests.test_nn import random_parameters
-from tests.test_training import blobs
+from tests.test_training import blobs, follow
 
 SEED, EPOCHS, BATCH, HIDDEN = 5, 20, 24, (8, 7)
 N, UPDATES = 104, 5  # four batches of 24 and one of 8 an epoch: 100 updates
@@ -97,7 +97,7 @@ def start(network: Network) -> Parameters:
 
 def by_us(network: Network, loss: Loss, optimizer: Optimizer, lr: float, **settings: Any) -> list[Epoch]:
     settings = {"batching": Mini(BATCH), "epochs": EPOCHS, "seed": SEED, **settings}
-    return list(train(network, start(network), {"train": DATA}, loss=loss, optimizer=optimizer, lr=lr, **settings))
+    return list(follow(network, start(network), {"train": DATA}, loss=loss, optimizer=optimizer, lr=lr, **settings))
 
 
 def twin(torch: Any, layer: Any, p: tuple[Array, ...]) -> Any:

@@ -1,6 +1,6 @@
 """Networks side by side against each of them alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,18 +8,24 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from src.batching import Batching, Full, Mini, Sample
 from src.engines.base import Arrays
 from src.engines.batched_stack import BatchedStack, PlainStack
 from src.engines.deferred_stack import DeferredStack
 from src.engines.plain import Plain
 from src.engines.stack import Lane, Stack
+from src.errors import Diverged
 from src.nn.initializers import Random, Uniform, XavierNormal
 from src.nn.layers import GELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
-from src.nn.network import MLP
+from src.nn.network import MLP, Parameters
 from src.optimizers import SGD, Adam, Optimizer
 from src.randomness import stream
+from src.schedules import Constant, Cosine, Step
+from src.stopping import EarlyStopping, Never, Stopping
+from src.training import Course, Epoch, train, train_together
 from tests.test_engines import images
+from tests.test_training import blobs
 
 LANES = [[1], [4], [1, 1, 1], [3, 1, 2]]
 
@@ -140,3 +146,99 @@ def test_any_optimizer(lanes: list[int], optimizer: Optimizer) -> None:
 def test_large_batches_go_through_in_chunks(lanes: list[int], size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("src.engines.batched_stack.CHUNK", 10 if size != 25 else 25)
     side_by_side(BatchedStack, lanes, size=size)
+
+
+def courses(k: int, *, batching: Batching, **changes: Sequence[Any]) -> list[Course]:
+    """Return courses that differ in what is given as a sequence."""
+    network = MLP(6, (5,), 3, Sigmoid()).layers
+    sets = {"train": blobs(50, 1), "val": blobs(30, 2)}
+    settings: dict[str, Any] = {"loss": SoftmaxCrossEntropy(), "optimizer": SGD(), "lr": 0.5, "epochs": 6, "seed": 0}
+    each = [{name: values[j % len(values)] for name, values in changes.items()} for j in range(k)]
+    return [Course(**{"network": network, "sets": sets, "batching": batching, **settings, **own}) for own in each]
+
+
+def starts(members: Sequence[Course]) -> list[Parameters]:
+    drawn = Random(XavierNormal(), Uniform(-0.5, 0.5))
+    return [drawn.initialize(course.network, stream(j, "weights"), np.float64) for j, course in enumerate(members)]
+
+
+def together(members: Sequence[Course]) -> list[list[Epoch | Diverged]]:
+    """Return what each member's epochs were, a divergence at their end if there was one."""
+    found: list[list[Epoch | Diverged]] = [[] for _ in members]
+    for records in train_together(members, starts(members)):
+        for mine, record in zip(found, records, strict=True):
+            if record is not None:
+                mine.append(record)
+    return found
+
+
+def alone(member: Course, parameters: Parameters) -> list[Epoch | Diverged]:
+    found: list[Epoch | Diverged] = []
+    try:
+        for epoch in train(member, parameters, engine="plain"):
+            found.append(epoch)
+    except Diverged as error:
+        found.append(error)
+    return found
+
+
+def assert_each_as_alone(make: Callable[[], list[Course]]) -> list[list[Epoch | Diverged]]:
+    stacked = together(make())
+    for mine, member, parameters in zip(stacked, make(), starts(make()), strict=True):
+        expected = alone(member, parameters)
+        assert [type(record) for record in mine] == [type(record) for record in expected]
+        for record, other in zip(mine, expected, strict=True):
+            if isinstance(record, Diverged) or isinstance(other, Diverged):
+                assert str(record) == str(other)
+                continue
+            assert (record.number, record.updates, record.samples) == (other.number, other.updates, other.samples)
+            assert (record.lr, record.kept, record.stopped) == (other.lr, other.kept, other.stopped)
+            for part, score in record.scores.items():
+                np.testing.assert_allclose(score.loss, other.scores[part].loss, rtol=1e-9)
+                assert score.accuracy == other.scores[part].accuracy
+            for layer, same in zip(record.parameters, other.parameters, strict=True):
+                for p, q in zip(layer, same, strict=True):
+                    np.testing.assert_allclose(p, q, rtol=1e-9, atol=1e-11)
+    return stacked
+
+
+@pytest.mark.parametrize(
+    "batching", [Full(), Mini(8), Mini(7, drop_last=True), Mini(8, shuffle=False), Sample()], ids=str
+)
+def test_networks_that_differ_in_all_that_they_may_are_each_trained_as_alone(batching: Batching) -> None:
+    mine = {"train": blobs(50, 5), "val": blobs(30, 6)}
+    theirs = {"train": blobs(50, 1), "val": blobs(30, 2)}
+    assert_each_as_alone(
+        lambda: courses(
+            7, batching=batching, lr=[0.1, 0.5, 1.0], seed=[0, 1], sets=[mine, theirs, theirs],
+            schedule=[Constant(), Cosine(), Step(every=2, factor=0.5)],
+        )
+    )  # fmt: skip
+
+
+def test_penalties_of_their_own() -> None:
+    rules = [SGD(weight_decay=decay) for decay in (0, 0.01, 0.1)]
+    for batching in (Full(), Mini(8), Sample()):
+        assert_each_as_alone(lambda batching=batching: courses(3, batching=batching, optimizer=rules))  # type: ignore[misc]
+    momentum = [SGD(momentum=0.9, weight_decay=decay) for decay in (0, 0.1)]
+    assert_each_as_alone(lambda: courses(4, batching=Mini(8), optimizer=momentum, lr=[0.05]))
+
+
+@pytest.mark.parametrize("batching", [Full(), Mini(8), Sample()], ids=str)
+def test_one_that_diverges_leaves_the_others_alone(batching: Batching) -> None:
+    network = MLP(6, (5,), 3, Identity()).layers
+    found = assert_each_as_alone(
+        lambda: courses(5, batching=batching, network=[network], lr=[0.01, 1e200, 0.02, 1e200, 0.03], seed=[0, 0, 1])
+    )
+    assert [isinstance(mine[-1], Diverged) for mine in found] == [False, True, False, True, False]
+    assert [len(mine) for mine in found][::2] == [6, 6, 6]
+
+
+def test_one_that_stops_early_leaves_the_others_alone() -> None:
+    rules: list[Stopping] = [EarlyStopping("val/loss", patience=1), Never(), EarlyStopping("val/loss", patience=2)]
+    found = assert_each_as_alone(
+        lambda: courses(6, batching=Mini(8), stopping=rules, lr=[2.0, 0.5], epochs=[30], seed=[0, 1, 2])
+    )
+    lengths = [len(mine) for mine in found]
+    assert lengths[1] == lengths[4] == 30
+    assert min(lengths) < 30

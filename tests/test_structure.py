@@ -15,10 +15,10 @@ ORDER = [
     "nn.initializers", "nn.gradcheck", "batching", "optimizers", "watching", "schedules", "stopping",
     "data.splitting", "data.dataset", "data.digits", "data.idx", "data.csv", "data.npz", "data.mnist", "data",
     "diagnostics", "engines.base", "engines.plain", "engines.inplace", "engines.buffered", "engines.chunked",
-    "engines.deferred", "engines.choice", "engines.stack", "engines.deferred_stack", "training", "experiment",
-    "predictions", "tracking.links", "tracking.view", "tracking.store", "tracking.provenance", "tracking.tracker",
-    "plots", "config", "estimator", "preflight", "runner", "sweep.plan", "report", "composition", "explain", "run",
-    "api", "baselines", "ui",
+    "engines.deferred", "engines.stack", "engines.batched_stack", "engines.deferred_stack", "engines.choice",
+    "training", "experiment", "predictions", "tracking.links", "tracking.view", "tracking.store",
+    "tracking.provenance", "tracking.tracker", "plots", "config", "estimator", "preflight", "runner", "sweep.plan",
+    "report", "composition", "explain", "run", "api", "baselines", "ui",
 ]  # fmt: skip
 PACKAGES = ["nn", "engines", "sweep", "tracking"]  # their __init__ imports nothing
 ELSEWHERE = {"serving"}  # stored with each model and run where it is loaded

@@ -1,6 +1,6 @@
 """The loop against a loop written out by hand, and what its records promise."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,11 @@ from src.errors import Diverged
 from src.nn.initializers import Random, XavierNormal, Zeros
 from src.nn.layers import Identity, Sigmoid
 from src.nn.losses import SoftmaxCrossEntropy
-from src.nn.network import MLP, forward
+from src.nn.network import MLP, Network, Parameters, forward
 from src.optimizers import SGD
 from src.randomness import stream
 from src.schedules import InverseScaling, Plateau
-from src.training import Epoch, score, train
+from src.training import Course, Epoch, score, train
 from tests import oracle
 
 MODEL = MLP(6, (5,), 3, Sigmoid())
@@ -33,6 +33,12 @@ def blobs(n: int, seed: int, dtype: npt.DTypeLike = np.float64) -> Arrays:
     return Arrays((centres[labels] + rng.normal(size=(n, 6))).astype(dtype), labels)
 
 
+def follow(
+    network: Network, parameters: Parameters, sets: Mapping[str, Arrays], *, engine: Any = "fast", **settings: Any
+) -> Iterator[Epoch]:
+    return train(Course(network, sets, **settings), parameters, engine=engine)
+
+
 def run(
     batching: Batching, *, dtype: npt.DTypeLike = np.float64, sets: Mapping[str, Arrays] | None = None, **changes: Any
 ) -> list[Epoch]:
@@ -40,7 +46,7 @@ def run(
     sets = sets or {"train": blobs(50, 1, dtype), "val": blobs(30, 2, dtype)}
     settings: dict[str, Any] = {"lr": 0.5, "epochs": 4, "seed": 0, **changes}
     return list(
-        train(
+        follow(
             MODEL.layers, parameters, sets, loss=SoftmaxCrossEntropy(), batching=batching, optimizer=SGD(), **settings
         )
     )
@@ -112,7 +118,7 @@ def test_the_schedule_sets_the_rate_of_every_update() -> None:
     rates = [0.5 * factor for epoch in (1, 2) for factor in schedule.factors(epoch, 4, 2)]
     for k, rate in enumerate(rates):
         rows = slice(8 * (k % 4), 8 * (k % 4) + 8)
-        (epoch,) = train(
+        (epoch,) = follow(
             MODEL.layers, parameters, {"train": Arrays(data.x[rows], data.labels[rows])}, loss=SoftmaxCrossEntropy(),
             batching=Full(), optimizer=SGD(), lr=rate, epochs=1, seed=0,
         )  # fmt: skip
@@ -146,7 +152,7 @@ def test_dropout_is_drawn_anew_for_each_batch_by_the_seed_and_never_when_a_set_i
             "epochs": 2,
             **changes,
         }
-        return list(train(network, parameters, sets, batching=Mini(10, shuffle=False), seed=seed, **settings))
+        return list(follow(network, parameters, sets, batching=Mini(10, shuffle=False), seed=seed, **settings))
 
     first, again, other = trained(0), trained(0), trained(1)
     assert [epoch.scores for epoch in first] == [epoch.scores for epoch in again]
@@ -200,7 +206,7 @@ def test_a_loss_that_is_not_finite_stops_training_at_once(batching: Batching) ->
     settings: dict[str, Any] = {"loss": SoftmaxCrossEntropy(), "batching": batching, "optimizer": SGD(), "epochs": 9}
     seen: list[Epoch] = []
     with pytest.raises(Diverged, match=r"loss became (nan|inf) in epoch \d+, after \d+ updates"):
-        seen.extend(train(network, parameters, {"train": blobs(50, 1, np.float32)}, lr=1e15, seed=0, **settings))
+        seen.extend(follow(network, parameters, {"train": blobs(50, 1, np.float32)}, lr=1e15, seed=0, **settings))
     assert all(np.isfinite(epoch.scores["train"].loss) for epoch in seen)
     assert len(seen) < 9
 
@@ -216,7 +222,7 @@ def test_blas_runs_on_one_thread_while_training_and_as_before_afterwards() -> No
 
     before = threads()
     parameters = Random(XavierNormal(), Zeros()).initialize(MODEL.layers, stream(0, "weights"), np.float64)
-    epochs = train(
+    epochs = follow(
         MODEL.layers,
         parameters,
         {"train": blobs(50, 1)},

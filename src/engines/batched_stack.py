@@ -18,7 +18,7 @@ from src.nn.network import Network, Parameters, backward, forward
 from src.optimizers import SGD, Optimizer, State, clipped
 
 
-def serves(network: Network, optimizer: Optimizer) -> bool:
+def serves_batches(network: Network, optimizer: Optimizer) -> bool:
     """Tell whether this is descent without memory through dense layers and activations."""
     plain = type(optimizer) is SGD and not optimizer.momentum and optimizer.clip_norm is None
     return plain and not any(isinstance(layer, Dropout) for layer in network)
@@ -71,7 +71,7 @@ class PlainStack(Stack):
 
 
 class BatchedStack(Stack):
-    """Trains by batches in place; a large batch goes through in chunks. Serves what ``serves`` says."""
+    """Trains by batches in place; a large batch goes through in chunks. Serves what ``serves_batches`` says."""
 
     def __init__(
         self,

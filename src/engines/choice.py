@@ -1,25 +1,50 @@
 """Which way of training serves a combination best; the plain one serves all."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from src.engines.base import Arrays, Engine
+from src.engines.batched_stack import BatchedStack, PlainStack, serves_batches
 from src.engines.buffered import Buffered
 from src.engines.chunked import Chunked
-from src.engines.deferred import Deferred, serves
+from src.engines.deferred import Deferred, serves_samples
+from src.engines.deferred_stack import DeferredStack
 from src.engines.plain import Plain
+from src.engines.stack import Lane, Stack
 from src.nn.layers import Dropout
 from src.nn.losses import Loss
 from src.nn.network import Network, Parameters
-from src.optimizers import Optimizer
+from src.optimizers import Optimizer, State
 
 
 def choose(
-    network: Network, parameters: Parameters, data: Arrays, size: int, *, loss: Loss, optimizer: Optimizer
+    size: int, network: Network, parameters: Parameters, data: Arrays, *, loss: Loss, optimizer: Optimizer
 ) -> Engine:
     """Return the fastest engine for updates of ``size`` samples each."""
     everything = size >= len(data.labels)
-    if size == 1 and serves(network, loss, optimizer):
+    if size == 1 and serves_samples(network, loss, optimizer):
         return Deferred(network, parameters, data, loss=loss, optimizer=optimizer)
     if not everything:
         return Buffered(network, parameters, data, loss=loss, optimizer=optimizer, rows=size)
     if any(isinstance(layer, Dropout) for layer in network):  # whose masks are drawn in one order
         return Plain(network, parameters, data, loss=loss, optimizer=optimizer)
     return Chunked(network, parameters, data, loss=loss, optimizer=optimizer)
+
+
+def choose_stack(
+    size: int,
+    network: Network,
+    parameters: Sequence[Parameters],
+    states: Sequence[State],
+    lanes: Sequence[Lane],
+    *,
+    loss: Loss,
+    optimizers: Sequence[Optimizer],
+) -> Stack:
+    """Return the fastest stack for updates of ``size`` samples each. None serves dropout."""
+    settings: dict[str, Any] = {"loss": loss, "optimizers": optimizers}
+    if size == 1 and all(serves_samples(network, loss, optimizer) for optimizer in optimizers):
+        return DeferredStack(network, parameters, states, lanes, **settings)
+    if serves_batches(network, optimizers[0]):
+        return BatchedStack(network, parameters, states, lanes, size=size, **settings)
+    return PlainStack(network, parameters, states, lanes, **settings)

@@ -20,7 +20,7 @@ from src.optimizers import SGD, Optimizer, State
 _BLOCK = 64  # samples: more of them cost more in G than they save in the products
 
 
-def serves(network: Network, loss: Loss, optimizer: Optimizer) -> bool:
+def serves_samples(network: Network, loss: Loss, optimizer: Optimizer) -> bool:
     """Tell whether this is descent without memory through layers whose derivative can be had from y."""
     descent = type(optimizer) is SGD and not (optimizer.momentum or optimizer.weight_decay or optimizer.clip_norm)
     known = (Dense, ReLU, LeakyReLU, Sigmoid, Tanh, Identity)

@@ -24,7 +24,7 @@ _SHORT_BLOCK = 16  # where they don't: the products of samples with each other m
 
 
 class DeferredStack(Stack):
-    """Trains by single samples. Serves what ``deferred.serves``."""
+    """Trains by single samples. Serves what ``serves_samples`` says."""
 
     def __init__(
         self,
