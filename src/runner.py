@@ -161,7 +161,16 @@ def execute(job: Job, prepared: Prepared, origin: Origin, display: Display) -> F
     Raises UserError where the store can't be opened, and TrainingFailed; a run that had begun leaves its result even then.
     """
     start = time.perf_counter()
-    with job.tracking.start(job.outputs, origin.name) as tracker:
+    tags = {
+        "overrides": " ".join(origin.overrides),
+        "output_dir": str(origin.folder.absolute()),
+        "config_digest": job.experiment.digest,
+        "data_digest": prepared.dataset.digest,
+        "code_digest": code_digest(),
+        **git_tags(),
+        **({"sweep_id": origin.sweep_id} if origin.sweep_id else {}),
+    }
+    with job.tracking.start(job.outputs, origin.name, tags) as tracker:
         result = Result(
             origin.name,
             list(origin.overrides),
@@ -203,15 +212,6 @@ def _train_and_keep(
     job: Job, prepared: Prepared, origin: Origin, tracker: Tracker, display: Display, result: Result
 ) -> Finished:
     folder = origin.folder
-    tags = {
-        "overrides": " ".join(origin.overrides),
-        "output_dir": str(folder.absolute()),
-        "config_digest": job.experiment.digest,
-        "data_digest": prepared.dataset.digest,
-        "code_digest": code_digest(),
-        **git_tags(),
-    }
-    tracker.tags(tags)
     if origin.sweep_id:
         tracker.sweep(origin.sweep_id, job.metric, [name for name in origin.varied if name in origin.settings])
     tracker.parameters(origin.settings)

@@ -49,35 +49,37 @@ class Tracking:
         return self.uri or f"sqlite:///{outputs.absolute() / 'mlflow.db'}"
 
     @contextlib.contextmanager
-    def start(self, outputs: Path, name: str) -> Iterator["Tracker"]:
-        """Open a run, and close it with the status that its end deserves.
+    def start(self, outputs: Path, name: str, tags: Mapping[str, str]) -> Iterator["Tracker"]:
+        """Open a run, and close it with the status that its end deserves. Several may be open at a time.
 
         An exception makes it FAILED and its message the tag ``failure``; Ctrl-C or a termination makes it KILLED.
         """
         client, experiment_id = self.open(outputs)
-        import mlflow
+        from mlflow.tracking.context.registry import resolve_tags
 
-        with tracking_uri(self.store(outputs)):
-            run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
-            tracker = Tracker(client, run.info.run_id, experiment_id)
-            status: Status = "FINISHED"
-            try:
-                yield tracker
-            except BaseException as error:
-                status, reason = ending(error)
-                tracker.tags({"failure": reason})
-                raise
-            finally:
-                tracker.flush()
-                with quiet():
-                    mlflow.end_run(status)
+        with quiet():
+            # MLflow's own tags: the user and the command. Ours are there from the first moment, so that whoever
+            # closes what a dead process left open can find it.
+            known = {**resolve_tags(), **{key: _cut(value, _TAG_LENGTH) for key, value in tags.items()}}
+            run = client.create_run(experiment_id, run_name=name, tags=known)
+        tracker = Tracker(client, run.info.run_id, experiment_id, self.store(outputs))
+        status: Status = "FINISHED"
+        try:
+            yield tracker
+        except BaseException as error:
+            status, reason = ending(error)
+            tracker.tags({"failure": reason})
+            raise
+        finally:
+            tracker.flush()
+            client.set_terminated(run.info.run_id, status)
 
 
 class Tracker:
     """Writes one run to MLflow, its metrics in batches: one by one they would cost more than the training."""
 
-    def __init__(self, client: "MlflowClient", run_id: str, experiment_id: str):
-        self._client, self.run_id, self.experiment_id = client, run_id, experiment_id
+    def __init__(self, client: "MlflowClient", run_id: str, experiment_id: str, store: str):
+        self._client, self.run_id, self.experiment_id, self._store = client, run_id, experiment_id, store
         self._waiting: list[tuple[str, float, int, int]] = []
         self._flushed = time.monotonic()
 
@@ -115,23 +117,22 @@ class Tracker:
         )
 
     def sweep(self, sweep_id: str, metric: str, varied: Sequence[str]) -> None:
-        """Keep that the run is one of a sweep, whose runs differ in the parameters ``varied`` and rank by ``metric``."""
-        self.tags({"sweep_id": sweep_id})
+        """Arrange the view of the run's sweep, whose runs differ in the parameters ``varied`` and rank by ``metric``."""
         view = comparison(sweep_filter(sweep_id), metric, varied)
         self._client.set_experiment_tag(self.experiment_id, view_tag(sweep_id), view)
 
     def dataset(self, prepared: Prepared) -> None:
         """Keep what the run learned from: its name, its sizes and our digest of it."""
-        import mlflow
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.numpy_dataset import from_numpy
+        from mlflow.entities import DatasetInput, InputTag
 
         dataset = prepared.dataset
         source = CodeDatasetSource(tags={"description": str(dataset)})
         train = dataset.train
-        mlflow.log_input(
-            from_numpy(train.images, source, train.labels, dataset.name, dataset.digest), context="training"
-        )
+        known = from_numpy(train.images, source, train.labels, dataset.name, dataset.digest)
+        given = DatasetInput(known._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
+        self._client.log_inputs(self.run_id, [given])
 
     def files(self, paths: Sequence[Path], folder: str | None = None) -> None:
         """Keep files, under a folder if one is named."""
@@ -142,7 +143,7 @@ class Tracker:
         """Keep the trained network in a form that can be loaded and served, its weights without pickle."""
         import mlflow
         import numpy as np
-        from mlflow.models import ModelSignature
+        from mlflow.models import Model, ModelSignature
         from mlflow.types import Schema, TensorSpec
 
         dataset, experiment = prepared.dataset, prepared.experiment
@@ -169,8 +170,11 @@ class Tracker:
             shutil.copytree(source / "nn", code / "nn", ignore=shutil.ignore_patterns("__pycache__"))
             for module in ("__init__.py", "errors.py", "archives.py", "plain.py"):  # all that src.nn and serving import
                 shutil.copy(source / module, code)
-            with quiet():
-                mlflow.pyfunc.log_model(
+            with quiet(), tracking_uri(self._store):
+                Model.log(  # what mlflow.pyfunc.log_model calls, for a run that need not be the active one
+                    None,
+                    mlflow.pyfunc,
+                    run_id=self.run_id,
                     name="model",
                     python_model=str(source / "serving.py"),
                     artifacts={"network": str(settings), "weights": str(weights)},
