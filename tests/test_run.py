@@ -513,7 +513,9 @@ def test_a_worker_that_is_killed_costs_its_sweep_no_result_and_leaves_no_run_ope
     assert process.stdout is not None
     assert process.stdout.readline().startswith("1/2")
     wait_for(tmp_path, "sweeps/*/1/history.csv")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    children = [
+        pid for task in Path(f"/proc/{process.pid}/task").glob("*/children") for pid in task.read_text().split()
+    ]
     # The one whose run goes on: another killed while it hands in a result would leave the launcher waiting for the rest.
     (worker,) = (pid for pid in children if any("1/history.csv" in held for held in open_files(pid)))
     os.kill(int(worker), signal.SIGKILL)

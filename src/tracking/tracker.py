@@ -171,11 +171,12 @@ class Tracker:
             for module in ("__init__.py", "errors.py", "archives.py", "plain.py"):  # all that src.nn and serving import
                 shutil.copy(source / module, code)
             with quiet(), tracking_uri(self._store):
+                made = self._client.create_logged_model(self.experiment_id, "model", source_run_id=self.run_id)
                 Model.log(  # what mlflow.pyfunc.log_model calls, for a run that need not be the active one
                     None,
                     mlflow.pyfunc,
                     run_id=self.run_id,
-                    name="model",
+                    model_id=made.model_id,
                     python_model=str(source / "serving.py"),
                     artifacts={"network": str(settings), "weights": str(weights)},
                     code_paths=[str(code)],
