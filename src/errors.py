@@ -1,7 +1,7 @@
 """What can go wrong in ways that a person can mend, each told in a line or two."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,11 +19,7 @@ class DataError(UserError):
 
 
 class TrainingFailed(Exception):
-    """The run was done as asked and came to nothing. Exit code 1. ``findings`` say what is wrong in the layers."""
-
-    def __init__(self, message: str, findings: Sequence[str] = ()):
-        super().__init__(message)
-        self.findings = findings
+    """The run was done as asked and came to nothing. Exit code 1."""
 
 
 class Diverged(TrainingFailed):

@@ -160,6 +160,21 @@ def execute(job: Job, prepared: Prepared, origin: Origin, display: Display) -> F
 
     Raises UserError where the store can't be opened, and TrainingFailed; a run that had begun leaves its result even then.
     """
+    with record(job, prepared, origin) as recorder:
+        with display(job.experiment.epochs) as show:
+            for epoch in prepared.train(job.diagnose):
+                recorder.epoch(epoch)
+                show(epoch)
+        recorder.finish()
+    return recorder.finished
+
+
+@contextlib.contextmanager
+def record(job: Job, prepared: Prepared, origin: Origin) -> Iterator["Recorder"]:
+    """Open a run that is fed its epochs and then finished; several may be open at a time.
+
+    However the block ends, the run leaves its result and is closed in MLflow with the status that it deserves.
+    """
     start = time.perf_counter()
     tags = {
         "overrides": " ".join(origin.overrides),
@@ -180,21 +195,89 @@ def execute(job: Job, prepared: Prepared, origin: Origin, display: Display) -> F
             run_id=tracker.run_id,
         )
         log.info("%s: MLflow run %s of experiment %s", origin.name, tracker.run_id, tracker.experiment_id)
+        recorder = Recorder(job, prepared, origin, tracker, result)
         try:
-            finished = _train_and_keep(job, prepared, origin, tracker, display, result)
+            with _history_file(origin.folder / "history.csv") as keep:
+                recorder.begin(keep)
+                yield recorder
         except BaseException as error:
             status, reason = ending(error)
-            findings = list(getattr(error, "findings", ()))
+            findings = recorder.findings() if isinstance(error, TrainingFailed) else []
             seconds = time.perf_counter() - start
             replace(result, status=status, failure=reason, findings=findings, seconds=seconds).write(origin.folder)
             raise
-    metrics = finished.summary.metrics()
-    findings = list(finished.summary.findings)
-    seconds = time.perf_counter() - start
-    result = replace(result, value=metrics[job.metric], metrics=metrics, findings=findings, seconds=seconds)
-    result.write(origin.folder)
-    log.info("finished in %.1f s: %s", result.seconds, metrics)
-    return replace(finished, result=result)
+    recorder.close(time.perf_counter() - start)
+
+
+class Recorder:
+    """Keeps a run while it trains: each epoch at once, and what came of it at the end."""
+
+    finished: Finished
+
+    def __init__(self, job: Job, prepared: Prepared, origin: Origin, tracker: Tracker, result: Result) -> None:
+        self._job, self._prepared, self._origin, self._tracker, self._result = job, prepared, origin, tracker, result
+        self._history: list[Epoch] = []
+        self._trained = prepared.parameters
+
+    def begin(self, keep: Callable[[Epoch], None]) -> None:
+        """Keep what the run sets out with; ``keep`` writes an epoch to disk."""
+        self._keep = keep
+        origin, tracker = self._origin, self._tracker
+        if origin.sweep_id:
+            differing = [name for name in origin.varied if name in origin.settings]
+            tracker.sweep(origin.sweep_id, self._job.metric, differing)
+        tracker.parameters(origin.settings)
+        tracker.dataset(self._prepared)
+        tracker.files(sorted(origin.folder.glob(".hydra/*.yaml")), "config")
+        if self._job.diagnose:
+            tracker.metrics(diagnostics.measurements(self._prepared.inspect()), 0)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Keep an epoch: it is on disk when this returns."""
+        self._keep(epoch)
+        self._tracker.metrics(measurements(epoch), epoch.number)
+        self._history.append(replace(epoch, parameters=()))  # the curve is kept, not every epoch's weights
+        if epoch.kept:
+            self._trained = epoch.parameters
+
+    def finish(self) -> None:
+        """Keep what came of the training. Raises TargetMissed."""
+        job, prepared, tracker, folder = self._job, self._prepared, self._tracker, self._origin.folder
+        summary = summarize(self._history, self.findings())
+        finals_and_bests = {
+            key if key.startswith("best/") else f"final/{key}": value for key, value in summary.metrics().items()
+        }
+        tracker.metrics(finals_and_bests, 0)  # of no epoch: the UI draws them as bars with their numbers
+
+        save_weights(folder / "weights.npz", prepared.network, self._trained)
+        predictions = _predictions(prepared, self._trained)
+        predictions.save(folder / "predictions.npz")
+        tracker.files(draw(job, prepared, self._history, self._trained, predictions, folder), "pictures")
+        tracker.files([folder / "history.csv", folder / "predictions.npz"])
+        tracker.model(prepared, self._trained)
+        stopping = job.experiment.stopping
+        if shortfall := stopping.shortfall(watched(stopping.watch, [epoch.scores for epoch in self._history])):
+            raise TargetMissed(shortfall)
+        self.finished = Finished(self._result, summary, self._history, self._trained, predictions)
+
+    def findings(self) -> list[str]:
+        """Return what is wrong in the layers, where somebody asked."""
+        if not self._job.diagnose:
+            return []
+        sentences = diagnostics.findings(self._prepared.network, _looks(self._prepared, self._history))
+        for sentence in sentences:
+            log.warning(sentence)
+        return sentences
+
+    def close(self, seconds: float) -> None:
+        """Leave the result of a run that has finished."""
+        summary = self.finished.summary
+        metrics, findings = summary.metrics(), list(summary.findings)
+        value = metrics[self._job.metric]
+        result = replace(self._result, value=value, metrics=metrics, findings=findings, seconds=seconds)
+        result.write(self._origin.folder)
+        log.info("finished in %.1f s: %s", result.seconds, metrics)
+        self.finished = replace(self.finished, result=result)
 
 
 def gradcheck(prepared: Prepared) -> Check:
@@ -208,78 +291,10 @@ def gradcheck(prepared: Prepared) -> Check:
     return check
 
 
-def _train_and_keep(
-    job: Job, prepared: Prepared, origin: Origin, tracker: Tracker, display: Display, result: Result
-) -> Finished:
-    folder = origin.folder
-    if origin.sweep_id:
-        tracker.sweep(origin.sweep_id, job.metric, [name for name in origin.varied if name in origin.settings])
-    tracker.parameters(origin.settings)
-    tracker.dataset(prepared)
-    tracker.files(sorted(folder.glob(".hydra/*.yaml")), "config")
-
-    history, trained = _train(job, prepared, tracker, folder / "history.csv", display)
-    summary = summarize(history, _findings(job, prepared, history))
-    finals_and_bests = {
-        key if key.startswith("best/") else f"final/{key}": value for key, value in summary.metrics().items()
-    }
-    tracker.metrics(finals_and_bests, 0)  # of no epoch: the UI draws them as bars with their numbers
-
-    save_weights(folder / "weights.npz", prepared.network, trained)
-    predictions = _predictions(prepared, trained)
-    predictions.save(folder / "predictions.npz")
-    tracker.files(draw(job, prepared, history, trained, predictions, folder), "pictures")
-    tracker.files([folder / "history.csv", folder / "predictions.npz"])
-    tracker.model(prepared, trained)
-    stopping = job.experiment.stopping
-    if shortfall := stopping.shortfall(watched(stopping.watch, [epoch.scores for epoch in history])):
-        raise TargetMissed(shortfall, summary.findings)
-    return Finished(result, summary, history, trained, predictions)
-
-
-def _findings(job: Job, prepared: Prepared, history: Sequence[Epoch]) -> list[str]:
-    """Return what is wrong in the layers, where somebody asked."""
-    if not job.diagnose:
-        return []
-    sentences = diagnostics.findings(prepared.network, _looks(prepared, history))
-    for sentence in sentences:
-        log.warning(sentence)
-    return sentences
-
-
 def _predictions(prepared: Prepared, trained: Parameters) -> Predictions:
     """Return what the trained network says of the test set, or of the last set that there is."""
     part, split = list(prepared.dataset.splits())[-1]
     return Predictions.of(part, split, *prepared.predict(trained, split.images))
-
-
-def _train(
-    job: Job, prepared: Prepared, tracker: Tracker, path: Path, display: Display
-) -> tuple[list[Epoch], Parameters]:
-    """Train to the end; return the history, and the weights of the epoch whose weights are to be kept."""
-    history: list[Epoch] = []
-    trained = prepared.parameters
-    if job.diagnose:
-        tracker.metrics(diagnostics.measurements(prepared.inspect()), 0)
-    with display(job.experiment.epochs) as show, _history_file(path) as keep:
-        epochs = prepared.train(job.diagnose)
-        while (epoch := _next(epochs, job, prepared, history)) is not None:
-            keep(epoch)
-            tracker.metrics(measurements(epoch), epoch.number)
-            show(epoch)
-            history.append(replace(epoch, parameters=()))  # the curve is kept, not every epoch's weights
-            if epoch.kept:
-                trained = epoch.parameters
-    return history, trained
-
-
-def _next(epochs: Iterator[Epoch], job: Job, prepared: Prepared, history: Sequence[Epoch]) -> Epoch | None:
-    """Return the next epoch; where training fails, let the failure say what was wrong in the layers until then."""
-    try:
-        return next(epochs, None)
-    except TrainingFailed as error:
-        error.findings = _findings(job, prepared, history)
-        raise
 
 
 @contextlib.contextmanager
