@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from hydra._internal.callbacks import Callbacks
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobStatus, run_job
@@ -78,7 +77,14 @@ def train(*overrides: str, show: bool = True) -> Trained:
 
         loader = GlobalHydra.instance().config_loader()
         with contextlib.nullcontext() if show else report.silence():
-            ended = run_job(task, config, "hydra.run.dir", None, _context(loader), configure_logging=False)
+            ended = run_job(
+                task,
+                config,
+                "hydra.run.dir",
+                None,
+                HydraContext(config_loader=loader, callbacks=Callbacks()),
+                configure_logging=False,
+            )
     if ended.status is not JobStatus.COMPLETED:
         raise ended._return_value
     finished = ended.return_value
@@ -92,10 +98,6 @@ def train(*overrides: str, show: bool = True) -> Trained:
         str(finished.result.run_id),
         prepared,
     )
-
-
-def _context(loader: ConfigLoader) -> HydraContext:
-    return HydraContext(config_loader=loader, callbacks=Callbacks())
 
 
 @contextlib.contextmanager

@@ -16,6 +16,8 @@ Rows = slice | npt.NDArray[np.intp]
 class Batching(ABC):
     """Divides the training samples into batches, anew for each epoch: an order, cut into pieces of one size."""
 
+    shuffle: bool  # whether the order is drawn, and so another one for another seed
+
     @abstractmethod
     def order(self, samples: int, rng: np.random.Generator) -> Rows:
         """Return the rows of one epoch in the order in which they are taken, none of the ``samples`` rows twice."""
@@ -49,6 +51,8 @@ def batches(order: Rows, size: int) -> Iterator[Rows]:
 @dataclass(frozen=True)
 class Full(Batching):
     """One batch of all samples in their order: gradient descent proper."""
+
+    shuffle = False
 
     def order(self, samples: int, rng: np.random.Generator) -> Rows:
         return slice(0, samples)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from src.batching import Batching, Rows
 from src.diagnostics import LayerState, inspect
 from src.engines.base import Arrays, Engine
-from src.engines.choice import choose, choose_stack
+from src.engines.choice import choose, stack_kind
 from src.engines.plain import Plain
 from src.engines.stack import Lane, Stack
 from src.errors import Diverged
@@ -105,13 +105,20 @@ class Course:
         return self.lr * self.schedule.factors(epoch, updates, self.epochs, seen)
 
     def record(
-        self, epoch: int, order: Rows, logits: Array, parameters: Parameters, state: State, seconds: float
+        self,
+        epoch: int,
+        order: Rows,
+        rates: npt.NDArray[np.float64],
+        logits: Array,
+        parameters: Parameters,
+        state: State,
+        seconds: float,
     ) -> Epoch:
-        """Return what is known after an epoch, given the logits of its passes and what it left.
+        """Return what is known after an epoch, given its rates, the logits of its passes and what it left.
 
         Raises Diverged where a loss or a weight is not finite.
         """
-        rates, labels = self.rates(epoch), self.data.labels[order]
+        labels = self.data.labels[order]
         passed = judge(logits, labels, self.loss)
         if not np.isfinite(passed.loss):
             raise self._diverged(epoch, logits, labels)
@@ -167,12 +174,10 @@ def train(course: Course, parameters: Parameters, *, engine: Literal["fast", "pl
     with _calm():
         for number in range(1, course.epochs + 1):
             start = time.perf_counter()
-            order = course.order(number)
-            logits = runs.epoch(
-                order, course.size, course.rates(number).tolist(), stream(course.seed, "dropout", number)
-            )
+            order, rates = course.order(number), course.rates(number)
+            logits = runs.epoch(order, course.size, rates.tolist(), stream(course.seed, "dropout", number))
             seconds = time.perf_counter() - start
-            epoch = course.record(number, order, logits, runs.parameters, runs.state, seconds)
+            epoch = course.record(number, order, rates, logits, runs.parameters, runs.state, seconds)
             yield epoch
             if epoch.stopped:
                 return
@@ -203,7 +208,7 @@ def train_together(
             leaders = [courses[active[first]] for first in _firsts(lanes)]
             orders = [leader.order(number) for leader in leaders]
             rates = np.stack([courses[j].rates(number) for j in active], axis=1)
-            logits = stack.epoch(orders, leaders[0].size, rates)
+            logits = stack.epoch(orders, rates)
             seconds = (time.perf_counter() - start) / len(active)
 
             records: list[Epoch | Diverged | None] = [None] * len(courses)
@@ -211,7 +216,9 @@ def train_together(
             for i, j in enumerate(active):
                 own[j], states[j] = stack.parameters[i], stack.states[i]
                 try:
-                    records[j] = courses[j].record(number, of_each[i], logits[i], own[j], states[j], seconds)
+                    records[j] = courses[j].record(
+                        number, of_each[i], rates[:, i], logits[i], own[j], states[j], seconds
+                    )
                 except Diverged as error:
                     records[j] = error
             yield records
@@ -226,8 +233,8 @@ def _lanes(courses: Sequence[Course]) -> list[list[int]]:
     """Group the courses that see the same samples in the same order."""
     lanes: dict[tuple[int, int | None], list[int]] = {}
     for i, course in enumerate(courses):
-        shuffled = not isinstance(course.order(1), slice)
-        lanes.setdefault((id(course.data), course.seed if shuffled else None), []).append(i)
+        order = course.seed if course.batching.shuffle else None
+        lanes.setdefault((id(course.data), order), []).append(i)
     return list(lanes.values())
 
 
@@ -242,7 +249,8 @@ def _stack(
     first = courses[0]
     places = [Lane(courses[start].data, len(lane)) for start, lane in zip(_firsts(lanes), lanes, strict=True)]
     optimizers = [course.optimizer for course in courses]
-    return choose_stack(first.size, first.network, parameters, states, places, loss=first.loss, optimizers=optimizers)
+    kind = stack_kind(first.size, first.network, first.loss, optimizers)
+    return kind(first.network, parameters, states, places, loss=first.loss, optimizers=optimizers, size=first.size)
 
 
 @contextlib.contextmanager

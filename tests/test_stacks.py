@@ -56,8 +56,7 @@ def side_by_side(
     rules = [optimizers[j % len(optimizers)] for j in range(k)]
     places = [Lane(own, members) for own, members in zip(data, lanes, strict=True)]
     states = [rule.start(p) for rule, p in zip(rules, starts, strict=True)]
-    sized: dict[str, Any] = {"size": size} if kind is BatchedStack else {}
-    stack: Stack = kind(network, starts, states, places, optimizers=rules, **settings, **sized)
+    stack: Stack = kind(network, starts, states, places, optimizers=rules, size=size, **settings)
     kept = [p.copy() for start in starts for layer in start for p in layer]
     of_each = [q for q, members in enumerate(lanes) for _ in range(members)]
     alone = [Plain(network, starts[j], data[of_each[j]], optimizer=rules[j], **settings) for j in range(k)]
@@ -67,7 +66,7 @@ def side_by_side(
         if size == n:
             orders = [slice(0, n)] * len(lanes)
         rates = np.random.default_rng(epoch).uniform(0.01, 0.1, (updates, k))
-        logits = stack.epoch(orders, size, rates)
+        logits = stack.epoch(orders, rates)
         for j, engine in enumerate(alone):
             expected = engine.epoch(orders[of_each[j]], size, rates[:, j].tolist(), stream(0, "dropout", epoch))
             np.testing.assert_allclose(logits[j], expected, rtol=within, atol=within)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,10 @@ import numpy.typing as npt
 
 from src.batching import Rows, batches
 from src.engines.chunked import CHUNK
-from src.engines.inplace import Curve, add_product, curve
-from src.engines.stack import Lane, Stack
-from src.nn.layers import Activation, Array, Dense, Dropout
-from src.nn.losses import Loss, SoftmaxCrossEntropy
+from src.engines.inplace import add_product, curve
+from src.engines.stack import Stack
+from src.nn.layers import Array, Dropout
+from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import Network, Parameters, backward, forward
 from src.optimizers import SGD, Optimizer, State, clipped
 
@@ -27,7 +26,7 @@ def serves_batches(network: Network, optimizer: Optimizer) -> bool:
 class PlainStack(Stack):
     """The plain engine's own code, which takes a stack for a network with one more axis. Serves all but dropout."""
 
-    def epoch(self, orders: Sequence[Rows], size: int, rates: npt.NDArray[np.float64]) -> list[Array]:
+    def epoch(self, orders: Sequence[Rows], rates: npt.NDArray[np.float64]) -> list[Array]:
         dtype = self.parameters[0][0][0].dtype
         parameters: Parameters = tuple(
             tuple(np.stack(arrays) for arrays in zip(*layers, strict=True))
@@ -45,7 +44,7 @@ class PlainStack(Stack):
         clip_norm = self.optimizers[0].clip_norm
         members = [lane.members for lane in self.lanes]
         passes = []
-        for step, rows in enumerate(zip(*(batches(order, size) for order in orders), strict=True)):
+        for step, rows in enumerate(zip(*(batches(order, self.size) for order in orders), strict=True)):
             xs = [lane.data.rows(own) for lane, own in zip(self.lanes, rows, strict=True)]
             seen = [lane.data.labels[own] for lane, own in zip(self.lanes, rows, strict=True)]
             x = xs[0] if len(xs) == 1 else np.repeat(np.stack(xs), members, axis=0)
@@ -73,33 +72,17 @@ class PlainStack(Stack):
 class BatchedStack(Stack):
     """Trains by batches in place; a large batch goes through in chunks. Serves what ``serves_batches`` says."""
 
-    def __init__(
-        self,
-        network: Network,
-        parameters: Sequence[Parameters],
-        states: Sequence[State],
-        lanes: Sequence[Lane],
-        *,
-        loss: Loss,
-        optimizers: Sequence[Optimizer],
-        size: int,
-    ) -> None:
-        super().__init__(network, parameters, states, lanes, loss=loss, optimizers=optimizers)
-        self._places = [i for i, layer in enumerate(network) if isinstance(layer, Dense)]
-        ends = list(accumulate(lane.members for lane in lanes))
-        self._slices = [slice(end - lane.members, end) for lane, end in zip(lanes, ends, strict=True)]
-        self._rows = min(size, CHUNK)
-        self._decay = np.array([optimizer.weight_decay for optimizer in optimizers])
+    def prepare(self) -> None:
+        self._rows = min(self.size, CHUNK)
+        self._decay = np.array([optimizer.weight_decay for optimizer in self.optimizers])
+        parameters = self.parameters
         dtype, k = parameters[0][0][0].dtype, len(parameters)
-        first = self._places[0]
+        first, *others = self.dense
         # (in, members, units), so that all networks of a lane are the columns of one matrix
-        self._first = [
-            np.stack([parameters[j][first][0] for j in range(columns.start, columns.stop)], axis=1)
-            for columns in self._slices
-        ]
-        self._weights = [np.stack([p[i][0] for p in parameters]) for i in self._places[1:]]
-        self._biases = [np.stack([p[i][1] for p in parameters]) for i in self._places]
-        units = [layer.fan_out for layer in network if isinstance(layer, Dense)]
+        self._first = [np.stack([parameters[j][first][0] for j in own], axis=1) for own in self.members]
+        self._weights = [np.stack([p[i][0] for p in parameters]) for i in others]
+        self._biases = [np.stack([p[i][1] for p in parameters]) for i in self.dense]
+        units = [b.shape[-1] for b in self._biases]
         self._z = [np.empty((k, self._rows, n), dtype) for n in units]
         self._y = [np.empty((k, self._rows, n), dtype) for n in units[:-1]]
         self._d = [np.empty((k, self._rows, n), dtype) for n in units]
@@ -107,14 +90,10 @@ class BatchedStack(Stack):
         self._first_sums = [np.empty_like(W) for W in self._first]
         self._sums = [np.empty_like(W) for W in self._weights]
         self._bias_sums = [np.empty_like(b) for b in self._biases]
-        activation = next((layer for layer in network if isinstance(layer, Activation)), None)
-        self._activation = activation
-        self._curves: list[Curve | None] = [
-            curve(activation, (k, self._rows, n), dtype) if activation else None for n in units[:-1]
-        ]
+        self._curves = [curve(self.activation, (k, self._rows, n), dtype) for n in units[:-1]]
 
-    def epoch(self, orders: Sequence[Rows], size: int, rates: npt.NDArray[np.float64]) -> list[Array]:
-        dtype = self._biases[0].dtype
+    def epoch(self, orders: Sequence[Rows], rates: npt.NDArray[np.float64]) -> list[Array]:
+        size, dtype = self.size, self._biases[0].dtype
         labels = np.stack([lane.data.labels[order] for lane, order in zip(self.lanes, orders, strict=True)])
         labels = np.repeat(labels, [lane.members for lane in self.lanes], axis=0)
         n = labels.shape[1]
@@ -139,7 +118,7 @@ class BatchedStack(Stack):
     def _forward(self, xs: list[Array], logits: Array) -> None:
         n = logits.shape[1]
         z = self._z[0][:, :n]
-        for x, W, columns in zip(xs, self._first, self._slices, strict=True):
+        for x, W, columns in zip(xs, self._first, self.columns, strict=True):
             product = (x @ W.reshape(len(W), -1)).reshape(n, *W.shape[1:])
             np.add(product.transpose(1, 0, 2), self._biases[0][columns], out=z[columns])
         for i, W in enumerate(self._weights):
@@ -148,8 +127,7 @@ class BatchedStack(Stack):
                 y[...] = z
                 twin.apply(y)
             else:
-                assert self._activation
-                y[...] = self._activation.apply(z)
+                y[...] = self.activation.apply(z)
             z = self._z[i + 1][:, :n]
             np.matmul(y, W, out=z)
             z += self._biases[i + 1]
@@ -167,11 +145,10 @@ class BatchedStack(Stack):
             if twin:
                 twin.multiply(dy, y)
             else:
-                assert self._activation
-                dy *= self._activation.derivative(self._z[i][:, :n], y)
+                dy *= self.activation.derivative(self._z[i][:, :n], y)
             dz = dy
         _put(self._bias_sums[0], dz.sum(axis=1, keepdims=True), first)
-        for x, total, columns in zip(xs, self._first_sums, self._slices, strict=True):
+        for x, total, columns in zip(xs, self._first_sums, self.columns, strict=True):
             d = np.ascontiguousarray(dz[columns].transpose(1, 0, 2)).reshape(n, -1)
             add_product(1, x, d, 0 if first else 1, total.reshape(len(total), -1))
 
@@ -194,7 +171,7 @@ class BatchedStack(Stack):
     def _update(self, lr: Array) -> None:
         shrink = 1 - lr * self._decay.astype(lr.dtype)
         decays = bool(self._decay.any())
-        for W, g, columns in zip(self._first, self._first_sums, self._slices, strict=True):
+        for W, g, columns in zip(self._first, self._first_sums, self.columns, strict=True):
             if decays:
                 W *= shrink[columns, None]
             g *= lr[columns, None]
@@ -210,12 +187,12 @@ class BatchedStack(Stack):
 
     def _unstack(self, updates: int) -> None:
         """Give each network its parameters again, in memory of its own."""
-        for lane, columns in enumerate(self._slices):
-            for j in range(columns.start, columns.stop):
+        for lane, own in enumerate(self.members):
+            for j in own:
                 arrays: list[tuple[Array, ...]] = [()] * len(self.network)
-                W1 = self._first[lane][:, j - columns.start]
-                arrays[self._places[0]] = (W1.copy(), self._biases[0][j].copy())
-                for i, W, b in zip(self._places[1:], self._weights, self._biases[1:], strict=True):
+                W1 = self._first[lane][:, j - own.start]
+                arrays[self.dense[0]] = (W1.copy(), self._biases[0][j].copy())
+                for i, W, b in zip(self.dense[1:], self._weights, self._biases[1:], strict=True):
                     arrays[i] = (W[j].copy(), b[j].copy())
                 self.parameters[j] = tuple(arrays)
                 self.states[j] = State(self.states[j].updates + updates, self.states[j].memory)

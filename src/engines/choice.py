@@ -1,7 +1,6 @@
 """Which way of training serves a combination best; the plain one serves all."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from src.engines.base import Arrays, Engine
 from src.engines.batched_stack import BatchedStack, PlainStack, serves_batches
@@ -10,11 +9,11 @@ from src.engines.chunked import Chunked
 from src.engines.deferred import Deferred, serves_samples
 from src.engines.deferred_stack import DeferredStack
 from src.engines.plain import Plain
-from src.engines.stack import Lane, Stack
+from src.engines.stack import Stack
 from src.nn.layers import Dropout
 from src.nn.losses import Loss
 from src.nn.network import Network, Parameters
-from src.optimizers import Optimizer, State
+from src.optimizers import Optimizer
 
 
 def choose(
@@ -31,20 +30,8 @@ def choose(
     return Chunked(network, parameters, data, loss=loss, optimizer=optimizer)
 
 
-def choose_stack(
-    size: int,
-    network: Network,
-    parameters: Sequence[Parameters],
-    states: Sequence[State],
-    lanes: Sequence[Lane],
-    *,
-    loss: Loss,
-    optimizers: Sequence[Optimizer],
-) -> Stack:
+def stack_kind(size: int, network: Network, loss: Loss, optimizers: Sequence[Optimizer]) -> type[Stack]:
     """Return the fastest stack for updates of ``size`` samples each. None serves dropout."""
-    settings: dict[str, Any] = {"loss": loss, "optimizers": optimizers}
     if size == 1 and all(serves_samples(network, loss, optimizer) for optimizer in optimizers):
-        return DeferredStack(network, parameters, states, lanes, **settings)
-    if serves_batches(network, optimizers[0]):
-        return BatchedStack(network, parameters, states, lanes, size=size, **settings)
-    return PlainStack(network, parameters, states, lanes, **settings)
+        return DeferredStack
+    return BatchedStack if serves_batches(network, optimizers[0]) else PlainStack

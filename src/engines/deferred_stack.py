@@ -5,19 +5,16 @@ does for sixteen networks in hardly more time than for one. ``z (units, k)``, ``
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from src.batching import Rows, batches
-from src.engines.inplace import add_product
-from src.engines.stack import Lane, Stack
-from src.nn.layers import Activation, Array, Dense, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from src.engines.inplace import add_product, curve
+from src.engines.stack import Stack
+from src.nn.layers import Activation, Array, Sigmoid
 from src.nn.losses import Loss, SoftmaxCrossEntropy
-from src.nn.network import Network, Parameters
-from src.optimizers import Optimizer, State
+from src.optimizers import State
 
 _BLOCK = 64  # samples a block where all networks share one order
 _SHORT_BLOCK = 16  # where they don't: the products of samples with each other must be had for each order
@@ -26,32 +23,16 @@ _SHORT_BLOCK = 16  # where they don't: the products of samples with each other m
 class DeferredStack(Stack):
     """Trains by single samples. Serves what ``serves_samples`` says."""
 
-    def __init__(
-        self,
-        network: Network,
-        parameters: Sequence[Parameters],
-        states: Sequence[State],
-        lanes: Sequence[Lane],
-        *,
-        loss: Loss,
-        optimizers: Sequence[Optimizer],
-    ) -> None:
-        super().__init__(network, parameters, states, lanes, loss=loss, optimizers=optimizers)
-        dense = [i for i, layer in enumerate(network) if isinstance(layer, Dense)]
-        self._places = dense
+    def prepare(self) -> None:
+        first, *others = self.dense
         # Each lane's first layer is a matrix of its own, (in, units · members); the other layers hold all networks.
-        ends = list(accumulate(lane.members for lane in lanes))
-        self._slices = [slice(end - lane.members, end) for lane, end in zip(lanes, ends, strict=True)]
-        self._first = [
-            np.stack([parameters[k][dense[0]][0] for k in range(columns.start, columns.stop)], axis=-1)
-            for columns in self._slices
-        ]
-        self._bias = np.stack([p[dense[0]][1][0] for p in parameters], axis=-1)
-        self._rest = [np.stack([np.concatenate([p[i][0], p[i][1]]) for p in parameters], axis=-1) for i in dense[1:]]
-        activation = next((layer for layer in network if isinstance(layer, Activation)), Identity())
-        self._block = _Block(activation, loss, self._bias, self._rest, _BLOCK if len(lanes) == 1 else _SHORT_BLOCK)
+        self._first = [np.stack([self.parameters[j][first][0] for j in own], axis=-1) for own in self.members]
+        self._bias = np.stack([p[first][1][0] for p in self.parameters], axis=-1)
+        self._rest = [np.stack([np.concatenate(p[i]) for p in self.parameters], axis=-1) for i in others]
+        length = _BLOCK if len(self.lanes) == 1 else _SHORT_BLOCK
+        self._block = _Block(self.activation, self.loss, self._bias, self._rest, length)
 
-    def epoch(self, orders: Sequence[Rows], size: int, rates: npt.NDArray[np.float64]) -> list[Array]:
+    def epoch(self, orders: Sequence[Rows], rates: npt.NDArray[np.float64]) -> list[Array]:
         dtype = self._bias.dtype
         labels = np.stack([lane.data.labels[order] for lane, order in zip(self.lanes, orders, strict=True)])
         n, k = labels.shape[1], self._bias.shape[1]
@@ -65,19 +46,19 @@ class DeferredStack(Stack):
             xs = [lane.data.rows(rows) for lane, rows in zip(self.lanes, pieces, strict=True)]
             end = start + len(xs[0])
             of_each = np.repeat(labels[:, start:end], members, axis=0).T  # (samples, k)
-            block.run(xs, self._first, self._slices, of_each, rates[start:end], logits[start:end])
+            block.run(xs, self._first, self.columns, of_each, rates[start:end], logits[start:end])
             start = end
         self._unstack(n)
         return [np.ascontiguousarray(logits[:, :, j]) for j in range(k)]
 
     def _unstack(self, updates: int) -> None:
         """Give each network its parameters again, in memory of its own."""
-        for lane, columns in enumerate(self._slices):
-            for j in range(columns.start, columns.stop):
+        for lane, own in enumerate(self.members):
+            for j in own:
                 arrays: list[tuple[Array, ...]] = [()] * len(self.network)
-                W = self._first[lane][:, :, j - columns.start]
-                arrays[self._places[0]] = (W.copy(), self._bias[None, :, j].copy())
-                for i, joined in zip(self._places[1:], self._rest, strict=True):
+                W = self._first[lane][:, :, j - own.start]
+                arrays[self.dense[0]] = (W.copy(), self._bias[None, :, j].copy())
+                for i, joined in zip(self.dense[1:], self._rest, strict=True):
                     arrays[i] = (joined[:-1, :, j].copy(), joined[-1:, :, j].copy())
                 self.parameters[j] = tuple(arrays)
                 self.states[j] = State(self.states[j].updates + updates, self.states[j].memory)
@@ -89,14 +70,17 @@ class _Block:
     def __init__(self, activation: Activation, loss: Loss, bias: Array, rest: list[Array], length: int) -> None:
         k, dtype = bias.shape[1], bias.dtype
         units = [bias.shape[0], *(W.shape[1] for W in rest)]
-        self.activation, self.bias, self.rest, self.length = activation, bias, rest, length
+        self.bias, self.rest, self.length = bias, rest, length
         self.z1, self.d1 = (np.empty((length, units[0], k), dtype) for _ in range(2))
         self.gram = np.empty((length, length, k), dtype)  # the products of samples with each other, and 1
         self.late = np.empty((length, units[0], k), dtype)
         self.put_off = np.empty((units[0], k), dtype)
         self.y_and_1 = [np.ones((n + 1, k), dtype) for n in units[:-1]]
         self.products = [np.empty_like(W) for W in rest]
-        self.z, self.d, self.slope = ([np.empty((n, k), dtype) for n in units] for _ in range(3))
+        self.z, self.d = ([np.empty((n, k), dtype) for n in units] for _ in range(2))
+        self.curves = [
+            twin for n in units[:-1] if (twin := curve(activation, (n, k), dtype))
+        ]  # it has one: see serves_samples
         self.one = np.empty((1, k), dtype)
         self.networks = np.arange(k)
         self.softmax = isinstance(loss, SoftmaxCrossEntropy)
@@ -133,7 +117,8 @@ class _Block:
                 z -= np.add.reduce(self.late[:t], axis=0, out=self.put_off)
             for i in range(last):
                 y = self.y_and_1[i]
-                _apply(self.activation, z, y[:-1])
+                y[:-1] = z
+                self.curves[i].apply(y[:-1])
                 np.multiply(y[:, None], self.rest[i], out=self.products[i])
                 z = np.add.reduce(self.products[i], axis=0, out=self.z[i + 1])
             logits[t] = z
@@ -144,7 +129,7 @@ class _Block:
                 dy = np.add.reduce(product[:-1], axis=1, out=self.d[i] if i else self.d1[t])
                 np.multiply(y[:, None], dz, out=product)
                 W -= product
-                _multiply_by_slope(self.activation, dy, y[:-1], self.slope[i])
+                self.curves[i].multiply(dy, y[:-1])
                 dz = dy
         for x, W, columns in zip(xs, first, slices, strict=True):
             d = np.ascontiguousarray(self.d1[:n, :, columns]).reshape(n, -1)
@@ -166,33 +151,3 @@ class _Block:
             out -= lr * self.elsewhere
         out[labels, self.networks] -= lr * self.at_label
         return out
-
-
-def _apply(activation: Activation, z: Array, y: Array) -> None:
-    """Write f(z) into y."""
-    kind: Any = type(activation)
-    if kind is Sigmoid:
-        np.multiply(z, 0.5, out=y)
-        np.tanh(y, out=y)
-        np.multiply(y, 0.5, out=y)
-        np.add(y, 0.5, out=y)
-    elif kind is ReLU:
-        np.maximum(z, 0, out=y)
-    elif kind is Tanh:
-        np.tanh(z, out=y)
-    else:
-        assert kind in (LeakyReLU, Identity)
-        y[...] = activation.apply(z)
-
-
-def _multiply_by_slope(activation: Activation, dy: Array, y: Array, scratch: Array) -> None:
-    """Multiply dy by f' given y."""
-    kind: Any = type(activation)
-    if kind is Sigmoid:
-        np.subtract(1, y, out=scratch)
-        np.multiply(scratch, y, out=scratch)
-        np.multiply(dy, scratch, out=dy)
-    elif kind is ReLU:
-        np.multiply(dy, np.greater(y, 0, out=scratch), out=dy)
-    else:
-        np.multiply(dy, activation.derivative(y, y), out=dy)

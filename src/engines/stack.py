@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 
 from src.batching import Rows
 from src.engines.base import Arrays
-from src.nn.layers import Array
+from src.nn.layers import Activation, Array, Dense, Identity
 from src.nn.losses import Loss
 from src.nn.network import Network, Parameters
 from src.optimizers import Optimizer, State
@@ -35,13 +36,23 @@ class Stack(ABC):
         *,
         loss: Loss,
         optimizers: Sequence[Optimizer],  # of one class, and equal but for their weight decay
+        size: int,  # samples an update
     ) -> None:
         assert len(parameters) == sum(lane.members for lane in lanes)
-        self.network, self.lanes, self.loss, self.optimizers = network, lanes, loss, optimizers
+        self.network, self.lanes, self.loss, self.optimizers, self.size = network, lanes, loss, optimizers, size
         self.parameters, self.states = list(parameters), list(states)
+        self.dense = [i for i, layer in enumerate(network) if isinstance(layer, Dense)]
+        self.activation = next((layer for layer in network if isinstance(layer, Activation)), Identity())
+        ends = list(accumulate(lane.members for lane in lanes))
+        self.members = [range(end - lane.members, end) for lane, end in zip(lanes, ends, strict=True)]
+        self.columns = [slice(own.start, own.stop) for own in self.members]
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Make the memory that the epochs share."""
 
     @abstractmethod
-    def epoch(self, orders: Sequence[Rows], size: int, rates: npt.NDArray[np.float64]) -> list[Array]:
+    def epoch(self, orders: Sequence[Rows], rates: npt.NDArray[np.float64]) -> list[Array]:
         """Train each lane on its order; update u of network k is made at the rate ``rates[u, k]``.
 
         Returns for each network the logits (n, classes) of its passes, and replaces ``parameters`` and ``states``.
