@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test peers cover lint format baselines ui lock clean
+.PHONY: help run test peers cover lint format baselines bench ui lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ format: $(VENV)/.dev ## let Ruff format and mend what it can
 
 baselines: $(VENV)/.run ## every published recipe on MNIST over three seeds, with verdicts; ARGS="data.path=FOLDER"
 	@$(BIN)/python -m src.baselines $(ARGS)
+
+bench: $(VENV)/.run ## a training pass beside PyTorch, scikit-learn and JAX where installed; ARGS="--rounds 3 --only 64"
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 ui: $(VENV)/.run ## MLflow's UI on http://127.0.0.1:PORT for the runs under outputs
 	@$(BIN)/python -m src.ui --port $(PORT)
