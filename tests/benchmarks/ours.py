@@ -7,7 +7,7 @@ import numpy as np
 
 from src.batching import Rows
 from src.engines.base import Arrays
-from src.engines.choice import choose, choose_stack
+from src.engines.choice import choose, stack_kind
 from src.engines.chunked import available_cores
 from src.engines.plain import Plain
 from src.engines.stack import Lane
@@ -49,19 +49,20 @@ def chosen(work: Work, images: Images) -> Runner:
     members = work.models // work.lanes
     own = starts(work)
     rules = [SGD() for _ in own]
-    stack = choose_stack(
-        size,
+    loss = SoftmaxCrossEntropy()
+    stack = stack_kind(size, work.network, loss, rules)(
         work.network,
         own,
         [rule.start(p) for rule, p in zip(rules, own, strict=True)],
         [Lane(data, members) for _ in range(work.lanes)],
-        loss=SoftmaxCrossEntropy(),
+        loss=loss,
         optimizers=rules,
+        size=size,
     )
     of_each = np.tile(rates(work), (updates, 1))
     order = orders(work, work.samples)
     threads = getattr(stack, "_workers", 1)
-    return Runner(lambda: stack.epoch(order, size, of_each), work.samples * work.models, threads, calm=True)
+    return Runner(lambda: stack.epoch(order, of_each), work.samples * work.models, threads, calm=True)
 
 
 def plain(work: Work, images: Images) -> Runner:
