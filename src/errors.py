@@ -65,3 +65,8 @@ def suggest(name: str, options: Iterable[str]) -> str:
     options = list(options)
     near = difflib.get_close_matches(name, options, n=1)
     return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(options)}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return an unforeseen error in one line: its kind and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]

@@ -38,7 +38,7 @@ def check(config: DictConfig) -> tuple[Job, Prepared]:
 
 
 def claim(job: Job, folder: Path) -> None:
-    """Make the folder of a run or a sweep and open the store that will keep its results.
+    """Make the folder of a run or a sweep, and see that the store that will keep its results can be had.
 
     Raises UserError where either can't be had; whatever was made until then is removed again.
     """
@@ -46,7 +46,7 @@ def claim(job: Job, folder: Path) -> None:
     try:
         made += _make(job.outputs)
         made = _make(folder) + made
-        job.tracking.open(job.outputs)
+        job.tracking.check(job.outputs)
     except UserError:
         _unmake(made)
         raise
@@ -73,7 +73,19 @@ def _unmake(folders: list[Path]) -> None:
             path.rmdir()
 
 
-@functools.lru_cache(maxsize=2)
+_provided: dict[Source, Dataset] = {}
+
+
+def provide(source: Source, dataset: Dataset) -> None:
+    """Take this for what a source holds, in place of reading it: somebody has."""
+    _provided[source] = dataset
+
+
 def _load(source: Source) -> Dataset:
-    """Load data once where the check and the run, or the jobs of a sweep, share it."""
+    return _provided[source] if source in _provided else _read(source)
+
+
+@functools.lru_cache(maxsize=2)
+def _read(source: Source) -> Dataset:
+    """Read data once where the check and the run, or the jobs of a sweep, share it."""
     return source.load()

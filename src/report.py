@@ -97,6 +97,19 @@ def progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
         yield show
 
 
+@contextlib.contextmanager
+def sweep_progress(epochs: int) -> Iterator[Callable[[int], None]]:
+    """Give a function that is told of epochs done, of all of a sweep's: shown on a bar, in a terminal alone."""
+    console = _console()
+    if not console.is_terminal:
+        yield lambda done: None
+        return
+    columns = TextColumn("{task.completed}/{task.total} epochs"), BarColumn(30), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=epochs)
+        yield lambda done: bar.advance(task, done)
+
+
 def closing(summary: Summary, reference: Reference | None) -> None:
     """Show what came out, and what was published."""
     if summary.stopped:

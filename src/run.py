@@ -17,12 +17,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from src import report
-from src.config import CONF, Job, flatten
-from src.errors import TrainingFailed, UserError
+from src.config import CONF, Job
+from src.errors import TrainingFailed, UserError, first_line
 from src.explain import COMPOSITION_ERRORS, explain
+from src.origin import single, swept
 from src.preflight import check, claim
-from src.runner import RESULT, Display, Finished, Origin, Result, execute, gradcheck
-from src.sweep.plan import Plan
+from src.runner import RESULT, Display, Finished, Result, execute, gradcheck
 from src.tracking.links import run_link, with_ui
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def task(config: DictConfig) -> float:
         report.problem(str(error))
     except Exception as error:
         log.exception("the run failed")
-        report.problem(f"{_first_line(error)}; the traceback is in {context.runtime.output_dir}/{context.job.name}.log")
+        report.problem(f"{first_line(error)}; the traceback is in {context.runtime.output_dir}/{context.job.name}.log")
     sys.exit(1)
 
 
@@ -56,9 +56,7 @@ def single_run(config: DictConfig, display: Display) -> Finished:
     report.opening(job, prepared, context.runtime.choices)
     if job.gradcheck:
         report.fact("gradient", str(gradcheck(prepared)))
-    overrides = list(context.overrides.task)
-    name = job.name or ", ".join(overrides) or str(context.runtime.choices["model"])
-    origin = Origin(Path(context.runtime.output_dir), name, overrides, _settings(config, context))
+    origin = single(config, context, job)
     try:
         finished = execute(job, prepared, origin, display)
     except BaseException:
@@ -79,15 +77,9 @@ def _show_whereabouts(job: Job, result: Result, folder: Path) -> None:
 
 
 def _sweep_job(config: DictConfig, context: Any) -> float:
+    """Run a job of a sweep, as launchers do that run one at a time."""
     job, prepared = check(config)
-    folder, number = Path(context.runtime.output_dir), int(context.job.num)
-    plan = Plan.load(Path(context.sweep.dir))
-    overrides = list(context.overrides.task)
-    name = plan.names[number] if plan else ", ".join(overrides)
-    sweep_id = plan.sweep_id if plan else Path(context.sweep.dir).name
-    origin = Origin(
-        folder, job.name or name, overrides, _settings(config, context), sweep_id, plan.varied if plan else ()
-    )
+    origin = swept(config, context, job)
     try:
         if job.gradcheck:
             gradcheck(prepared)
@@ -96,26 +88,12 @@ def _sweep_job(config: DictConfig, context: Any) -> float:
         raise
     except Exception as error:
         log.exception("the run failed")
-        raise RuntimeError(_first_line(error)) from None  # one that every launcher can carry from process to process
+        raise RuntimeError(first_line(error)) from None  # one that every launcher can carry from process to process
     finally:
-        if (folder / RESULT).exists():
-            report.job_line(Result.load(folder), f"{number + 1}/{len(plan.names) if plan else '?'}")
+        if (origin.folder / RESULT).exists():
+            report.job_line(Result.load(origin.folder), origin.position)
     assert finished.result.value is not None
     return finished.result.value
-
-
-def _settings(config: DictConfig, context: Any) -> dict[str, Any]:
-    """Return what MLflow keeps as parameters: each resolved setting, and which option was chosen of each group."""
-    chosen = [(group, choice) for group, choice in context.runtime.choices.items() if choice]
-    # A choice made for a place, distribution@initializer.weights, is known by its place.
-    choices = {group.rpartition("@")[2]: choice for group, choice in chosen if not group.startswith("hydra/")}
-    settings = flatten(config)
-    settings.pop("tracking.uri")  # may hold a password
-    return {**choices, **settings}
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
 
 
 class Preflight(Callback):

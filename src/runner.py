@@ -14,7 +14,7 @@ import numpy as np
 
 from src import diagnostics
 from src.config import Job, read_curve
-from src.errors import TargetMissed, TrainingFailed, WrongGradient
+from src.errors import TargetMissed, TrainingFailed, UserError, WrongGradient
 from src.experiment import Prepared
 from src.nn.gradcheck import Check, check_gradient
 from src.nn.network import Parameters
@@ -75,6 +75,7 @@ class Origin:
     name: str
     overrides: Sequence[str]
     settings: Mapping[str, Any]  # every resolved setting by its dotted key, and every choice by its group
+    position: str = ""  # in its sweep, such as 3/64
     sweep_id: str | None = None
     varied: Sequence[str] = ()  # the settings in which the runs of its sweep differ
 
@@ -91,7 +92,7 @@ class Result:
     value: float | None = None  # of the metric
     metrics: Mapping[str, float] = field(default_factory=dict)
     findings: Sequence[str] = field(default_factory=list)  # what is wrong in the layers
-    seconds: float = 0.0
+    seconds: float = 0.0  # spent on training and on keeping what came of it; of a stack's training its share
     experiment_id: str | None = None
     run_id: str | None = None
 
@@ -175,7 +176,6 @@ def record(job: Job, prepared: Prepared, origin: Origin) -> Iterator["Recorder"]
 
     However the block ends, the run leaves its result and is closed in MLflow with the status that it deserves.
     """
-    start = time.perf_counter()
     tags = {
         "overrides": " ".join(origin.overrides),
         "output_dir": str(origin.folder.absolute()),
@@ -186,15 +186,7 @@ def record(job: Job, prepared: Prepared, origin: Origin) -> Iterator["Recorder"]
         **({"sweep_id": origin.sweep_id} if origin.sweep_id else {}),
     }
     with job.tracking.start(job.outputs, origin.name, tags) as tracker:
-        result = Result(
-            origin.name,
-            list(origin.overrides),
-            "FINISHED",
-            job.metric,
-            experiment_id=tracker.experiment_id,
-            run_id=tracker.run_id,
-        )
-        log.info("%s: MLflow run %s of experiment %s", origin.name, tracker.run_id, tracker.experiment_id)
+        result = Result(origin.name, list(origin.overrides), "FINISHED", job.metric)
         recorder = Recorder(job, prepared, origin, tracker, result)
         try:
             with _history_file(origin.folder / "history.csv") as keep:
@@ -203,10 +195,10 @@ def record(job: Job, prepared: Prepared, origin: Origin) -> Iterator["Recorder"]
         except BaseException as error:
             status, reason = ending(error)
             findings = recorder.findings() if isinstance(error, TrainingFailed) else []
-            seconds = time.perf_counter() - start
-            replace(result, status=status, failure=reason, findings=findings, seconds=seconds).write(origin.folder)
+            ended = replace(result, status=status, failure=reason, findings=findings, seconds=recorder.seconds)
+            _identified(ended, tracker).write(origin.folder)
             raise
-    recorder.close(time.perf_counter() - start)
+    recorder.close()
 
 
 class Recorder:
@@ -218,11 +210,28 @@ class Recorder:
         self._job, self._prepared, self._origin, self._tracker, self._result = job, prepared, origin, tracker, result
         self._history: list[Epoch] = []
         self._trained = prepared.parameters
+        self._keeping = 0.0  # seconds
+
+    @property
+    def seconds(self) -> float:
+        """The seconds spent on the run until now."""
+        return self._keeping + (self._history[-1].seconds if self._history else 0.0)
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._keeping += time.perf_counter() - start
 
     def begin(self, keep: Callable[[Epoch], None]) -> None:
         """Keep what the run sets out with; ``keep`` writes an epoch to disk."""
-        self._keep = keep
-        origin, tracker = self._origin, self._tracker
+        with self._timed():
+            self._keep = keep
+            self._begin(self._origin, self._tracker)
+
+    def _begin(self, origin: Origin, tracker: Tracker) -> None:
         if origin.sweep_id:
             differing = [name for name in origin.varied if name in origin.settings]
             tracker.sweep(origin.sweep_id, self._job.metric, differing)
@@ -234,15 +243,19 @@ class Recorder:
 
     def epoch(self, epoch: Epoch) -> None:
         """Keep an epoch: it is on disk when this returns."""
-        self._keep(epoch)
-        self._tracker.metrics(measurements(epoch), epoch.number)
+        with self._timed():
+            self._keep(epoch)
+            self._tracker.metrics(measurements(epoch), epoch.number)
         self._history.append(replace(epoch, parameters=()))  # the curve is kept, not every epoch's weights
         if epoch.kept:
             self._trained = epoch.parameters
 
     def finish(self) -> None:
         """Keep what came of the training. Raises TargetMissed."""
-        job, prepared, tracker, folder = self._job, self._prepared, self._tracker, self._origin.folder
+        with self._timed():
+            self._finish(self._job, self._prepared, self._tracker, self._origin.folder)
+
+    def _finish(self, job: Job, prepared: Prepared, tracker: Tracker, folder: Path) -> None:
         summary = summarize(self._history, self.findings())
         finals_and_bests = {
             key if key.startswith("best/") else f"final/{key}": value for key, value in summary.metrics().items()
@@ -269,15 +282,30 @@ class Recorder:
             log.warning(sentence)
         return sentences
 
-    def close(self, seconds: float) -> None:
+    def close(self) -> None:
         """Leave the result of a run that has finished."""
         summary = self.finished.summary
         metrics, findings = summary.metrics(), list(summary.findings)
         value = metrics[self._job.metric]
-        result = replace(self._result, value=value, metrics=metrics, findings=findings, seconds=seconds)
+        result = replace(
+            _identified(self._result, self._tracker),
+            value=value,
+            metrics=metrics,
+            findings=findings,
+            seconds=self.seconds,
+        )
         result.write(self._origin.folder)
-        log.info("finished in %.1f s: %s", result.seconds, metrics)
+        log.info("finished in %.1f s as MLflow run %s: %s", result.seconds, result.run_id, metrics)
         self.finished = replace(self.finished, result=result)
+
+
+def _identified(result: Result, tracker: Tracker) -> Result:
+    """Return the result with the ids that MLflow knows it by, where it has become known there."""
+    try:
+        experiment_id, run_id = tracker.identity()
+    except UserError:
+        return result
+    return replace(result, experiment_id=experiment_id, run_id=run_id)
 
 
 def gradcheck(prepared: Prepared) -> Check:

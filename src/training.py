@@ -231,10 +231,11 @@ def train_together(
 
 def _lanes(courses: Sequence[Course]) -> list[list[int]]:
     """Group the courses that see the same samples in the same order."""
-    lanes: dict[tuple[int, int | None], list[int]] = {}
+    lanes: dict[tuple[int, int, float, int | None], list[int]] = {}
     for i, course in enumerate(courses):
         order = course.seed if course.batching.shuffle else None
-        lanes.setdefault((id(course.data), order), []).append(i)
+        data = course.data
+        lanes.setdefault((id(data.x), id(data.labels), data.scale, order), []).append(i)
     return list(lanes.values())
 
 

@@ -248,7 +248,7 @@ def test_debug_gradcheck_checks_before_training(invoke: Callable[..., Ended]) ->
     assert ended.out.index("gradient ") < ended.out.index("epoch 1/1")
 
 
-@pytest.mark.parametrize("sweep", [[], ["-m"]])
+@pytest.mark.parametrize("sweep", [[], ["-m", "hydra/launcher=basic"]])
 def test_debug_gradcheck_stops_at_a_wrong_gradient(
     sweep: list[str], invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:

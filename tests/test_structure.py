@@ -18,14 +18,15 @@ ORDER = [
     "engines.deferred", "engines.stack", "engines.batched_stack", "engines.deferred_stack", "engines.choice",
     "training", "experiment", "predictions", "tracking.links", "tracking.view", "tracking.store",
     "tracking.provenance", "tracking.tracker", "plots", "config", "estimator", "preflight", "runner", "sweep.plan",
-    "report", "composition", "explain", "run", "api", "baselines", "ui",
+    "origin", "sweep.groups", "sweep.together", "sweep.workers", "sweep.sharing", "report", "composition", "explain",
+    "warm", "run", "api", "baselines", "ui",
 ]  # fmt: skip
 PACKAGES = ["nn", "engines", "sweep", "tracking"]  # their __init__ imports nothing
 ELSEWHERE = {"serving"}  # stored with each model and run where it is loaded
 LIBRARIES = {
     "mlflow": {"tracking.store", "tracking.tracker", "serving"},
     "hydra": {"run", "explain", "composition", "api"},
-    "omegaconf": {"run", "config", "preflight", "explain", "ui", "composition", "api"},
+    "omegaconf": {"run", "config", "preflight", "explain", "ui", "composition", "api", "origin"},
     "matplotlib": {"plots"},
     "rich": {"report"},
     "sklearn": {"data.digits", "data.mnist", "data.splitting", "estimator"},

@@ -14,6 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
+from hydra_plugins.scratchgrid._composing import Composer
+
 if TYPE_CHECKING:
     from src.config import Job
     from src.sweep.plan import Plan
@@ -70,11 +72,11 @@ class GridSweeper(BasicSweeper):
 
         assert self.config is not None
         assert self.hydra_context is not None
+        compose = Composer(self.hydra_context.config_loader, self.config)
         checked, wrong = [], []
         for overrides in jobs:
             try:
-                config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-                job, _ = check(config)
+                job, _ = check(compose(overrides))
                 checked.append(job)
             except UserError as error:
                 wrong.append(f"{' '.join(overrides)}: {error}")
@@ -111,13 +113,17 @@ class GridSweeper(BasicSweeper):
             folders[number] = Path(job.hydra_cfg.hydra.runtime.output_dir) if job.hydra_cfg else folders[number]
             if job.status == JobStatus.FAILED:
                 reasons[number] = ("FAILED", str(job._return_value))
-        client, experiment_id = example.tracking.open(example.outputs)
-        if interruption:  # a launcher ends its workers in a way that leaves them no time to close their runs
-            status, reason = ending(interruption)
+        results = collect(plan, folders, reasons, example.metric)
+        if interruption or any(result.status == "LOST" for result in results) or reasons:
+            # A launcher ends its workers, or they die, in ways that leave them no time to close their runs.
+            status, reason = ending(interruption) if interruption else ("FAILED", "its worker process died")
+            client, experiment_id = example.tracking.open(example.outputs)
             abandoned = close_abandoned(client, experiment_id, plan.sweep_id, status, reason.splitlines()[0])
             reasons |= {n: (status, reason) for n, place in enumerate(folders) if place.absolute() in abandoned}
-        results = collect(plan, folders, reasons, example.metric)
+            results = collect(plan, folders, reasons, example.metric)
         report.sweep_table(results, plan.sweep_id)
         store = example.tracking.store(example.outputs)
-        report.whereabouts(folder, with_ui(view_link(store, experiment_id, plan.sweep_id), store, example.outputs))
+        known = next((result.experiment_id for result in results if result.experiment_id), None)
+        link = view_link(store, known or example.tracking.open(example.outputs)[1], plan.sweep_id)
+        report.whereabouts(folder, with_ui(link, store, example.outputs))
         return all(result.status == "FINISHED" for result in results)

@@ -37,7 +37,7 @@ def most_together(prepared: Prepared) -> int:
     return max(1, min(_MOST, _MOST_BYTES // weights))
 
 
-def group(experiments: Sequence[Prepared], workers: int) -> list[list[int]]:
+def group(experiments: Sequence[Prepared], workers: int, most: int | None = None) -> list[list[int]]:
     """Return the experiments by their numbers in groups that train together, divided so that every worker has some.
 
     Those that see the same samples in the same order stand together: they share the most.
@@ -52,6 +52,6 @@ def group(experiments: Sequence[Prepared], workers: int) -> list[list[int]]:
             alike.setdefault(key, []).append(number)
     for numbers in alike.values():
         numbers.sort(key=lambda n: (experiments[n].dataset.digest, experiments[n].experiment.seed))
-        size = min(most_together(experiments[numbers[0]]), -(-len(numbers) // workers))
+        size = min(most or most_together(experiments[numbers[0]]), -(-len(numbers) // workers))
         groups += [numbers[start : start + size] for start in range(0, len(numbers), size)]
     return groups

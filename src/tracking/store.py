@@ -2,10 +2,10 @@
 
 import contextlib
 import functools
-import io
 import logging
 import os
 import re
+import sqlite3
 import sys
 import textwrap
 import warnings
@@ -21,17 +21,33 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+def warm() -> None:
+    """Import what the first open and the first run of a process would wait for."""
+    _settle()
+    with quiet():
+        import mlflow.data.code_dataset_source
+        import mlflow.data.numpy_dataset
+        import mlflow.pyfunc
+        import mlflow.store.artifact.local_artifact_repo
+        import mlflow.store.tracking.sqlalchemy_store
+        import mlflow.tracking.context.registry  # noqa: F401
+
+
+def _settle() -> None:
+    """Set what MLflow reads when it is imported: no telemetry; and by default a dead server costs four minutes a call."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+
 @functools.lru_cache
 def open_store(store: str, experiment: str, outputs: Path) -> tuple["MlflowClient", str]:
     """Return a client of the store and the id of the experiment in it, both made if they are new.
 
     Raises UserError where the store can't be had.
     """
-    # Set before the import, which reads them: no telemetry; and by default a dead server costs four minutes a call.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    _settle()
     from mlflow import MlflowClient
 
     try:
@@ -42,27 +58,58 @@ def open_store(store: str, experiment: str, outputs: Path) -> tuple["MlflowClien
                 artifacts = (outputs.absolute() / "artifacts").as_uri() if store.startswith("sqlite:") else None
                 return client, client.create_experiment(experiment, artifact_location=artifacts)
             if found.lifecycle_stage == "deleted":
-                remedy = "restore it, or choose another with tracking.experiment=NAME"
-                raise UserError(f"MLflow's experiment {experiment!r} is deleted: {remedy}")
+                raise _deleted(experiment)
             return client, found.experiment_id
     except UserError:
         raise
     except Exception as error:  # of MLflow, of SQLAlchemy, of a database's driver that is not installed
-        reason = textwrap.shorten(
-            _without_password(str(error) or type(error).__name__).splitlines()[0], 200, placeholder=" …"
-        )
-        raise UserError(f"the MLflow store {_without_password(store)} can't be opened: {reason}") from None
+        raise _closed(store, error) from None
+
+
+def database_file(store: str) -> Path | None:
+    """Return the file of a store that is a local database."""
+    return Path(unquote(store.removeprefix("sqlite:///").split("?")[0])) if store.startswith("sqlite:///") else None
+
+
+def check_database(store: str, experiment: str) -> None:
+    """Find out, without MLflow and so at once, whether a store in a local file is fit to be opened.
+
+    Raises UserError where the file is no database, or MLflow's experiment in it is deleted.
+    """
+    database = database_file(store)
+    assert database is not None
+    if not database.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            asked = "SELECT 1 FROM experiments WHERE name = ? AND lifecycle_stage = 'deleted'"
+            if "experiments" in tables and connection.execute(asked, [experiment]).fetchone():
+                raise _deleted(experiment)
+    except sqlite3.Error as error:
+        raise _closed(store, error) from None
+
+
+def _deleted(experiment: str) -> UserError:
+    remedy = "restore it, or choose another with tracking.experiment=NAME"
+    return UserError(f"MLflow's experiment {experiment!r} is deleted: {remedy}")
+
+
+def _closed(store: str, error: Exception) -> UserError:
+    said = _without_password(str(error) or type(error).__name__).splitlines()[0]
+    reason = textwrap.shorten(said, 200, placeholder=" …")
+    return UserError(f"the MLflow store {_without_password(store)} can't be opened: {reason}")
 
 
 @contextlib.contextmanager
 def _first_open(store: str) -> Iterator[None]:
     """Let one process at a time open a database file: two that create its tables at once would both fail."""
-    if not store.startswith("sqlite:///"):
+    database = database_file(store)
+    if database is None:
         yield
         return
     from filelock import FileLock
 
-    database = Path(unquote(store.removeprefix("sqlite:///").split("?")[0]))
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(database.with_name(f"{database.name}.lock")):
         yield
@@ -100,7 +147,7 @@ def quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(record=True), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(record=True):
             warnings.simplefilter("always")  # recorded, and so neither shown nor raised
             yield
     finally:

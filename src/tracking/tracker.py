@@ -3,9 +3,13 @@
 import contextlib
 import json
 import shutil
+import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +19,7 @@ from src.experiment import Prepared
 from src.nn.network import Parameters
 from src.nn.weights import save_weights
 from src.plain import to_plain
-from src.tracking.store import open_store, quiet, tracking_uri
+from src.tracking.store import check_database, database_file, open_store, quiet, tracking_uri
 from src.tracking.view import comparison, sweep_filter, view_tag
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 _METRICS_A_CALL, _PARAMETERS_A_CALL = 1000, 100  # MLflow's limits
 _PARAMETER_LENGTH, _TAG_LENGTH = 6000, 8000
 _FLUSH_SECONDS = 2.0  # how far the UI may lag behind the terminal
+_TURN_SECONDS = 1e-4  # after so long another thread may go on
 
 
 @dataclass(frozen=True)
@@ -48,21 +53,37 @@ class Tracking:
         """Return the URI of the store."""
         return self.uri or f"sqlite:///{outputs.absolute() / 'mlflow.db'}"
 
+    def check(self, outputs: Path) -> None:
+        """Find out whether the store can be had: of a local database at once, of another by opening it.
+
+        Raises UserError where it can't.
+        """
+        store = self.store(outputs)
+        if database_file(store):
+            check_database(store, self.experiment)
+        else:
+            self.open(outputs)
+
     @contextlib.contextmanager
     def start(self, outputs: Path, name: str, tags: Mapping[str, str]) -> Iterator["Tracker"]:
         """Open a run, and close it with the status that its end deserves. Several may be open at a time.
 
-        An exception makes it FAILED and its message the tag ``failure``; Ctrl-C or a termination makes it KILLED.
+        Where MLflow is still to be imported that happens beside the block, which need not wait for it.
+        An exception makes the run FAILED and its message the tag ``failure``; Ctrl-C or a termination makes it KILLED.
         """
-        client, experiment_id = self.open(outputs)
-        from mlflow.tracking.context.registry import resolve_tags
 
-        with quiet():
-            # MLflow's own tags: the user and the command. Ours are there from the first moment, so that whoever
-            # closes what a dead process left open can find it.
-            known = {**resolve_tags(), **{key: _cut(value, _TAG_LENGTH) for key, value in tags.items()}}
-            run = client.create_run(experiment_id, run_name=name, tags=known)
-        tracker = Tracker(client, run.info.run_id, experiment_id, self.store(outputs))
+        def open_run() -> _OpenRun:
+            client, experiment_id = self.open(outputs)
+            from mlflow.tracking.context.registry import resolve_tags
+
+            with quiet():
+                # MLflow's own tags: the user and the command. Ours are there from the first moment, so that whoever
+                # closes what a dead process left open can find it.
+                known = {**resolve_tags(), **{key: _cut(value, _TAG_LENGTH) for key, value in tags.items()}}
+                run = client.create_run(experiment_id, run_name=name, tags=known)
+            return _OpenRun(client, run.info.run_id, experiment_id, self.store(outputs))
+
+        tracker = Tracker(_at_once(open_run) if "mlflow" in sys.modules else _beside(open_run))
         status: Status = "FINISHED"
         try:
             yield tracker
@@ -71,30 +92,89 @@ class Tracking:
             tracker.tags({"failure": reason})
             raise
         finally:
-            tracker.flush()
-            client.set_terminated(run.info.run_id, status)
+            tracker.close(status)
 
 
 class Tracker:
-    """Writes one run to MLflow, its metrics in batches: one by one they would cost more than the training."""
+    """A run's side of MLflow: whatever is to be kept before the run is open there waits until it is.
+
+    Each method may raise UserError, where it turns out that the store can't be opened.
+    """
+
+    def __init__(self, opening: Future["_OpenRun"]):
+        self._opening = opening
+        self._waiting: deque[Callable[[_OpenRun], None]] = deque()
+
+    def identity(self) -> tuple[str, str]:
+        """Return the ids of the experiment and of the run."""
+        run = self._opening.result()
+        return run.experiment_id, run.run_id
+
+    def parameters(self, values: Mapping[str, Any]) -> None:
+        """Keep what the run was configured with."""
+        self._write(lambda run: run.parameters(values))
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Keep measurements made at a step."""
+        now = int(time.time() * 1000)
+        measured = [(key, value, now, step) for key, value in values.items()]
+        self._write(lambda run: run.metrics(measured))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Keep facts to find the run by."""
+        self._write(lambda run: run.tags(values))
+
+    def sweep(self, sweep_id: str, metric: str, varied: Sequence[str]) -> None:
+        """Arrange the view of the run's sweep, whose runs differ in the parameters ``varied`` and rank by ``metric``."""
+        self._write(lambda run: run.sweep(sweep_id, metric, varied))
+
+    def dataset(self, prepared: Prepared) -> None:
+        """Keep what the run learned from: its name, its sizes and our digest of it."""
+        self._write(lambda run: run.dataset(prepared))
+
+    def files(self, paths: Sequence[Path], folder: str | None = None) -> None:
+        """Keep files, under a folder if one is named."""
+        self._write(lambda run: run.files(paths, folder))
+
+    def model(self, prepared: Prepared, parameters: Parameters) -> None:
+        """Keep the trained network in a form that can be loaded and served, its weights without pickle."""
+        self._write(lambda run: run.model(prepared, parameters))
+
+    def close(self, status: Status) -> None:
+        """Give the run its status, when all is kept."""
+        self._opening.result()
+        self._write(lambda run: run.close(status))
+
+    def _write(self, call: Callable[["_OpenRun"], None]) -> None:
+        self._waiting.append(call)
+        if self._opening.done():
+            run = self._opening.result()
+            while self._waiting:
+                self._waiting.popleft()(run)
+
+
+class _OpenRun:
+    """Writes a run that is open to MLflow, its metrics in batches: one by one they would cost more than the training."""
 
     def __init__(self, client: "MlflowClient", run_id: str, experiment_id: str, store: str):
         self._client, self.run_id, self.experiment_id, self._store = client, run_id, experiment_id, store
         self._waiting: list[tuple[str, float, int, int]] = []
         self._flushed = time.monotonic()
 
+    def close(self, status: Status) -> None:
+        self.flush()
+        self._client.set_terminated(self.run_id, status)
+
     def parameters(self, values: Mapping[str, Any]) -> None:
-        """Keep what the run was configured with."""
         from mlflow.entities import Param
 
         params = [Param(key, _cut(str(value), _PARAMETER_LENGTH)) for key, value in values.items()]
         for start in range(0, len(params), _PARAMETERS_A_CALL):
             self._client.log_batch(self.run_id, params=params[start : start + _PARAMETERS_A_CALL])
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Keep measurements made at a step; they are written within seconds, together with others."""
-        now = int(time.time() * 1000)
-        self._waiting += [(key, value, now, step) for key, value in values.items()]
+    def metrics(self, measured: Sequence[tuple[str, float, int, int]]) -> None:
+        """Keep measurements by key, value, time in ms and step; they are written within seconds, together with others."""
+        self._waiting += measured
         if len(self._waiting) >= _METRICS_A_CALL or time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
@@ -109,7 +189,6 @@ class Tracker:
         self._flushed = time.monotonic()
 
     def tags(self, values: Mapping[str, str]) -> None:
-        """Keep facts to find the run by."""
         from mlflow.entities import RunTag
 
         self._client.log_batch(
@@ -117,12 +196,10 @@ class Tracker:
         )
 
     def sweep(self, sweep_id: str, metric: str, varied: Sequence[str]) -> None:
-        """Arrange the view of the run's sweep, whose runs differ in the parameters ``varied`` and rank by ``metric``."""
         view = comparison(sweep_filter(sweep_id), metric, varied)
         self._client.set_experiment_tag(self.experiment_id, view_tag(sweep_id), view)
 
     def dataset(self, prepared: Prepared) -> None:
-        """Keep what the run learned from: its name, its sizes and our digest of it."""
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.numpy_dataset import from_numpy
         from mlflow.entities import DatasetInput, InputTag
@@ -135,12 +212,10 @@ class Tracker:
         self._client.log_inputs(self.run_id, [given])
 
     def files(self, paths: Sequence[Path], folder: str | None = None) -> None:
-        """Keep files, under a folder if one is named."""
         for path in paths:
             self._client.log_artifact(self.run_id, str(path), folder)
 
     def model(self, prepared: Prepared, parameters: Parameters) -> None:
-        """Keep the trained network in a form that can be loaded and served, its weights without pickle."""
         import mlflow
         import numpy as np
         from mlflow.models import Model, ModelSignature
@@ -183,6 +258,31 @@ class Tracker:
                     pip_requirements=[f"mlflow=={mlflow.__version__}", f"numpy=={np.__version__}"],
                     signature=signature,
                 )
+
+
+def _at_once(call: Callable[[], _OpenRun]) -> Future[_OpenRun]:
+    done: Future[_OpenRun] = Future()
+    done.set_result(call())
+    return done
+
+
+def _beside(call: Callable[[], _OpenRun]) -> Future[_OpenRun]:
+    """Call in a thread; until it has returned, threads take turns more often."""
+    result: Future[_OpenRun] = Future()
+
+    def work() -> None:
+        interval = sys.getswitchinterval()
+        # Training gives its turn away in every call of NumPy, and an import keeps it for the whole interval.
+        sys.setswitchinterval(_TURN_SECONDS)
+        try:
+            result.set_result(call())
+        except BaseException as error:
+            result.set_exception(error)
+        finally:
+            sys.setswitchinterval(interval)
+
+    threading.Thread(target=work, daemon=True).start()
+    return result
 
 
 def ending(error: BaseException) -> tuple[Status, str]:

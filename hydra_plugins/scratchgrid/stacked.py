@@ -1,0 +1,86 @@
+"""Runs the jobs of a sweep in stacks that train together, divided over worker processes.
+
+Hydra imports this module at every start, so what it needs of ours is imported where it is used.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from hydra_plugins.scratchgrid._composing import Composer
+
+# What takes seconds to import is imported once, by the process that the workers come from.
+_PRELOAD = ["hydra_plugins.scratchgrid._group", "src.warm"]
+
+
+class StackedLauncher(Launcher):
+    """Hydra's launcher of jobs that train together where they can.
+
+    ``workers`` processes, by default one a core; ``together`` networks in a stack at most, by default as many as are
+    measured to be faster together than one after another.
+    """
+
+    def __init__(self, workers: int | None, together: int | None) -> None:
+        self._workers, self._together = workers, together
+        self._config: DictConfig | None = None
+        self._context: HydraContext | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from src.sweep.workers import start_method
+
+        self._config, self._context = config, hydra_context
+        self._method = start_method(_PRELOAD)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs and return what came of each, in their order."""
+        from hydra_plugins.scratchgrid._group import Group, run_group
+        from src import report
+        from src.preflight import check
+        from src.runner import RESULT, Result
+        from src.sweep.groups import group
+        from src.sweep.sharing import share
+        from src.sweep.workers import work_through
+        from src.threads import available_cores
+
+        assert self._config is not None
+        assert self._context is not None
+        setup_globals()
+        composer = Composer(self._context.config_loader, self._config)
+        configs, prepared, datasets = [], [], {}
+        for number, overrides in enumerate(job_overrides, initial_job_idx):
+            config = composer(overrides)
+            with open_dict(config):
+                config.hydra.job.id = str(number)
+                config.hydra.job.num = number
+            configs.append(config)
+            job, ready = check(config)
+            prepared.append(ready)
+            datasets[job.experiment.data] = ready.dataset
+        workers = min(self._workers or available_cores(), len(configs))
+        groups = group(prepared, workers, self._together)
+        epochs = sum(ready.experiment.epochs for ready in prepared)
+        returns: dict[int, JobReturn] = {}
+        with tempfile.TemporaryDirectory(prefix="scratchgrid-") as folder, report.sweep_progress(epochs) as advance:
+            data = share(datasets, Path(folder))
+            cores = available_cores() // min(workers, len(groups))
+            tasks = [Group([configs[n] for n in numbers], self._context, data, cores) for numbers in groups]
+            for k, result in work_through(self._method, run_group, tasks, workers, advance):
+                for n, returned in zip(groups[k], _returns(result, groups[k], job_overrides), strict=True):
+                    returns[n] = returned
+                    place = returned.hydra_cfg and Path(returned.hydra_cfg.hydra.runtime.output_dir)
+                    if place and (place / RESULT).exists():
+                        report.job_line(Result.load(place), f"{initial_job_idx + n + 1}/{len(configs)}")
+        return [returns[n] for n in range(len(configs))]
+
+
+def _returns(result: Any, numbers: Sequence[int], overrides: Sequence[Sequence[str]]) -> Sequence[JobReturn]:
+    """Return what came of each job of a group; of all of them what befell their worker, where something did."""
+    if not isinstance(result, Exception):
+        return list(result)
+    return [JobReturn(overrides=overrides[n], status=JobStatus.FAILED, _return_value=result) for n in numbers]
