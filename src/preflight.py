@@ -9,26 +9,33 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.config import Job, read
 from src.data import Dataset, Source
-from src.errors import ConfigError, InvalidValue, UserError, suggest, within
+from src.errors import ConfigError, DataError, InvalidValue, UserError, suggest, within
 from src.experiment import Prepared
 
 
-def check(config: DictConfig) -> tuple[Job, Prepared]:
+def check(config: DictConfig, unreadable: dict[Source, DataError] | None = None) -> tuple[Job, Prepared]:
     """Return a configuration as it will be run, its data loaded and found to fit. Raises UserError.
 
-    With Hydra's own part or without it.
+    With Hydra's own part or without it. Data that can't be read is added to ``unreadable``, and not tried again.
     """
     if OmegaConf.select(config, "hydra.job.chdir"):
         raise ConfigError(
             "hydra.job.chdir=true: not supported, since relative paths would no longer lead where they did"
         )
     job = read(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+    source = job.experiment.data
+    if unreadable and source in unreadable:
+        raise unreadable[source]
     try:
         with within("data"):
-            dataset = _load(job.experiment.data)
+            dataset = _load(source)
         prepared = job.experiment.prepare(dataset)
     except InvalidValue as error:
         raise ConfigError(str(error)) from None
+    except DataError as error:
+        if unreadable is not None:
+            unreadable[source] = error
+        raise
     part = job.metric.split("/")[-2]
     parts = [name for name, _ in dataset.splits()]
     if part not in parts:

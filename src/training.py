@@ -28,7 +28,7 @@ from src.stopping import Never, Stopping
 from src.threads import one_blas_thread
 from src.watching import Watch
 
-_CHUNK = 4096  # rows a scoring pass carries at once: enough to keep BLAS busy, little enough to stay in cache
+_CHUNK = 512  # rows a scoring pass carries at once: they stay in the cache from layer to layer
 _REMEDY = "a smaller lr may help"
 INSPECTED = 1024  # training samples that units are looked at with
 
@@ -113,10 +113,11 @@ class Course:
         parameters: Parameters,
         state: State,
         seconds: float,
+        scored: Mapping[str, Score] | None = None,
     ) -> Epoch:
         """Return what is known after an epoch, given its rates, the logits of its passes and what it left.
 
-        Raises Diverged where a loss or a weight is not finite.
+        Sets that are not ``scored`` yet are scored here. Raises Diverged where a loss or a weight is not finite.
         """
         labels = self.data.labels[order]
         passed = judge(logits, labels, self.loss)
@@ -132,7 +133,8 @@ class Course:
         scores = {} if self.exact else {"train": passed}
         for name, arrays in self.sets.items():
             if name not in scores:
-                scores[name] = score(self.network, parameters, arrays, self.loss)
+                known = scored.get(name) if scored else None
+                scores[name] = known or score(self.network, parameters, arrays, self.loss)
                 if not np.isfinite(scores[name].loss):
                     raise Diverged(_message(name, scores[name].loss, epoch, self._updates))
         self._history.append(scores)
@@ -211,13 +213,14 @@ def train_together(
             logits = stack.epoch(orders, rates)
             seconds = (time.perf_counter() - start) / len(active)
 
+            scored = _score_together([courses[j] for j in active], stack.parameters)
             records: list[Epoch | Diverged | None] = [None] * len(courses)
             of_each = [order for order, lane in zip(orders, lanes, strict=True) for _ in lane]
             for i, j in enumerate(active):
                 own[j], states[j] = stack.parameters[i], stack.states[i]
                 try:
                     records[j] = courses[j].record(
-                        number, of_each[i], rates[:, i], logits[i], own[j], states[j], seconds
+                        number, of_each[i], rates[:, i], logits[i], own[j], states[j], seconds, scored[i]
                     )
                 except Diverged as error:
                     records[j] = error
@@ -254,6 +257,23 @@ def _stack(
     return kind(first.network, parameters, states, places, loss=first.loss, optimizers=optimizers, size=first.size)
 
 
+def _score_together(courses: Sequence[Course], parameters: Sequence[Parameters]) -> list[dict[str, Score]]:
+    """Return the scores of each network on its sets; those that share a set see its rows brought up once."""
+    sharing: dict[tuple[int, int, float], list[tuple[int, str]]] = {}
+    for i, course in enumerate(courses):
+        for name, arrays in course.sets.items():
+            if name != "train" or course.exact:
+                sharing.setdefault((id(arrays.x), id(arrays.labels), arrays.scale), []).append((i, name))
+    scored: list[dict[str, Score]] = [{} for _ in courses]
+    for places in sharing.values():
+        first, name = places[0]
+        course = courses[first]
+        found = scores(course.network, [parameters[i] for i, _ in places], course.sets[name], course.loss)
+        for (i, own), value in zip(places, found, strict=True):
+            scored[i][own] = value
+    return scored
+
+
 @contextlib.contextmanager
 def _calm() -> Iterator[None]:
     """Hold BLAS to one thread, and let numbers overflow: what is not finite is told in a sentence."""
@@ -275,10 +295,19 @@ def watched(watch: Watch | None, history: Sequence[Mapping[str, Score]]) -> list
 
 def score(network: Network, parameters: Parameters, arrays: Arrays, loss: Loss) -> Score:
     """Return the loss and accuracy of a network on a set, carried through it in chunks."""
+    return scores(network, [parameters], arrays, loss)[0]
+
+
+def scores(network: Network, parameters: Sequence[Parameters], arrays: Arrays, loss: Loss) -> list[Score]:
+    """Return the loss and accuracy of each of several networks on a set: a chunk goes through all while it is there."""
     n = len(arrays.labels)
     chunks = [slice(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK)]
-    logits = np.concatenate([forward(network, parameters, arrays.rows(chunk))[-1] for chunk in chunks])
-    return judge(logits, arrays.labels, loss)
+    carried: list[list[Array]] = [[] for _ in parameters]
+    for chunk in chunks:
+        x = arrays.rows(chunk)
+        for own, logits in zip(parameters, carried, strict=True):
+            logits.append(forward(network, own, x)[-1])
+    return [judge(np.concatenate(logits), arrays.labels, loss) for logits in carried]
 
 
 def judge(logits: Array, labels: Labels, loss: Loss) -> Score:

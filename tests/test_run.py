@@ -7,6 +7,7 @@ import math
 import os
 import pty
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -446,6 +447,16 @@ def wait_for(folder: Path, pattern: str, seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
+def wait_for_a_run(folder: Path, seconds: float = 60) -> None:
+    """Wait until a run is open in the store, where MLflow is imported beside training."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as store:
+            if store.execute("SELECT count(*) FROM runs").fetchone()[0]:
+                return
+        time.sleep(0.1)
+
+
 def test_ctrl_c_marks_the_run_killed_and_keeps_what_was_learned(
     in_a_terminal: Callable[..., tuple[int, int]], tmp_path: Path
 ) -> None:
@@ -479,13 +490,14 @@ def test_termination_marks_the_run_killed(tmp_path: Path) -> None:
     assert only_run(Ended(tmp_path, 143, "", "")).info.status == "KILLED"
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("launcher", ["stacked", "basic", "joblib"])
 def test_ctrl_c_ends_a_sweep_with_every_run_closed_and_a_table(
     launcher: str, in_a_terminal: Callable[..., tuple[int, int]], tmp_path: Path
 ) -> None:
     arguments = ("-m", "seed=0,1,2", "epochs=100000", f"hydra/launcher={launcher}")
     pid, terminal = in_a_terminal(*arguments, *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []))
     wait_for(tmp_path, "sweeps/*/0/history.csv")
+    wait_for_a_run(tmp_path)
     os.write(terminal, b"\x03")
     shown = read_until(terminal, "\0")
     _, status = os.waitpid(pid, 0)
@@ -581,20 +593,21 @@ def test_the_runs_of_a_sweep_are_flat_share_a_tag_and_are_named_by_what_differs(
     assert {run.data.tags["output_dir"] for run in found} == {str(folder) for folder in swept.folders}
 
 
-def test_a_job_of_a_sweep_under_any_launcher_gives_the_bytes_of_a_run_alone(
+def test_a_job_that_trains_by_itself_gives_the_bytes_of_a_run_alone_under_any_launcher(
     invoke: Callable[..., Ended], tmp_path: Path
 ) -> None:
     settings = ("model=sigmoid3", "epochs=3", "lr=0.1")
     alone = invoke(*settings, "seed=1")
-    basic = invoke("-m", *settings, "seed=0,1")
+    basic = invoke("-m", *settings, "seed=0,1", "hydra/launcher=basic")
+    single = run(tmp_path / "single", "-m", *settings, "seed=0,1", "hydra.launcher.together=1")
     joblib = run(tmp_path / "joblib", "-m", *settings, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    assert (alone.code, basic.code, joblib.code) == (0, 0, 0)
+    assert (alone.code, basic.code, joblib.code, single.code) == (0, 0, 0, 0)
     by_itself, first, second = (folder / "weights.npz" for folder in basic.folders)  # both kinds in one outputs folder
-    for same in (second, joblib.folders[1] / "weights.npz"):
+    for same in (second, joblib.folders[1] / "weights.npz", single.folders[1] / "weights.npz"):
         assert same.read_bytes() == by_itself.read_bytes()
     for other in (first, joblib.folders[0] / "weights.npz"):
         assert other.read_bytes() != by_itself.read_bytes()
-    for sweep in (basic, joblib):
+    for sweep in (basic, joblib, single):
         assert "2 of 2 finished" in sweep.out
 
 

@@ -18,6 +18,8 @@ from hydra_plugins.scratchgrid._composing import Composer
 
 if TYPE_CHECKING:
     from src.config import Job
+    from src.data import Source
+    from src.errors import DataError
     from src.sweep.plan import Plan
 
 
@@ -74,9 +76,10 @@ class GridSweeper(BasicSweeper):
         assert self.hydra_context is not None
         compose = Composer(self.hydra_context.config_loader, self.config)
         checked, wrong = [], []
+        unreadable: dict[Source, DataError] = {}
         for overrides in jobs:
             try:
-                job, _ = check(compose(overrides))
+                job, _ = check(compose(overrides), unreadable)
                 checked.append(job)
             except UserError as error:
                 wrong.append(f"{' '.join(overrides)}: {error}")

@@ -32,8 +32,12 @@ class StackedLauncher(Launcher):
         self._context: HydraContext | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from src.errors import ConfigError
         from src.sweep.workers import start_method
 
+        for name, value in (("workers", self._workers), ("together", self._together)):
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise ConfigError(f"hydra.launcher.{name}={value}: must be 1 or more, or null")
         self._config, self._context = config, hydra_context
         self._method = start_method(_PRELOAD)
 
