@@ -29,7 +29,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 _METRICS_A_CALL, _PARAMETERS_A_CALL = 1000, 100  # MLflow's limits
 _PARAMETER_LENGTH, _TAG_LENGTH = 6000, 8000
-_FLUSH_SECONDS = 2.0  # how far the UI may lag behind the terminal
+_WRITING = 0.02  # of the time at most, while training goes on; the rest is written when it has ended
 _TURN_SECONDS = 1e-4  # after so long another thread may go on
 
 
@@ -153,13 +153,32 @@ class Tracker:
                 self._waiting.popleft()(run)
 
 
+class _Pace:
+    """Keeps the writing of metrics to a small share of a process's time, however many runs there are to write."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def allows(self) -> bool:
+        return time.monotonic() >= self._next
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        end = time.monotonic()
+        self._next = end + (end - start) / _WRITING
+
+
+_pace = _Pace()
+
+
 class _OpenRun:
     """Writes a run that is open to MLflow, its metrics in batches: one by one they would cost more than the training."""
 
     def __init__(self, client: "MlflowClient", run_id: str, experiment_id: str, store: str):
         self._client, self.run_id, self.experiment_id, self._store = client, run_id, experiment_id, store
         self._waiting: list[tuple[str, float, int, int]] = []
-        self._flushed = time.monotonic()
 
     def close(self, status: Status) -> None:
         self.flush()
@@ -175,18 +194,21 @@ class _OpenRun:
     def metrics(self, measured: Sequence[tuple[str, float, int, int]]) -> None:
         """Keep measurements by key, value, time in ms and step; they are written within seconds, together with others."""
         self._waiting += measured
-        if len(self._waiting) >= _METRICS_A_CALL or time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self.flush()
+        if _pace.allows():
+            self._write_some()
 
     def flush(self) -> None:
         """Write the metrics that wait."""
+        while self._waiting:
+            self._write_some()
+
+    def _write_some(self) -> None:
         from mlflow.entities import Metric
 
-        while self._waiting:
+        with _pace.writing():
             batch = [Metric(*fields) for fields in self._waiting[:_METRICS_A_CALL]]
             self._client.log_batch(self.run_id, metrics=batch)
             del self._waiting[:_METRICS_A_CALL]
-        self._flushed = time.monotonic()
 
     def tags(self, values: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
