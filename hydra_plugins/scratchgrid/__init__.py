@@ -1,1 +1,1 @@
-"""What Hydra finds only under this name: our sweeper."""
+"""What Hydra finds only under this name: our sweeper and our launcher."""
