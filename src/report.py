@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,17 @@ def progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
                 _say(f"epoch {epoch.number}/{epochs}  {_line(epoch)}")
 
         yield show
+
+
+def sweep_plan(groups: Iterable[int], workers: int) -> None:
+    """Show how the runs of a sweep are divided, given how many are in each group."""
+    sizes = Counter(groups)
+    parts = [
+        f"{_count(n, 'stack')} of {size}" if size > 1 else f"{n} by {'itself' if n == 1 else 'themselves'}"
+        for size, n in sorted(sizes.items(), reverse=True)
+    ]
+    runs = sum(size * n for size, n in sizes.items())
+    fact("sweep", f"{_count(runs, 'run')}: {', '.join(parts)}; {_count(workers, 'process', 'processes')}")
 
 
 @contextlib.contextmanager
@@ -235,5 +247,5 @@ def _fields(value: Any) -> str:
     return ", ".join(f"{name} {setting}" for name, setting in settings)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -29,7 +29,7 @@ class Group:
     cores: int  # that are the worker's
 
 
-def run_group(group: Group, tell: Callable[[int], None]) -> Sequence[JobReturn]:
+def run_group(group: Group, tell: Callable[[int | Path], None]) -> Sequence[JobReturn]:
     """Run the jobs of a group and return what came of each."""
     setup_globals()
     JobRuntime.instance().set("name", group.jobs[0].hydra.job.name)

@@ -66,20 +66,26 @@ class StackedLauncher(Launcher):
             job, ready = check(config)
             prepared.append(ready)
             datasets[job.experiment.data] = ready.dataset
-        workers = min(self._workers or available_cores(), len(configs))
-        groups = group(prepared, workers, self._together)
+        groups = group(prepared, self._workers or available_cores(), self._together)
+        workers = min(self._workers or available_cores(), len(groups))
+        cores = max(1, available_cores() // workers)
+        report.sweep_plan(map(len, groups), workers)
         epochs = sum(ready.experiment.epochs for ready in prepared)
         returns: dict[int, JobReturn] = {}
         with tempfile.TemporaryDirectory(prefix="scratchgrid-") as folder, report.sweep_progress(epochs) as advance:
             data = share(datasets, Path(folder))
-            cores = available_cores() // min(workers, len(groups))
             tasks = [Group([configs[n] for n in numbers], self._context, data, cores) for numbers in groups]
-            for k, result in work_through(self._method, run_group, tasks, workers, advance):
-                for n, returned in zip(groups[k], _returns(result, groups[k], job_overrides), strict=True):
-                    returns[n] = returned
-                    place = returned.hydra_cfg and Path(returned.hydra_cfg.hydra.runtime.output_dir)
-                    if place and (place / RESULT).exists():
-                        report.job_line(Result.load(place), f"{initial_job_idx + n + 1}/{len(configs)}")
+
+            def hear(news: int | Path) -> None:
+                if isinstance(news, int):
+                    advance(news)
+                elif (news / RESULT).exists():
+                    report.job_line(Result.load(news), f"{len(ended) + 1}/{len(configs)}")
+                    ended.append(news)
+
+            ended: list[Path] = []
+            for k, result in work_through(self._method, run_group, tasks, workers, hear):
+                returns |= zip(groups[k], _returns(result, groups[k], job_overrides), strict=True)
         return [returns[n] for n in range(len(configs))]
 
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from src.config import Job
 from src.errors import Diverged, TrainingFailed, first_line
@@ -27,13 +28,20 @@ class Assignment:
     scope: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
 
-def execute_together(assignments: Sequence[Assignment], tell: Callable[[int], None]) -> list[Outcome]:
-    """Run them side by side and return of each what came of it, or what ended it; ``tell`` hears of epochs done.
+def execute_together(assignments: Sequence[Assignment], tell: Callable[[int | Path], None]) -> list[Outcome]:
+    """Run them side by side and return of each what came of it, or what ended it.
 
+    ``tell`` hears how many epochs have been done, and of each run that has ended its folder.
     What ends one leaves the others alone. An interruption closes all that are open, and is raised again.
     """
     outcomes: dict[int, Outcome] = {}
     running: dict[int, _Running] = {}
+
+    def end(i: int, outcome: Outcome) -> None:
+        outcomes[i] = outcome
+        del running[i]
+        tell(assignments[i].origin.folder)
+
     try:
         for i, assignment in enumerate(assignments):
             try:
@@ -44,14 +52,12 @@ def execute_together(assignments: Sequence[Assignment], tell: Callable[[int], No
         for records in _epochs([assignments[i] for i in taking_part]):
             for i, epoch in zip(taking_part, records, strict=True):
                 if i in running and epoch is not None:
-                    ended = running[i].take(epoch)
-                    if ended:
-                        outcomes[i] = ended
-                        del running[i]
+                    outcome = running[i].take(epoch)
+                    if outcome:
+                        end(i, outcome)
             tell(sum(epoch is not None for epoch in records))
         for i in list(running):
-            outcomes[i] = running[i].finish()
-            del running[i]
+            end(i, running[i].finish())
     except BaseException as error:
         for i, run in running.items():
             outcomes[i] = run.fail(error)
