@@ -14,7 +14,6 @@ import numpy.typing as npt
 from src.batching import Batching, Rows
 from src.diagnostics import LayerState, inspect
 from src.engines.base import Arrays, Engine
-from src.engines.choice import choose, stack_kind
 from src.engines.plain import Plain
 from src.engines.stack import Lane, Stack
 from src.errors import Diverged
@@ -171,6 +170,8 @@ def train(course: Course, parameters: Parameters, *, engine: Literal["fast", "pl
     BLAS runs on one thread, so that equal calls give equal bytes wherever they run. The fast engine computes what the
     plain one does, to rounding. Raises Diverged after the first epoch with a loss or a weight that is not finite.
     """
+    from src.engines.choice import choose  # SciPy, behind it, takes a while to import: not before training
+
     made = Plain if engine == "plain" else partial(choose, course.size)
     runs: Engine = made(course.network, parameters, course.data, loss=course.loss, optimizer=course.optimizer)
     with _calm():
@@ -250,6 +251,8 @@ def _firsts(lanes: Sequence[Sequence[int]]) -> list[int]:
 def _stack(
     courses: Sequence[Course], parameters: Sequence[Parameters], states: Sequence[State], lanes: Sequence[Sequence[int]]
 ) -> Stack:
+    from src.engines.choice import stack_kind
+
     first = courses[0]
     places = [Lane(courses[start].data, len(lane)) for start, lane in zip(_firsts(lanes), lanes, strict=True)]
     optimizers = [course.optimizer for course in courses]
