@@ -20,7 +20,7 @@ from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, Square
 from src.nn.network import MLP
 from src.optimizers import SGD, Adam, Optimizer
 from src.randomness import stream
-from src.schedules import Cosine
+from src.schedules import Constant, Cosine
 from src.training import Epoch
 from tests.test_training import follow
 
@@ -118,6 +118,39 @@ def test_more_samples_than_a_block_and_than_every_lane_of_chunks(monkeypatch: py
         assert_equal(trained("fast", batching=Sample(), n=n), trained("plain", batching=Sample(), n=n))
 
 
+@pytest.mark.parametrize("hidden", [(), (5, 4)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "logits", [(900, 901, 899), (-900, -902, -901), (50, 80, 60), (-90, -85, -80), (0, 900, -900), (0, -900, 1)]
+)
+def test_logits_far_from_0(logits: tuple[float, ...], dtype: npt.DTypeLike, hidden: tuple[int, ...]) -> None:
+    network = MLP(12, hidden, 3, Tanh()).layers
+    drawn = Random(XavierNormal(), Uniform(-0.5, 0.5)).initialize(network, stream(0, "weights"), dtype)
+    W, _ = drawn[-1]
+    start = (*drawn[:-1], (W, np.array([logits], dtype)))
+    data = Arrays(images(100, np.uint8), np.arange(100) % 3, 1 / 255, dtype)
+    rates = np.linspace(0.01, 0.1, 100).tolist()
+    settings: dict[str, Any] = {"loss": SoftmaxCrossEntropy(), "optimizer": SGD()}
+    found = []
+    for kind in (Deferred, Plain):
+        engine = kind(network, start, data, **settings)
+        with np.errstate(over="ignore"):
+            engine.epoch(slice(0, 100), 1, rates, stream(0, "dropout"))
+        found.append(engine.parameters)
+    within = 1e-11 if dtype == np.float64 else 1e-3  # a logit of 900 is rounded to 6e-5
+    for layer, expected in zip(*found, strict=True):
+        for p, q in zip(layer, expected, strict=True):
+            np.testing.assert_allclose(p, q, rtol=within, atol=within)
+
+
+@pytest.mark.parametrize("hidden", [(), (5, 4)])
+@pytest.mark.parametrize("decay", [0.1, 20.0, 30.0])
+def test_updates_that_leave_little_of_the_weights_nothing_or_less(decay: float, hidden: tuple[int, ...]) -> None:
+    settings: dict[str, Any] = {"optimizer": SGD(weight_decay=decay), "batching": Sample(), "hidden": hidden}
+    settings["schedule"] = Constant()  # at a rate of 1/20
+    assert_equal(trained("fast", **settings), trained("plain", **settings))
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
 def test_any_number_of_cores_gives_equal_bytes(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunked, "CHUNK", 10)
@@ -146,6 +179,7 @@ def test_what_an_epoch_left_is_not_written_into_by_the_next(batching: Batching) 
     ("size", "expected", "settings"),
     [
         (1, Deferred, {}),
+        (1, Deferred, {"optimizer": SGD(weight_decay=0.1)}),
         (1, Buffered, {"optimizer": SGD(momentum=0.9)}),
         (1, Buffered, {"loss": SquaredError(Identity())}),
         (1, Buffered, {"activation": GELU()}),

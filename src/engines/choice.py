@@ -32,6 +32,7 @@ def choose(
 
 def stack_kind(size: int, network: Network, loss: Loss, optimizers: Sequence[Optimizer]) -> type[Stack]:
     """Return the fastest stack for updates of ``size`` samples each. None serves dropout."""
-    if size == 1 and all(serves_samples(network, loss, optimizer) for optimizer in optimizers):
+    decays = any(optimizer.weight_decay for optimizer in optimizers)
+    if size == 1 and not decays and serves_samples(network, loss, optimizers[0]):
         return DeferredStack
     return BatchedStack if serves_batches(network, optimizers[0]) else PlainStack

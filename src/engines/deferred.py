@@ -4,9 +4,18 @@ Within a block of samples X (K, in), the updates that the first layer would have
 weights would be W − Σ x[s]ᵀ d[s] over the samples s before it, with d[s] = lr · ∂L/∂z of sample s. So what sample t makes
 of them is z = X[t] W + b − Σ (X[t] · X[s] + 1) d[s]: a row of the products G = X Xᵀ + 1, which are had all at once, times
 the few d so far. After the block the updates are made, all in one product: W −= Xᵀ D, b −= Σ d. Nothing is approximated.
+
+With weight decay λ an update first leaves 1 − lr·λ of the weights. So of d[s], sample t finds what the updates between them
+left: X[t] · X[s] is multiplied by the product of these factors, and X[t] W by that of all updates before t.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
+from scipy.linalg.blas import daxpy, ddot, dger, saxpy, sdot, sger
 from scipy.special import expit
 
 from src.batching import Rows, batches
@@ -18,58 +27,17 @@ from src.nn.network import Network, Parameters
 from src.optimizers import SGD, Optimizer, State
 
 _BLOCK = 64  # samples: more of them cost more in G than they save in the products
+_KNOWN = (Dense, ReLU, LeakyReLU, Sigmoid, Tanh, Identity)
 
 
 def serves_samples(network: Network, loss: Loss, optimizer: Optimizer) -> bool:
     """Tell whether this is descent without memory through layers whose derivative can be had from y."""
-    descent = type(optimizer) is SGD and not (optimizer.momentum or optimizer.weight_decay or optimizer.clip_norm)
-    known = (Dense, ReLU, LeakyReLU, Sigmoid, Tanh, Identity)
+    descent = type(optimizer) is SGD and not optimizer.momentum and optimizer.clip_norm is None
     return (
         descent
         and type(loss) in (SoftmaxCrossEntropy, SigmoidCrossEntropy)
-        and all(type(step) in known for step in network)
+        and all(type(layer) in _KNOWN for layer in network)
     )
-
-
-# Of each activation y = f(z) into memory for y, and dy ← dy · f'(z) given y and some memory. For so few numbers a call
-# takes longer than what it computes, so the sigmoid is one call here where batches take four that are faster for each.
-def _relu(activation: Activation, z: Array, y: Array, scratch: Array) -> None:
-    np.maximum(z, 0, out=y)
-
-
-def _relu_slope(activation: Activation, dy: Array, y: Array, scratch: Array) -> None:
-    np.multiply(dy, np.greater(y, 0, out=scratch), out=dy)
-
-
-def _leaky_relu(activation: Activation, z: Array, y: Array, scratch: Array) -> None:
-    y[:] = activation.apply(z)
-
-
-def _any_slope(activation: Activation, dy: Array, y: Array, scratch: Array) -> None:
-    np.multiply(dy, activation.derivative(y, y), out=dy)  # of those here, none asks for z
-
-
-def _sigmoid(activation: Activation, z: Array, y: Array, scratch: Array) -> None:
-    expit(z, out=y)
-
-
-def _sigmoid_slope(activation: Activation, dy: Array, y: Array, scratch: Array) -> None:
-    np.subtract(1, y, out=scratch)
-    np.multiply(scratch, y, out=scratch)
-    np.multiply(dy, scratch, out=dy)
-
-
-def _tanh(activation: Activation, z: Array, y: Array, scratch: Array) -> None:
-    np.tanh(z, out=y)
-
-
-_TWINS = {
-    ReLU: (_relu, _relu_slope),
-    LeakyReLU: (_leaky_relu, _any_slope),
-    Sigmoid: (_sigmoid, _sigmoid_slope),
-    Tanh: (_tanh, _any_slope),
-    Identity: (_leaky_relu, _any_slope),
-}
 
 
 class Deferred(Engine):
@@ -79,103 +47,165 @@ class Deferred(Engine):
         self, network: Network, parameters: Parameters, data: Arrays, *, loss: Loss, optimizer: Optimizer
     ) -> None:
         super().__init__(network, parameters, data, loss=loss, optimizer=optimizer)
-        self._dense = [layer for layer in network if isinstance(layer, Dense)]
         self._activation = next((layer for layer in network if isinstance(layer, Activation)), Identity())
 
     def epoch(self, order: Rows, size: int, rates: list[float], masks: np.random.Generator) -> Array:
-        dtype = self.data.precision
-        arrays = [[p.copy() for p in layer] for layer in self.parameters if layer]
         labels = self.data.labels[order]
-        logits = np.empty((len(labels), self._dense[-1].fan_out), dtype)
-        first = arrays[0]
-        # Of the other layers the bias is one more row of weights, for one more input that is always 1.
-        rest = [np.concatenate([W, b]) for W, b in arrays[1:]]
-        block = _Block(self._activation, self.loss, self._dense, rest, dtype)
+        dense = [layer for layer in self.parameters if layer]
+        block = _Block(self._activation, self.loss, dense, self.optimizer.weight_decay)
+        logits = np.empty((len(labels), len(block.logits)), self.data.precision)
         start = 0
         for rows in batches(order, _BLOCK):
             x = self.data.rows(rows)
             end = start + len(x)
-            block.run(x, first[0], first[1], labels[start:end].tolist(), rates[start:end], logits[start:end])
+            block.run(x, labels[start:end], rates[start:end], logits[start:end])
             start = end
-        for (W, b), joined in zip(arrays[1:], rest, strict=True):
-            W[...], b[...] = joined[:-1], joined[-1:]
-        trained = iter(arrays)
-        self.parameters = tuple(tuple(next(trained)) if layer else () for layer in self.parameters)
+        trained = iter(block.parameters())
+        self.parameters = tuple(next(trained) if layer else () for layer in self.parameters)
         self.state = State(self.state.updates + len(labels), self.state.memory)
         return logits
 
 
 class _Block:
-    """The memory for the samples of a block, and views of it made once: to make one takes as long as to use it."""
+    """Copies of the parameters, the memory for the samples of a block, and views of it made once.
 
-    def __init__(
-        self, activation: Activation, loss: Loss, dense: list[Dense], rest: list[Array], dtype: np.dtype
-    ) -> None:
-        units = [layer.fan_out for layer in dense]
-        self.activation, self.rest = activation, rest
-        self.products = np.empty((_BLOCK, _BLOCK), dtype)
-        self.z1, self.d1 = np.empty((_BLOCK, units[0]), dtype), np.empty((_BLOCK, units[0]), dtype)
-        self.weights = [W[:-1] for W in rest]
-        self.updates = [np.empty_like(W) for W in rest]
-        self.y_and_1 = [np.ones(n + 1, dtype) for n in units[:-1]]
-        self.y = [y[:-1] for y in self.y_and_1]
-        self.columns = [y[:, None] for y in self.y_and_1]
-        self.z = [np.empty(n, dtype) for n in units]
-        self.d = [np.empty(n, dtype) for n in units]
-        self.slope = [np.empty(n, dtype) for n in units]
-        self.ones = np.ones(units[-1], dtype)
+    With so few numbers a call takes longer than what it computes, and to make a view as long as to use it: what counts
+    is how many there are for a sample. In the later layers the bias is one more weight, of one more input that is always
+    1: V (out, in + 1) is the transpose of W over b, so that BLAS finds rows of some length.
+    """
+
+    def __init__(self, activation: Activation, loss: Loss, dense: list[tuple[Array, ...]], decay: float) -> None:
+        (W1, b1), *rest = dense
+        dtype, units = W1.dtype, [b.size for _, b in dense]
+        self.decay = decay
+        self.W1, self.b1 = W1.copy(), b1.copy()
+        self.V = [np.concatenate([W, b]).T.copy() for W, b in rest]
+        # Row t is z of the first layer, and d once it is known; with the rows before, its update put off is one product.
+        self.z1_or_d1 = np.empty((_BLOCK, units[0]), dtype)
+        self.factors = np.empty((_BLOCK, _BLOCK), dtype)  # row t: −(X[t] · X[:t] + 1), 1
+        self.targets = np.empty((_BLOCK, units[-1]), dtype)  # lr · −t of the loss's gradient p − t
+        self.samples = [(self.factors[t, : t + 1], self.z1_or_d1[: t + 1], self.targets[t]) for t in range(_BLOCK)]
+        # The values of all hidden layers stand in a row, each layer's 1 behind them: their slopes are had in one call.
+        ends = np.cumsum(np.add(units[:-1], 1))
+        self.values, self.slopes = (np.ones(sum(units[:-1]) + len(rest), dtype) for _ in range(2))
+        y_and_1, slopes = (np.split(joined, ends[:-1]) if rest else [] for joined in (self.values, self.slopes))
+        self.logits, self.scores, self.ones = (np.ones(units[-1], dtype) for _ in range(3))
+        z = [*(y[:-1] for y in y_and_1), self.logits]  # each y is made where its z was
+        self.z1 = z[0]
+        self.forward = list(zip(z[:-1], y_and_1, self.V, z[1:], strict=True))
+        dy = [np.empty_like(y) for y in y_and_1]
+        self.backward = [
+            (V, V.T, V[:, :-1], y, dy_and_1, dy_and_1[:-1], slope[:-1])
+            for V, y, dy_and_1, slope in zip(self.V, y_and_1, dy, slopes, strict=True)
+        ][::-1]
+        self.apply, self.slope = _in_place(activation, dtype)
+        self.axpy, self.inner, self.ger = (saxpy, sdot, sger) if dtype == np.float32 else (daxpy, ddot, dger)
         self.softmax = isinstance(loss, SoftmaxCrossEntropy)
         smoothing = loss.smoothing if isinstance(loss, SoftmaxCrossEntropy) else 0.0
         self.at_label, self.elsewhere = 1 - smoothing, smoothing / units[-1]
-        self.before = [(self.products[t, :t], self.d1[:t], self.z1[t], self.d1[t]) for t in range(_BLOCK)]
 
-    def run(self, x: Array, W1: Array, b1: Array, labels: list[int], rates: list[float], logits: Array) -> None:
+    def run(self, x: Array, labels: npt.NDArray[np.int64], rates: list[float], logits: Array) -> None:
         """Train on a block of samples x (up to K, in), in order, each at its own rate; write the ``logits`` of each."""
+        n, lr = len(x), np.array(rates)
+        left = self._left(lr) if self.decay else None
+        self._prepare(x, labels, lr, left)
+        # Of BLAS's own functions the arguments go by position, which is quicker: ger adds −1 · y dzᵀ to V where it is.
+        multiply, apply, ger = np.multiply, self.apply, self.ger
+        for t, (factors, z_and_d, dz) in enumerate(self.samples[:n]):
+            factors.dot(z_and_d, self.z1)
+            for y, y_and_1, V, z in self.forward:
+                apply(y, out=y)
+                V.dot(y_and_1, z)
+            logits[t] = self.logits
+            self._loss_gradient(rates[t], dz)
+            self.slope(self.values, self.slopes)
+            for V, VT, weights, y_and_1, dy_and_1, dy, slope in self.backward:
+                dz.dot(V, dy_and_1)
+                if self.decay:
+                    multiply(weights, 1 - rates[t] * self.decay, out=weights)
+                ger(-1.0, y_and_1, dz, 1, 1, VT, 1, 1, 1)
+                dz = multiply(dy, slope, out=dy)
+            self.z1_or_d1[t] = dz
+        d1 = self.z1_or_d1[:n]
+        self.b1 -= d1.sum(axis=0)
+        if left is None:
+            add_product(-1, x, d1, 1, self.W1)
+        else:
+            d1 *= left[n, 1:, None]
+            add_product(-1, x, d1, left[n, 0], self.W1)
+
+    def _left(self, lr: npt.NDArray[np.float64]) -> Array:
+        """Return (K + 1, K + 1): in row t and column s what updates s to t − 1 leave of the weights."""
+        one_update = np.append(1, 1 - lr * self.decay)[:, None]
+        factors = np.where(np.tri(len(one_update), k=-1, dtype=bool), one_update, 1)
+        left: Array = np.cumprod(factors, axis=0).astype(self.W1.dtype)
+        return left
+
+    def _prepare(
+        self, x: Array, labels: npt.NDArray[np.int64], lr: npt.NDArray[np.float64], left: Array | None
+    ) -> None:
+        """Compute what is had for all samples of a block at once."""
         n = len(x)
-        np.matmul(x, W1, out=self.z1[:n])
-        self.z1[:n] += b1
-        np.matmul(x, x.T, out=self.products[:n, :n])
-        self.products[:n, :n] += 1
-        apply, multiply = _TWINS[type(self.activation)]
-        deep = range(1, len(self.rest) + 1)
-        last = len(self.rest)
-        weights, joined, updates, y, y_and_1, columns = (
-            self.weights,
-            self.rest,
-            self.updates,
-            self.y,
-            self.y_and_1,
-            self.columns,
-        )
-        dot, subtract, times, exp = np.dot, np.subtract, np.multiply, np.exp
-        for t in range(n):
-            products, d_before, z, d = self.before[t]
-            lr = rates[t]
-            if t:
-                dot(products, d_before, out=self.z[0])
-                subtract(z, self.z[0], out=z)
-            for i in deep:
-                apply(self.activation, z, y[i - 1], self.slope[i - 1])
-                z = dot(y_and_1[i - 1], joined[i - 1], out=self.z[i])
-            logits[t] = z
-            # lr · ∂L/∂logits, over memory of its own
-            dz = self.d[last] if last else d
-            if self.softmax:
-                subtract(z, np.maximum.reduce(z), out=dz)
-                exp(dz, out=dz)
-                times(dz, lr / dot(dz, self.ones), out=dz)
-            else:
-                expit(z, out=dz)
-                times(dz, lr, out=dz)
-            if self.elsewhere:
-                dz -= lr * self.elsewhere
-            dz[labels[t]] -= lr * self.at_label
-            for i in reversed(deep):
-                dy = d if i == 1 else self.d[i - 1]
-                dot(weights[i - 1], dz, out=dy)
-                times(columns[i - 1], dz, out=updates[i - 1])
-                subtract(joined[i - 1], updates[i - 1], out=joined[i - 1])
-                multiply(self.activation, dy, y[i - 1], self.slope[i - 1])
-                dz = dy
-        add_product(-1, x, self.d1[:n], 1, W1)
-        b1 -= self.d1[:n].sum(axis=0)
+        z1, factors, targets = self.z1_or_d1[:n], self.factors[:n, :n], self.targets[:n]
+        products = x @ x.T
+        np.matmul(x, self.W1, out=z1)
+        if left is not None:
+            products *= left[:n, 1:]
+            z1 *= left[:n, :1]
+        z1 += self.b1
+        np.subtract(-1, products, out=factors)
+        np.fill_diagonal(factors, 1)
+        targets[...] = -lr[:, None] * self.elsewhere
+        targets[np.arange(n), labels] -= lr * self.at_label
+
+    def _loss_gradient(self, lr: float, out: Array) -> None:
+        """Add lr · p to ``out``, which holds what is taken from it."""
+        scores = self.scores
+        if self.softmax:
+            np.exp(self.logits, out=scores)
+            total = self.inner(scores, self.ones)
+            if not 1e-30 < total < 1e30:  # where it is, no exponential that counts was too great or too small
+                np.exp(self.logits - self.logits.max(), out=scores)
+                total = self.inner(scores, self.ones)
+            lr /= total
+        else:
+            expit(self.logits, out=scores)
+        self.axpy(scores, out, len(out), lr)
+
+    def parameters(self) -> list[tuple[Array, ...]]:
+        """Return W and b of each dense layer, in memory of their own."""
+        return [(self.W1, self.b1), *((V[:, :-1].T.copy(), V[:, -1:].T.copy()) for V in self.V)]
+
+
+def _in_place(activation: Activation, dtype: npt.DTypeLike) -> tuple[Callable[..., Any], Callable[[Array, Array], Any]]:
+    """Return a call that makes y = f(z) where z was, and one that writes f'(z), given y, into memory.
+
+    Batches have others, which are several calls where these are one, and quicker for each number.
+    """
+    zero, one = np.zeros((), dtype), np.ones((), dtype)  # a Python number takes as long to become one as the call
+
+    def leaky_relu(z: Array, out: Array) -> None:
+        out[:] = activation.apply(z)
+
+    def leaky_relu_slope(y: Array, out: Array) -> None:
+        out[:] = activation.derivative(y, y)  # y has the sign of z
+
+    def sigmoid_slope(y: Array, out: Array) -> None:
+        np.subtract(one, y, out)
+        np.multiply(out, y, out)
+
+    def tanh_slope(y: Array, out: Array) -> None:
+        np.multiply(y, y, out)
+        np.subtract(one, out, out)
+
+    def nothing(y: Array, out: Array) -> None:
+        """Leave y as it is, and the slopes at the 1 that they are from the beginning."""
+
+    calls: dict[type, tuple[Callable[..., Any], Callable[[Array, Array], Any]]] = {
+        ReLU: (partial(np.maximum, zero), np.sign),
+        LeakyReLU: (leaky_relu, leaky_relu_slope),
+        Sigmoid: (expit, sigmoid_slope),
+        Tanh: (np.tanh, tanh_slope),
+        Identity: (nothing, nothing),
+    }
+    return calls[type(activation)]
