@@ -28,11 +28,15 @@ class Arrays:
 
     def rows(self, rows: Rows, out: Array | None = None) -> Array:
         """Return some samples as the network sees them, in its precision; where nothing need be done, a view."""
-        x = self.x[rows]
+        x = self.x[rows] if isinstance(rows, slice) else self.x.take(rows, axis=0)
         if self.is_seen_as_it_is and out is None:
             return x
-        scaled: Array = np.multiply(x, self.precision.type(self.scale), out=out, dtype=self.precision, casting="unsafe")
-        return scaled
+        if out is None:
+            out = np.empty(x.shape, self.precision)
+        np.copyto(out, x, casting="unsafe")  # and scaled where it is: quicker than both in one call
+        if self.scale != 1:
+            out *= self.precision.type(self.scale)
+        return out
 
     @property
     def is_seen_as_it_is(self) -> bool:

@@ -22,7 +22,8 @@ class Curve(ABC):
     def __init__(self, activation: Any, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self.activation = activation
         self.scratch = np.empty(shape, dtype)
-        self.mask = np.empty(shape, bool)
+        # As arrays: of a Python number one would be made at every call, which takes as long as a call on few numbers.
+        self.zero, self.half, self.one = (np.array(number, dtype) for number in (0, 0.5, 1))
 
     @abstractmethod
     def apply(self, x: Array) -> None:
@@ -35,10 +36,10 @@ class Curve(ABC):
 
 class _ReLU(Curve):
     def apply(self, x: Array) -> None:
-        np.maximum(x, 0, out=x)
+        np.maximum(x, self.zero, out=x)
 
     def multiply(self, dy: Array, y: Array) -> None:
-        np.multiply(dy, np.greater(y, 0, out=self.mask[..., : y.shape[-2], :]), out=dy)
+        np.multiply(dy, np.sign(y, out=self.scratch[..., : y.shape[-2], :]), out=dy)
 
 
 class _LeakyReLU(Curve):
@@ -46,18 +47,18 @@ class _LeakyReLU(Curve):
         np.maximum(x, np.multiply(x, self.activation.slope, out=self.scratch[..., : x.shape[-2], :]), out=x)
 
     def multiply(self, dy: Array, y: Array) -> None:
-        np.multiply(dy, self.activation.slope, out=dy, where=np.less_equal(y, 0, out=self.mask[..., : y.shape[-2], :]))
+        np.multiply(dy, self.activation.slope, out=dy, where=np.less_equal(y, 0))
 
 
 class _Sigmoid(Curve):
     def apply(self, x: Array) -> None:
-        np.multiply(x, 0.5, out=x)
+        np.multiply(x, self.half, out=x)
         np.tanh(x, out=x)
-        np.multiply(x, 0.5, out=x)
-        np.add(x, 0.5, out=x)
+        np.multiply(x, self.half, out=x)
+        np.add(x, self.half, out=x)
 
     def multiply(self, dy: Array, y: Array) -> None:
-        slope = np.subtract(1, y, out=self.scratch[..., : y.shape[-2], :])
+        slope = np.subtract(self.one, y, out=self.scratch[..., : y.shape[-2], :])
         np.multiply(slope, y, out=slope)
         np.multiply(dy, slope, out=dy)
 
@@ -68,7 +69,7 @@ class _Tanh(Curve):
 
     def multiply(self, dy: Array, y: Array) -> None:
         slope = np.multiply(y, y, out=self.scratch[..., : y.shape[-2], :])
-        np.subtract(1, slope, out=slope)
+        np.subtract(self.one, slope, out=slope)
         np.multiply(dy, slope, out=dy)
 
 
