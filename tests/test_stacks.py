@@ -43,12 +43,16 @@ def side_by_side(
     epochs: int = 2,
     dtype: npt.DTypeLike = np.float64,
     within: float = 1e-11,
+    last_bias: tuple[float, ...] | None = None,  # of the second network
 ) -> None:
     """Train networks of their own start, rate and data, those of a lane in one order, and each again by the plain engine."""
     k = sum(lanes)
     network = MLP(12, hidden, 3, activation or ReLU()).layers
     drawn = Random(XavierNormal(), Uniform(-0.5, 0.5))
     starts = [drawn.initialize(network, stream(seed, "weights"), dtype) for seed in range(k)]
+    if last_bias and k > 1:
+        (W, _) = starts[1][-1]
+        starts[1] = (*starts[1][:-1], (W, np.array([last_bias], dtype)))
     data = [
         Arrays(np.roll(images(n, np.uint8), q, axis=0), np.arange(n) % 3, 1 / 255, dtype) for q in range(len(lanes))
     ]
@@ -100,7 +104,26 @@ def test_single_samples_in_single_precision() -> None:
     side_by_side(DeferredStack, [3, 1, 2], dtype=np.float32, within=2e-4)
 
 
-@pytest.mark.parametrize("n", [1, 15, 16, 17, 63, 64, 65])
+@pytest.mark.parametrize("lanes", LANES, ids=str)
+@pytest.mark.parametrize("hidden", [(), (6, 5)])
+def test_single_samples_with_penalties_of_their_own(lanes: list[int], hidden: tuple[int, ...]) -> None:
+    rules = [
+        SGD(weight_decay=decay) for decay in (0, 0.01, 10.0, 20.0)
+    ]  # at rates up to 0.1, so that some updates leave nothing of the weights, or less
+    side_by_side(DeferredStack, lanes, hidden=hidden, optimizers=rules)
+
+
+@pytest.mark.parametrize("lanes", LANES, ids=str)
+@pytest.mark.parametrize("hidden", [(), (6, 5)])
+@pytest.mark.parametrize("logits", [(900, 901, 899), (-900, -902, -901), (0, 900, -900), (-90, -85, -80)], ids=str)
+def test_single_samples_with_logits_far_from_0(
+    lanes: list[int], hidden: tuple[int, ...], logits: tuple[float, ...]
+) -> None:
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        side_by_side(DeferredStack, lanes, hidden=hidden, last_bias=logits, n=40, epochs=1)
+
+
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 63, 64, 65])
 def test_blocks_that_are_not_full(n: int) -> None:
     side_by_side(DeferredStack, [4], n=n)
     side_by_side(DeferredStack, [1, 2], n=n)

@@ -32,7 +32,6 @@ def choose(
 
 def stack_kind(size: int, network: Network, loss: Loss, optimizers: Sequence[Optimizer]) -> type[Stack]:
     """Return the fastest stack for updates of ``size`` samples each. None serves dropout."""
-    decays = any(optimizer.weight_decay for optimizer in optimizers)
-    if size == 1 and not decays and serves_samples(network, loss, optimizers[0]):
+    if size == 1 and serves_samples(network, loss, optimizers[0]):
         return DeferredStack
     return BatchedStack if serves_batches(network, optimizers[0]) else PlainStack

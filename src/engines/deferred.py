@@ -40,6 +40,26 @@ def serves_samples(network: Network, loss: Loss, optimizer: Optimizer) -> bool:
     )
 
 
+def what_is_left(kept: Array) -> Array:
+    """Return of each block (..., K + 1, K + 1): in row t and column s what updates s to t − 1 leave of the weights.
+
+    Update u leaves ``kept[..., u]``. A product of these and no quotient, since one of them may be 0.
+    """
+    K = kept.shape[-1]
+    factors: Array = np.ones((*kept.shape[:-1], K + 1, K + 1), kept.dtype)
+    np.copyto(factors[..., 1:, :], kept[..., None], where=np.tri(K, K + 1, dtype=bool))
+    left: Array = np.cumprod(factors, axis=-2)
+    return left
+
+
+def put_targets(out: Array, loss: Loss, labels: npt.NDArray[np.int64], lr: Array) -> None:
+    """Write −lr · t, of the gradient lr · (p − t), to ``out (K, classes, ...)`` for labels and rates (K, ...)."""
+    smoothing = loss.smoothing if isinstance(loss, SoftmaxCrossEntropy) else 0.0
+    classes = np.arange(out.shape[1]).reshape(-1, *(1 for _ in labels.shape[1:]))
+    t = (labels[:, None] == classes) * (1 - smoothing) + smoothing / len(classes)
+    np.multiply(t, -lr[:, None], out=out)
+
+
 class Deferred(Engine):
     """Trains by single samples."""
 
@@ -83,6 +103,7 @@ class _Block:
         # Row t is z of the first layer, and d once it is known; with the rows before, its update put off is one product.
         self.z1_or_d1 = np.empty((_BLOCK, units[0]), dtype)
         self.factors = np.empty((_BLOCK, _BLOCK), dtype)  # row t: −(X[t] · X[:t] + 1), 1
+        self.diagonal = self.factors.reshape(-1)[:: _BLOCK + 1]
         self.targets = np.empty((_BLOCK, units[-1]), dtype)  # lr · −t of the loss's gradient p − t
         self.samples = [(self.factors[t, : t + 1], self.z1_or_d1[: t + 1], self.targets[t]) for t in range(_BLOCK)]
         # The values of all hidden layers stand in a row, each layer's 1 behind them: their slopes are had in one call.
@@ -100,14 +121,12 @@ class _Block:
         ][::-1]
         self.apply, self.slope = _in_place(activation, dtype)
         self.axpy, self.inner, self.ger = (saxpy, sdot, sger) if dtype == np.float32 else (daxpy, ddot, dger)
-        self.softmax = isinstance(loss, SoftmaxCrossEntropy)
-        smoothing = loss.smoothing if isinstance(loss, SoftmaxCrossEntropy) else 0.0
-        self.at_label, self.elsewhere = 1 - smoothing, smoothing / units[-1]
+        self.loss, self.softmax = loss, isinstance(loss, SoftmaxCrossEntropy)
 
     def run(self, x: Array, labels: npt.NDArray[np.int64], rates: list[float], logits: Array) -> None:
         """Train on a block of samples x (up to K, in), in order, each at its own rate; write the ``logits`` of each."""
         n, lr = len(x), np.array(rates)
-        left = self._left(lr) if self.decay else None
+        left = what_is_left(1 - lr * self.decay).astype(x.dtype) if self.decay else None
         self._prepare(x, labels, lr, left)
         # Of BLAS's own functions the arguments go by position, which is quicker: ger adds −1 · y dzᵀ to V where it is.
         multiply, apply, ger = np.multiply, self.apply, self.ger
@@ -134,19 +153,12 @@ class _Block:
             d1 *= left[n, 1:, None]
             add_product(-1, x, d1, left[n, 0], self.W1)
 
-    def _left(self, lr: npt.NDArray[np.float64]) -> Array:
-        """Return (K + 1, K + 1): in row t and column s what updates s to t − 1 leave of the weights."""
-        one_update = np.append(1, 1 - lr * self.decay)[:, None]
-        factors = np.where(np.tri(len(one_update), k=-1, dtype=bool), one_update, 1)
-        left: Array = np.cumprod(factors, axis=0).astype(self.W1.dtype)
-        return left
-
     def _prepare(
         self, x: Array, labels: npt.NDArray[np.int64], lr: npt.NDArray[np.float64], left: Array | None
     ) -> None:
         """Compute what is had for all samples of a block at once."""
         n = len(x)
-        z1, factors, targets = self.z1_or_d1[:n], self.factors[:n, :n], self.targets[:n]
+        z1, factors = self.z1_or_d1[:n], self.factors[:n, :n]
         products = x @ x.T
         np.matmul(x, self.W1, out=z1)
         if left is not None:
@@ -154,9 +166,8 @@ class _Block:
             z1 *= left[:n, :1]
         z1 += self.b1
         np.subtract(-1, products, out=factors)
-        np.fill_diagonal(factors, 1)
-        targets[...] = -lr[:, None] * self.elsewhere
-        targets[np.arange(n), labels] -= lr * self.at_label
+        self.diagonal[...] = 1
+        put_targets(self.targets[:n], self.loss, labels, lr)
 
     def _loss_gradient(self, lr: float, out: Array) -> None:
         """Add lr · p to ``out``, which holds what is taken from it."""

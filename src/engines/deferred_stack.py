@@ -8,16 +8,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg.blas import ddot, sdot
 
 from src.batching import Rows, batches
-from src.engines.inplace import add_product, curve
-from src.engines.stack import Stack
-from src.nn.layers import Activation, Array, Sigmoid
-from src.nn.losses import Loss, SoftmaxCrossEntropy
+from src.engines.deferred import put_targets, what_is_left
+from src.engines.inplace import Curve, add_product, curve
+from src.engines.stack import Lane, Stack
+from src.nn.layers import Array, Sigmoid
+from src.nn.losses import SoftmaxCrossEntropy
 from src.optimizers import State
 
-_BLOCK = 64  # samples a block where all networks share one order
-_SHORT_BLOCK = 16  # where they don't: the products of samples with each other must be had for each order
+_BLOCK = 32  # samples: more of them cost more in products of samples with each other than they save
 
 
 class DeferredStack(Stack):
@@ -25,129 +26,204 @@ class DeferredStack(Stack):
 
     def prepare(self) -> None:
         first, *others = self.dense
-        # Each lane's first layer is a matrix of its own, (in, units · members); the other layers hold all networks.
-        self._first = [np.stack([self.parameters[j][first][0] for j in own], axis=-1) for own in self.members]
-        self._bias = np.stack([p[first][1][0] for p in self.parameters], axis=-1)
-        self._rest = [np.stack([np.concatenate(p[i]) for p in self.parameters], axis=-1) for i in others]
-        length = _BLOCK if len(self.lanes) == 1 else _SHORT_BLOCK
-        self._block = _Block(self.activation, self.loss, self._bias, self._rest, length)
+        k = len(self.parameters)
+        W1 = [np.stack([self.parameters[j][first][0] for j in own], axis=1) for own in self.members]
+        b1 = np.concatenate([p[first][1] for p in self.parameters])
+        dtype = b1.dtype
+        self._decay = np.array([optimizer.weight_decay for optimizer in self.optimizers], dtype)
+        self._decays = bool(self._decay.any())
+        self._first = _FirstLayers(self.lanes, self.columns, W1, b1, alike=not self._decays)
+        self._later = []
+        for i in others:
+            W = np.stack([np.concatenate(p[i]) for p in self.parameters], axis=-1)
+            twin = curve(self.activation, (len(W) - 1, k), dtype)
+            assert twin  # see serves_samples
+            self._later.append(_LaterLayer(W, twin))
+        classes = self.parameters[0][self.dense[-1]][1].size
+        self._logits, self._targets = (np.empty((_BLOCK, classes, k), dtype) for _ in range(2))
+        self._loss_gradient = _LossGradient(isinstance(self.loss, SoftmaxCrossEntropy), classes, k, dtype)
 
     def epoch(self, orders: Sequence[Rows], rates: npt.NDArray[np.float64]) -> list[Array]:
-        dtype = self._bias.dtype
-        labels = np.stack([lane.data.labels[order] for lane, order in zip(self.lanes, orders, strict=True)])
-        n, k = labels.shape[1], self._bias.shape[1]
-        classes = (self._rest[-1] if self._rest else self._bias).shape[-2]
-        logits = np.empty((n, classes, k), dtype)
-        rates = rates.astype(dtype)
-        members = [lane.members for lane in self.lanes]
-        block = self._block
+        labels = np.stack([lane.data.labels[order] for lane, order in zip(self.lanes, orders, strict=True)], axis=1)
+        labels = np.repeat(labels, [lane.members for lane in self.lanes], axis=1)
+        logits = np.empty((len(labels), *self._logits.shape[1:]), self._logits.dtype)
+        rates = rates.astype(logits.dtype)
         start = 0
-        for pieces in zip(*(batches(order, block.length) for order in orders), strict=True):
-            xs = [lane.data.rows(rows) for lane, rows in zip(self.lanes, pieces, strict=True)]
-            end = start + len(xs[0])
-            of_each = np.repeat(labels[:, start:end], members, axis=0).T  # (samples, k)
-            block.run(xs, self._first, self.columns, of_each, rates[start:end], logits[start:end])
+        for rows in zip(*(batches(order, _BLOCK) for order in orders), strict=True):
+            end = min(start + _BLOCK, len(labels))
+            self._run(rows, labels[start:end], rates[start:end])
+            logits[start:end] = self._logits[: end - start]
             start = end
-        self._unstack(n)
-        return [np.ascontiguousarray(logits[:, :, j]) for j in range(k)]
+        self._unstack(len(labels))
+        return [np.ascontiguousarray(logits[:, :, j]) for j in range(logits.shape[2])]
+
+    def _run(self, rows: Sequence[Rows], labels: npt.NDArray[np.int64], rates: Array) -> None:
+        """Train on a block: rows of each lane, labels (K, k), rates (K, k)."""
+        first, later = self._first, self._later
+        kept = 1 - rates * self._decay if self._decays else None
+        first.begin(rows, len(labels), kept)
+        put_targets(self._targets[: len(labels)], self.loss, labels, rates)
+        for t, lr in enumerate(rates):
+            logits = self._logits[t]
+            z = [*(layer.y for layer in later), logits]  # each y is made where its z was
+            first.forward(t, z[0])
+            for layer, out in zip(later, z[1:], strict=True):
+                layer.forward(out)
+            dz = self._loss_gradient(logits, self._targets[t], lr)
+            for layer in reversed(later):
+                dz = layer.backward(dz, None if kept is None else kept[t])
+            first.put_off(t, dz)
+        first.end(len(labels))
 
     def _unstack(self, updates: int) -> None:
-        """Give each network its parameters again, in memory of its own."""
-        for lane, own in enumerate(self.members):
-            for j in own:
-                arrays: list[tuple[Array, ...]] = [()] * len(self.network)
-                W = self._first[lane][:, :, j - own.start]
-                arrays[self.dense[0]] = (W.copy(), self._bias[None, :, j].copy())
-                for i, joined in zip(self.dense[1:], self._rest, strict=True):
-                    arrays[i] = (joined[:-1, :, j].copy(), joined[-1:, :, j].copy())
-                self.parameters[j] = tuple(arrays)
-                self.states[j] = State(self.states[j].updates + updates, self.states[j].memory)
+        """Give each network its parameters again, in memory of their own."""
+        for j, W1_b1 in enumerate(self._first.parameters()):
+            arrays: list[tuple[Array, ...]] = [()] * len(self.network)
+            arrays[self.dense[0]] = W1_b1
+            for i, layer in zip(self.dense[1:], self._later, strict=True):
+                arrays[i] = (layer.W[:-1, :, j].copy(), layer.W[-1:, :, j].copy())
+            self.parameters[j] = tuple(arrays)
+            self.states[j] = State(self.states[j].updates + updates, self.states[j].memory)
 
 
-class _Block:
-    """The memory for the samples of a block, and views of it made once."""
+class _FirstLayers:
+    """The first layers of all networks, whose updates are put off: one matrix (in, members, units) for each lane.
 
-    def __init__(self, activation: Activation, loss: Loss, bias: Array, rest: list[Array], length: int) -> None:
-        k, dtype = bias.shape[1], bias.dtype
-        units = [bias.shape[0], *(W.shape[1] for W in rest)]
-        self.bias, self.rest, self.length = bias, rest, length
-        self.z1, self.d1 = (np.empty((length, units[0], k), dtype) for _ in range(2))
-        self.gram = np.empty((length, length, k), dtype)  # the products of samples with each other, and 1
-        self.late = np.empty((length, units[0], k), dtype)
-        self.put_off = np.empty((units[0], k), dtype)
-        self.y_and_1 = [np.ones((n + 1, k), dtype) for n in units[:-1]]
-        self.products = [np.empty_like(W) for W in rest]
-        self.z, self.d = ([np.empty((n, k), dtype) for n in units] for _ in range(2))
-        self.curves = [
-            twin for n in units[:-1] if (twin := curve(activation, (n, k), dtype))
-        ]  # it has one: see serves_samples
-        self.one = np.empty((1, k), dtype)
-        self.networks = np.arange(k)
-        self.softmax = isinstance(loss, SoftmaxCrossEntropy)
-        smoothing = loss.smoothing if isinstance(loss, SoftmaxCrossEntropy) else 0.0
-        self.at_label, self.elsewhere = dtype.type(1 - smoothing), dtype.type(smoothing / units[-1])
+    Where all see one order, and are ``alike`` in what an update leaves of the weights, they share the products of samples.
+    """
 
-    def run(
-        self,
-        xs: list[Array],
-        first: list[Array],
-        slices: list[slice],
-        labels: npt.NDArray[np.int64],
-        rates: Array,
-        logits: Array,
-    ) -> None:
-        """Train on a block: x (K, in) of each lane, labels (K, k), rates (K, k); write the logits (K, classes, k)."""
-        n = len(labels)
-        shared = len(xs) == 1
-        for x, W, columns in zip(xs, first, slices, strict=True):
-            self.z1[:n, :, columns] = (x @ W.reshape(len(W), -1)).reshape(n, *W.shape[1:])
-            self.gram[:n, :n, columns] = (x @ x.T + 1)[:, :, None]
-        self.z1[:n] += self.bias
-        one_gram = np.ascontiguousarray(self.gram[:n, :n, 0])
-        flat = self.d1.reshape(self.length, -1)
-        last = len(self.rest)
-        dz = self.put_off
-        for t in range(n):
-            z = self.z1[t]
-            if t and shared:
-                np.dot(one_gram[t, :t], flat[:t], out=self.put_off.reshape(-1))
-                z -= self.put_off
-            elif t:
-                np.multiply(self.d1[:t], self.gram[t, :t, None], out=self.late[:t])
-                z -= np.add.reduce(self.late[:t], axis=0, out=self.put_off)
-            for i in range(last):
-                y = self.y_and_1[i]
-                y[:-1] = z
-                self.curves[i].apply(y[:-1])
-                np.multiply(y[:, None], self.rest[i], out=self.products[i])
-                z = np.add.reduce(self.products[i], axis=0, out=self.z[i + 1])
-            logits[t] = z
-            dz = self._loss_gradient(z, labels[t], rates[t], self.d[last] if last else self.d1[t])
-            for i in reversed(range(last)):
-                y, W, product = self.y_and_1[i], self.rest[i], self.products[i]
-                np.multiply(W[:-1], dz, out=product[:-1])
-                dy = np.add.reduce(product[:-1], axis=1, out=self.d[i] if i else self.d1[t])
-                np.multiply(y[:, None], dz, out=product)
-                W -= product
-                self.curves[i].multiply(dy, y[:-1])
-                dz = dy
-        for x, W, columns in zip(xs, first, slices, strict=True):
-            d = np.ascontiguousarray(self.d1[:n, :, columns]).reshape(n, -1)
-            add_product(-1, x, d, 1, W.reshape(len(W), -1))
-        self.bias -= self.d1[:n].sum(axis=0)
+    def __init__(self, lanes: Sequence[Lane], columns: Sequence[slice], W: list[Array], b: Array, alike: bool) -> None:
+        (k, units), dtype, n = b.shape, b.dtype, len(lanes)
+        self.lanes, self.columns, self.W, self.b = lanes, columns, W, b
+        self.wide = [w.reshape(len(w), -1) for w in W]
+        self.x = np.empty((n, _BLOCK, len(W[0])), dtype)
+        self.z1_or_d1 = [np.empty((_BLOCK, *w.shape[1:]), dtype) for w in W]  # in the order of W's columns
+        self.products = np.empty((n, _BLOCK, _BLOCK), dtype)
+        # Of each network, row t is z of sample t, and d once it is known; and −(X[t] · X[:t] + 1), 1.
+        self.z_or_d = np.empty((k, _BLOCK, units), dtype)
+        of_each = np.repeat(np.arange(n), [lane.members for lane in lanes])
+        self.of_each = of_each[:1] if n == 1 and alike else of_each
+        self.factors = np.empty((len(self.of_each), _BLOCK, _BLOCK), dtype)
+        self.diagonals = self.factors.reshape(-1, _BLOCK * _BLOCK)[:, :: _BLOCK + 1]
+        each = np.broadcast_to(self.factors, (k, _BLOCK, _BLOCK))
+        self.samples = [(each[:, t, None, : t + 1], self.z_or_d[:, : t + 1]) for t in range(_BLOCK)]
+        self.d = [self.z_or_d[:, t].T for t in range(_BLOCK)]
+        self.product = np.empty((k, 1, units), dtype)
+        self.z = self.product[:, 0].T
 
-    def _loss_gradient(self, z: Array, labels: npt.NDArray[np.int64], lr: Array, out: Array) -> Array:
-        """Return lr · ∂L/∂z of each network."""
-        if self.softmax:
-            np.subtract(z, np.maximum.reduce(z, axis=0, keepdims=True, out=self.one), out=out)
-            np.exp(out, out=out)
-            np.add.reduce(out, axis=0, keepdims=True, out=self.one)
-            np.divide(lr, self.one, out=self.one)
-            np.multiply(out, self.one, out=out)
+    def begin(self, rows: Sequence[Rows], n: int, kept: Array | None) -> None:
+        """Compute what is had at once for a block of n samples, of which each lane has its own rows.
+
+        ``kept (n, k)``, where there is weight decay, is the part of the weights that each update leaves.
+        """
+        z_or_d = self.z_or_d[:, :n]
+        for q, (lane, own, columns) in enumerate(zip(self.lanes, rows, self.columns, strict=True)):
+            x, z1 = self.x[q, :n], self.z1_or_d1[q][:n]
+            lane.data.rows(own, out=x)
+            np.matmul(x, self.wide[q], out=z1.reshape(n, -1))
+            np.matmul(x, x.T, out=self.products[q, :n, :n])
+            z_or_d[columns] = z1.swapaxes(0, 1)
+        products = self.products[self.of_each]
+        self.left = None if kept is None else what_is_left(kept.T)
+        if self.left is not None:
+            products[:, :n, :n] *= self.left[:, :n, 1:]
+            z_or_d *= self.left[:, :n, :1]
+        z_or_d += self.b[:, None]
+        np.subtract(-1, products, out=self.factors)
+        self.diagonals[...] = 1
+
+    def forward(self, t: int, z: Array) -> None:
+        """Write z (units, k) of sample t."""
+        factors, z_and_d = self.samples[t]
+        np.matmul(factors, z_and_d, out=self.product)
+        z[...] = self.z
+
+    def put_off(self, t: int, d: Array) -> None:
+        """Keep d (units, k) of sample t."""
+        self.d[t][...] = d
+
+    def end(self, n: int) -> None:
+        """Make the updates of a block."""
+        d = self.z_or_d[:, :n]
+        self.b -= d.sum(axis=1)
+        if self.left is not None:
+            d *= self.left[:, n, 1:, None]
+        for q, columns in enumerate(self.columns):
+            d1 = self.z1_or_d1[q][:n]
+            d1[...] = d[columns].swapaxes(0, 1)
+            if self.left is not None:
+                self.W[q] *= self.left[columns, n, :1]
+            add_product(-1, self.x[q, :n], d1.reshape(n, -1), 1, self.wide[q])
+
+    def parameters(self) -> list[tuple[Array, Array]]:
+        """Return W and b of each network, in memory of their own."""
+        weights = [W[:, j].copy() for W in self.W for j in range(W.shape[1])]
+        return list(zip(weights, self.b[:, None].copy(), strict=True))
+
+
+class _LaterLayer:
+    """A layer of all networks and the activation before it."""
+
+    def __init__(self, W: Array, twin: Curve) -> None:
+        rows, units, k = W.shape
+        y_and_1 = np.ones((rows, 1, k), W.dtype)
+        self.y, self.y_and_1, self.twin = y_and_1[:-1, 0], y_and_1, twin
+        # Both of what dz is multiplied by: the weights, and y as often as it has weights. So these are one call.
+        both, products = (np.empty((2, rows, units, k), W.dtype) for _ in range(2))
+        both[0] = W
+        self.W, self.repeated = both
+        self.both, self.products = both.reshape(2 * rows, -1), products.reshape(2 * rows, -1)
+        self.product, self.update = products
+        # Sums are products with ones, which are quicker.
+        self.summands, self.ones = products[0].reshape(rows, -1), np.ones(rows, W.dtype)
+        self.dy_summands, self.dy_ones = products[0, :-1], np.ones((1, units), W.dtype)
+        self.dy = np.empty((rows - 1, 1, k), W.dtype)
+        self.dx = self.dy[:, 0]
+
+    def forward(self, z: Array) -> None:
+        """Turn what is in ``y`` from the z of the layer before into y, and write z (units, k)."""
+        self.twin.apply(self.y)
+        np.copyto(self.repeated, self.y_and_1)
+        np.multiply(self.repeated, self.W, out=self.product)
+        self.ones.dot(self.summands, z.reshape(-1))
+
+    def backward(self, dz: Array, kept: Array | None) -> Array:
+        """Return dz of the layer before, and make the update, which leaves the ``kept (k,)`` part of the weights."""
+        np.multiply(self.both, dz.reshape(-1), out=self.products)
+        np.matmul(self.dy_ones, self.dy_summands, out=self.dy)
+        if kept is not None:
+            self.W[:-1] *= kept
+        np.subtract(self.W, self.update, out=self.W)
+        self.twin.multiply(self.dx, self.y)
+        return self.dx
+
+
+class _LossGradient:
+    """lr · ∂L/∂logits of a sample of each network."""
+
+    def __init__(self, softmax: bool, classes: int, k: int, dtype: npt.DTypeLike) -> None:
+        self.softmax = softmax
+        self.scores = np.empty((classes, k), dtype)
+        self.ones, self.column = np.ones(classes, dtype), np.empty(k, dtype)
+        self.inner = sdot if dtype == np.float32 else ddot
+
+    def __call__(self, logits: Array, target: Array, lr: Array) -> Array:
+        """Return lr · p + target, of shape (classes, k)."""
+        scores = self.scores
+        if not self.softmax:
+            np.multiply(Sigmoid().apply(logits), lr, out=scores)
         else:
-            out[...] = Sigmoid().apply(z)
-            np.multiply(out, lr, out=out)
-        if self.elsewhere:
-            out -= lr * self.elsewhere
-        out[labels, self.networks] -= lr * self.at_label
-        return out
+            np.exp(logits, out=scores)
+            if not self._normalize(lr):
+                np.exp(logits - logits.max(axis=0), out=scores)
+                self._normalize(lr)
+        return np.add(scores, target, out=scores)
+
+    def _normalize(self, lr: Array) -> bool:
+        """Turn exponentials into lr · p; tell whether none that counts was too great or too small for it."""
+        column, inner = self.column, self.inner
+        self.ones.dot(self.scores, column)
+        none_great = inner(column, column) < 1e30
+        np.divide(lr, column, out=column)
+        np.multiply(self.scores, column, out=self.scores)
+        return bool(none_great and inner(column, column) < 1e30)
