@@ -17,7 +17,7 @@ class Pass:
     """The memory of one pass of up to ``rows`` samples forward and backward through a network."""
 
     def __init__(self, network: Network, loss: Loss, rows: int, dtype: np.dtype[Any]) -> None:
-        self.network, self.rows = network, rows
+        self.network, self.ones = network, np.ones(rows, dtype)
         self.loss_gradient = LossGradient(loss, (rows, _last(network).fan_out), dtype)
         self._x = np.empty((rows, _first(network).fan_in), dtype)
         # The values between the layers; an activation with a twin writes over what it was given.
@@ -72,6 +72,10 @@ class Pass:
                 dy = layer.input_gradient(parameters[i], x, y, dy)
         return found
 
+    def sum(self, dy: Array, out: Array) -> Array:
+        """Return the sum over the samples, in ``out (1, units)``: a product, which is quicker than a sum."""
+        return np.matmul(self.ones[None, : len(dy)], dy, out=out)
+
     def _gather(self, data: Arrays, rows: Rows, n: int) -> Array:
         if isinstance(rows, slice):
             return data.rows(rows) if data.is_seen_as_it_is else data.rows(rows, out=self._x[:n])
@@ -117,12 +121,11 @@ class Buffered(Engine):
                 for i, x, dy in found:
                     W, b = parameters[i]
                     add_product(-lr, x, dy, 1 - lr * self.optimizer.weight_decay, W)
-                    db = np.add.reduce(dy, axis=0, keepdims=True, out=gradients[i][1])
-                    b -= np.multiply(db, lr, out=db)
+                    b -= np.multiply(self._pass.sum(dy, gradients[i][1]), lr, out=gradients[i][1])
             else:
                 for i, x, dy in found:
                     np.matmul(x.T, dy, out=gradients[i][0])
-                    np.add.reduce(dy, axis=0, keepdims=True, out=gradients[i][1])
+                    self._pass.sum(dy, gradients[i][1])
                 clip(gradients, self.optimizer)
                 for layer, layer_gradients in zip(rules, gradients, strict=True):
                     for rule, g in zip(layer, layer_gradients, strict=True):

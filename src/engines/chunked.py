@@ -3,23 +3,20 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from contextvars import copy_context
 
 import numpy as np
 
 from src.batching import Rows
 from src.engines.base import Arrays, Engine
 from src.engines.buffered import Pass
-from src.engines.inplace import add_product
 from src.nn.layers import Array, Dense
 from src.nn.losses import Loss
 from src.nn.network import Network, Parameters
 from src.optimizers import Optimizer
 
 CHUNK = 1000  # rows: few enough for the cache, enough for BLAS
-_LANES = (
-    8  # sums that are kept apart and added in their order at the end, so that any number of cores gives equal bytes
-)
+_LANES = 8  # sums that are kept apart, and added in their order at the end: any number of cores gives equal bytes
 
 
 def available_cores() -> int:
@@ -47,15 +44,17 @@ class Chunked(Engine):
         assert isinstance(last, Dense)
         logits = np.empty((n, last.fan_out), self.data.precision)
 
-        def work(k: int) -> None:
-            for lane in range(k, len(self._lanes), self._workers):
-                self._run(self._passes[k], self._lanes[lane], self._sums[lane], logits, masks)
+        lanes = iter(zip(self._lanes, self._sums, strict=True))
 
-        if self._workers == 1:
-            work(0)
-        else:
-            with ThreadPoolExecutor(self._workers) as pool:  # NumPy and BLAS let other threads run
-                list(pool.map(work, range(self._workers)))
+        def work(memory: Pass) -> None:
+            for chunks, sums in lanes:  # of which each takes the next as soon as it is free
+                self._run(memory, chunks, sums, logits, masks)
+
+        # NumPy's functions let other threads run while they compute; SciPy's BLAS does not. What is done about numbers
+        # that overflow belongs to the context.
+        with ThreadPoolExecutor(self._workers) as pool:
+            for done in [pool.submit(copy_context().run, work, memory) for memory in self._passes]:
+                done.result()
         gradients = tuple(
             tuple(sum(arrays[1:], start=arrays[0].copy()) for arrays in zip(*layers, strict=True))
             for layers in zip(*self._sums, strict=True)
@@ -67,12 +66,15 @@ class Chunked(Engine):
         self, memory: Pass, chunks: Sequence[slice], sums: Parameters, logits: Array, masks: np.random.Generator
     ) -> None:
         """Add up the gradients of some chunks."""
-        for array in chain(*sums):
-            array.fill(0)
         for rows in chunks:
             z = logits[rows]
             memory.forward(self.data, rows, self.parameters, z, masks)
             dlogits = memory.loss_gradient(z, self.data.labels[rows], len(logits))
             for i, x, dy in memory.backward(self.parameters, dlogits):
-                add_product(1, x, dy, 1, sums[i][0])
-                sums[i][1][...] += np.add.reduce(dy, axis=0)
+                dW, db = sums[i]
+                if rows is chunks[0]:
+                    np.matmul(x.T, dy, out=dW)
+                    memory.sum(dy, db)
+                else:
+                    dW += x.T @ dy
+                    db += memory.sum(dy, np.empty_like(db))

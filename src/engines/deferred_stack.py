@@ -8,11 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import ddot, sdot
 
 from src.batching import Rows, batches
 from src.engines.deferred import put_targets, what_is_left
-from src.engines.inplace import Curve, add_product, curve
+from src.engines.inplace import Curve, Softmax, add_product, curve
 from src.engines.stack import Lane, Stack
 from src.nn.layers import Array, Sigmoid
 from src.nn.losses import SoftmaxCrossEntropy
@@ -41,7 +40,7 @@ class DeferredStack(Stack):
             self._later.append(_LaterLayer(W, twin))
         classes = self.parameters[0][self.dense[-1]][1].size
         self._logits, self._targets = (np.empty((_BLOCK, classes, k), dtype) for _ in range(2))
-        self._loss_gradient = _LossGradient(isinstance(self.loss, SoftmaxCrossEntropy), classes, k, dtype)
+        self._softmax, self._dlogits = Softmax(classes, k, dtype), np.empty((classes, k), dtype)
 
     def epoch(self, orders: Sequence[Rows], rates: npt.NDArray[np.float64]) -> list[Array]:
         labels = np.stack([lane.data.labels[order] for lane, order in zip(self.lanes, orders, strict=True)], axis=1)
@@ -74,6 +73,15 @@ class DeferredStack(Stack):
                 dz = layer.backward(dz, None if kept is None else kept[t])
             first.put_off(t, dz)
         first.end(len(labels))
+
+    def _loss_gradient(self, logits: Array, target: Array, lr: Array) -> Array:
+        """Return lr · p + target, of shape (classes, k)."""
+        dlogits = self._dlogits
+        if isinstance(self.loss, SoftmaxCrossEntropy):
+            self._softmax(logits, lr, dlogits)
+        else:
+            np.multiply(Sigmoid().apply(logits), lr, out=dlogits)
+        return np.add(dlogits, target, out=dlogits)
 
     def _unstack(self, updates: int) -> None:
         """Give each network its parameters again, in memory of their own."""
@@ -196,34 +204,3 @@ class _LaterLayer:
         np.subtract(self.W, self.update, out=self.W)
         self.twin.multiply(self.dx, self.y)
         return self.dx
-
-
-class _LossGradient:
-    """lr · ∂L/∂logits of a sample of each network."""
-
-    def __init__(self, softmax: bool, classes: int, k: int, dtype: npt.DTypeLike) -> None:
-        self.softmax = softmax
-        self.scores = np.empty((classes, k), dtype)
-        self.ones, self.column = np.ones(classes, dtype), np.empty(k, dtype)
-        self.inner = sdot if dtype == np.float32 else ddot
-
-    def __call__(self, logits: Array, target: Array, lr: Array) -> Array:
-        """Return lr · p + target, of shape (classes, k)."""
-        scores = self.scores
-        if not self.softmax:
-            np.multiply(Sigmoid().apply(logits), lr, out=scores)
-        else:
-            np.exp(logits, out=scores)
-            if not self._normalize(lr):
-                np.exp(logits - logits.max(axis=0), out=scores)
-                self._normalize(lr)
-        return np.add(scores, target, out=scores)
-
-    def _normalize(self, lr: Array) -> bool:
-        """Turn exponentials into lr · p; tell whether none that counts was too great or too small for it."""
-        column, inner = self.column, self.inner
-        self.ones.dot(self.scores, column)
-        none_great = inner(column, column) < 1e30
-        np.divide(lr, column, out=column)
-        np.multiply(self.scores, column, out=self.scores)
-        return bool(none_great and inner(column, column) < 1e30)

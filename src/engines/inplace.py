@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import dgemm, sgemm
+from scipy.linalg.blas import ddot, dgemm, sdot, sgemm
 
 from src.nn.layers import Activation, Array, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from src.nn.losses import Labels, Loss, SoftmaxCrossEntropy
@@ -92,13 +92,37 @@ def curve(activation: Activation, shape: tuple[int, ...], dtype: npt.DTypeLike) 
     return twin(activation, shape, dtype) if twin else None
 
 
+class Softmax:
+    """Writes the softmax over the first axis of up to ``n`` columns, each times a factor of its own."""
+
+    def __init__(self, classes: int, n: int, dtype: npt.DTypeLike) -> None:
+        self._ones, self._totals = np.ones(classes, dtype), np.empty(n, dtype)
+        self._inner = sdot if dtype == np.float32 else ddot
+
+    def __call__(self, logits: Array, factors: float | Array, out: Array) -> None:
+        """Write factors (n,) · softmax of the logits (classes, n)."""
+        np.exp(logits, out=out)
+        if not self._normalize(out, factors):
+            np.exp(logits - logits.max(axis=0), out=out)
+            self._normalize(out, factors)
+
+    def _normalize(self, p: Array, factors: float | Array) -> bool:
+        """Scale exponentials; tell whether none that counts was too great or too small for that."""
+        totals = self._totals[: p.shape[1]]
+        self._ones.dot(p, totals)
+        none_great = self._inner(totals, totals) < 1e30
+        np.divide(factors, totals, out=totals)
+        np.multiply(p, totals, out=p)
+        return bool(none_great and self._inner(totals, totals) < 1e30)
+
+
 class LossGradient:
     """Writes ∂L/∂logits of a batch into memory of up to ``rows`` rows."""
 
     def __init__(self, loss: Loss, shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
         self.loss = loss
         self._dlogits = np.empty(shape, dtype)
-        self._column = np.empty((shape[0], 1), dtype)
+        self._softmax = Softmax(shape[1], shape[0], np.dtype(dtype))
         self._row_numbers = np.arange(shape[0])
 
     def __call__(self, logits: Array, labels: Labels, samples: int) -> Array:
@@ -107,13 +131,8 @@ class LossGradient:
         if type(self.loss) is not SoftmaxCrossEntropy:
             gradient: Array = self.loss.gradient(logits, labels)
             return gradient if n == samples else gradient * (n / samples)
-        p, column, smoothing = self._dlogits[:n], self._column[:n], self.loss.smoothing
-        np.maximum.reduce(logits, axis=1, keepdims=True, out=column)
-        np.subtract(logits, column, out=p)
-        np.exp(p, out=p)
-        np.add.reduce(p, axis=1, keepdims=True, out=column)
-        np.multiply(column, samples, out=column)
-        np.divide(p, column, out=p)
+        p, smoothing = self._dlogits[:n], self.loss.smoothing
+        self._softmax(logits.T, 1 / samples, p.T)
         p[self._row_numbers[:n], labels] -= (1 - smoothing) / samples
         if smoothing:
             p -= smoothing / classes / samples
