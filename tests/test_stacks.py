@@ -170,6 +170,35 @@ def test_large_batches_go_through_in_chunks(lanes: list[int], size: int, monkeyp
     side_by_side(BatchedStack, lanes, size=size)
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+def test_any_number_of_cores_gives_a_stack_equal_bytes(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.engines.batched_stack.CHUNK", 10)
+
+    def trained(cores: int) -> list[bytes]:
+        monkeypatch.setattr("src.engines.batched_stack.available_cores", lambda: cores)
+        network = MLP(12, (6,), 3, Sigmoid()).layers
+        drawn = Random(XavierNormal(), Uniform(-0.5, 0.5))
+        starts = [drawn.initialize(network, stream(seed, "weights"), np.float32) for seed in range(4)]
+        data = Arrays(images(157, np.uint8), np.arange(157) % 3, 1 / 255, np.float32)
+        settings: dict[str, Any] = {"loss": SoftmaxCrossEntropy(), "optimizers": [SGD()] * 4, "size": 157}
+        states = [SGD().start(start) for start in starts]
+        stack = BatchedStack(network, starts, states, [Lane(data, 3), Lane(data, 1)], **settings)
+        for _ in range(3):
+            stack.epoch([slice(0, 157)] * 2, np.full((1, 4), 0.5))
+        return [p.tobytes() for parameters in stack.parameters for layer in parameters for p in layer]
+
+    assert trained(workers) == trained(4)
+
+
+@pytest.mark.parametrize("size", [7, 40])
+@pytest.mark.parametrize("logits", [(900, 901, 899), (-900, -902, -901), (0, 900, -900), (-90, -85, -80)], ids=str)
+def test_batches_with_logits_far_from_0(size: int, logits: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.engines.batched_stack.CHUNK", 10)
+    monkeypatch.setattr("src.engines.batched_stack.available_cores", lambda: 2)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        side_by_side(BatchedStack, [3, 1], last_bias=logits, n=40, epochs=1, size=size)
+
+
 def courses(k: int, *, batching: Batching, **changes: Sequence[Any]) -> list[Course]:
     """Return courses that differ in what is given as a sequence."""
     network = MLP(6, (5,), 3, Sigmoid()).layers

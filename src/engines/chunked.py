@@ -1,9 +1,10 @@
 """The full batch through the cache once, on every core: each chunk goes forward and backward while it is there."""
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import copy_context
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +17,22 @@ from src.nn.network import Network, Parameters
 from src.optimizers import Optimizer
 
 CHUNK = 1000  # rows: few enough for the cache, enough for BLAS
-_LANES = 8  # sums that are kept apart, and added in their order at the end: any number of cores gives equal bytes
+LANES = 8  # sums that are kept apart, and added in their order at the end: any number of cores gives equal bytes
 
 
 def available_cores() -> int:
     """Return how many cores this process may use: a launcher may have given it fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_threads(pool: Executor, work: Callable[[Any], None], memories: Sequence[Any]) -> None:
+    """Do work in a thread for each memory, and wait for all.
+
+    NumPy's functions let other threads run while they compute; SciPy's BLAS does not. What is done about numbers that
+    overflow belongs to the context.
+    """
+    for done in [pool.submit(copy_context().run, work, memory) for memory in memories]:
+        done.result()
 
 
 class Chunked(Engine):
@@ -33,7 +44,7 @@ class Chunked(Engine):
         super().__init__(network, parameters, data, loss=loss, optimizer=optimizer)
         n = len(data.labels)
         chunks = [slice(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
-        self._lanes = [lane for k in range(_LANES) if (lane := chunks[k::_LANES])]
+        self._lanes = [lane for k in range(LANES) if (lane := chunks[k::LANES])]
         self._sums = [tuple(tuple(np.empty_like(p) for p in layer) for layer in parameters) for _ in self._lanes]
         self._workers = min(available_cores(), len(self._lanes))
         self._passes = [Pass(network, loss, min(CHUNK, n), data.precision) for _ in range(self._workers)]
@@ -50,11 +61,8 @@ class Chunked(Engine):
             for chunks, sums in lanes:  # of which each takes the next as soon as it is free
                 self._run(memory, chunks, sums, logits, masks)
 
-        # NumPy's functions let other threads run while they compute; SciPy's BLAS does not. What is done about numbers
-        # that overflow belongs to the context.
         with ThreadPoolExecutor(self._workers) as pool:
-            for done in [pool.submit(copy_context().run, work, memory) for memory in self._passes]:
-                done.result()
+            in_threads(pool, work, self._passes)
         gradients = tuple(
             tuple(sum(arrays[1:], start=arrays[0].copy()) for arrays in zip(*layers, strict=True))
             for layers in zip(*self._sums, strict=True)
