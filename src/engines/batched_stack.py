@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from src.batching import Rows, batches
-from src.engines.chunked import CHUNK, LANES, available_cores, in_threads
+from src.engines.chunked import CHUNK, LANES, in_threads
 from src.engines.inplace import Softmax, curve
 from src.engines.stack import Stack
 from src.nn.layers import Activation, Array, Dropout
 from src.nn.losses import Loss, SoftmaxCrossEntropy
 from src.nn.network import Network, Parameters, backward, forward
 from src.optimizers import SGD, Optimizer, State, clipped
+from src.threads import available_cores
 
 
 def serves_batches(network: Network, optimizer: Optimizer) -> bool:

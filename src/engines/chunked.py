@@ -1,6 +1,5 @@
 """The full batch through the cache once, on every core: each chunk goes forward and backward while it is there."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import copy_context
@@ -15,14 +14,10 @@ from src.nn.layers import Array, Dense
 from src.nn.losses import Loss
 from src.nn.network import Network, Parameters
 from src.optimizers import Optimizer
+from src.threads import available_cores
 
 CHUNK = 1000  # rows: few enough for the cache, enough for BLAS
 LANES = 8  # sums that are kept apart, and added in their order at the end: any number of cores gives equal bytes
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use: a launcher may have given it fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_threads(pool: Executor, work: Callable[[Any], None], memories: Sequence[Any]) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 from src.batching import Rows
 from src.engines.base import Arrays
 from src.engines.choice import choose, stack_kind
-from src.engines.chunked import available_cores
 from src.engines.plain import Plain
 from src.engines.stack import Lane
 from src.nn.initializers import Random, XavierNormal, Zeros
@@ -16,6 +15,7 @@ from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import Parameters
 from src.optimizers import SGD
 from src.randomness import stream
+from src.threads import available_cores
 from tests.benchmarks.images import Images
 from tests.benchmarks.measuring import Runner
 from tests.benchmarks.works import Work
