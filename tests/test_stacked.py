@@ -29,7 +29,7 @@ from src.nn.layers import Sigmoid
 from src.preflight import check
 from src.runner import Finished, Origin, Recorder, Result
 from src.sweep import sharing
-from src.sweep.groups import group, likeness
+from src.sweep.groups import group, likeness, sizes
 from src.sweep.sharing import share
 from src.sweep.together import Assignment, execute_together
 from src.sweep.workers import WorkerDied, start_method, work_through
@@ -58,29 +58,32 @@ def assignments(folder: Path, *jobs: list[str]) -> list[Assignment]:
 # --- what a run of a stack comes to ---------------------------------------------------------------------------------
 
 SWEEPS = {
-    "per sample": ["batching=sample", "lr=0.01,0.05", "seed=0,1", "epochs=3", "dtype=float64"],
-    "per sample, decay": ["batching=sample", "optimizer.weight_decay=0,1e-4", "seed=0,1", "epochs=2", "dtype=float64"],
-    "mini-batches": ["batching.size=50", "lr=0.1,0.3", "seed=0,1", "epochs=3", "dtype=float64"],
-    "full batch": ["batching=full", "lr=0.1,0.3,1", "epochs=20", "dtype=float64"],
-    "momentum": ["optimizer=momentum", "optimizer.weight_decay=0,1e-3", "seed=0,1", "epochs=3", "dtype=float64"],
-    "adam, separate splits": ["optimizer=adam", "lr=0.001,0.01", "data.split.seed=1,2", "epochs=3", "dtype=float64"],
-    "initializers": ["initializer=xavier,uniform,zeros", "epochs=3", "model=relu2", "dtype=float64"],
+    "per sample": ["batching=sample", "lr=0.01,0.02,0.03,0.05", "seed=0,1", "epochs=2"],
+    "per sample, decay": ["batching=sample", "optimizer.weight_decay=0,1e-5,1e-4,1e-3", "seed=0,1", "epochs=2", "lr=0.02"],
+    "mini-batches": ["batching.size=50", "lr=0.1,0.3", "seed=0,1,2", "epochs=3"],
+    "full batch": ["batching=full", "lr=0.1,0.3,1", "epochs=20"],
+    "momentum": ["optimizer=momentum", "optimizer.weight_decay=0,1e-3", "seed=0,1", "epochs=3"],
+    "adam, separate splits": ["optimizer=adam", "lr=0.001,0.01", "data.split.seed=1,2", "epochs=3"],
+    "initializers": ["initializer=xavier,uniform,zeros,he", "epochs=3", "model.activation=relu"],
     "schedules and stopping": [
         "schedule=constant,cosine,plateau", "stopping=early", "stopping.patience=1,50", "epochs=12", "lr=0.5",
-        "dtype=float64",
     ],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("sweep", SWEEPS, ids=str)
 def test_each_run_of_a_stack_agrees_with_the_run_made_alone(sweep: str, invoke: Callable[..., Ended]) -> None:
-    ended = invoke("-m", *SWEEPS[sweep])
+    ended = invoke("-m", "hydra.launcher.workers=1", "dtype=float64", "model.hidden=[12,8]", *SWEEPS[sweep])
     assert ended.code == 0, ended.out + ended.err
-    for folder in ended.folders:
+    together = ended.folders
+    assert f"{len(together)} runs: 1 stack of {len(together)}; 1 process" in ended.out
+    for folder in (together[0], together[len(together) // 2], together[-1]):
+        before = set((ended.outputs / "runs").glob("*"))
         alone = invoke(*OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
-        (by_itself,) = (ended.outputs / "runs").iterdir()
+        assert alone.code == 0, alone.err
+        (by_itself,) = set((ended.outputs / "runs").iterdir()) - before
         both = [history(by_itself), history(folder)]
-        assert len(both[0]) == len(both[1]), alone.out
+        assert len(both[0]) == len(both[1])
         for one, other in zip(*both, strict=True):
             assert one.keys() == other.keys()
             for key in one.keys() - {"seconds"}:
@@ -88,9 +91,6 @@ def test_each_run_of_a_stack_agrees_with_the_run_made_alone(sweep: str, invoke: 
         weights = [np.load(place / "weights.npz") for place in (by_itself, folder)]
         for name in weights[0].files:
             np.testing.assert_allclose(weights[1][name], weights[0][name], rtol=1e-8, atol=1e-10)
-        for path in sorted(by_itself.rglob("*"), reverse=True):  # the next is looked for where this one was
-            path.rmdir() if path.is_dir() else path.unlink()
-        by_itself.rmdir()
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,7 @@ def stacked(tmp_path_factory: pytest.TempPathFactory) -> Ended:
 
 
 def test_what_ends_one_run_of_a_stack_leaves_the_others_alone(stacked: Ended) -> None:
+    assert "8 runs: 2 stacks of 4; 1 process" in stacked.out
     assert stacked.code == 1
     results = [Result.load(folder) for folder in stacked.folders]
     for result in results:
@@ -235,15 +236,47 @@ def test_every_run_is_in_one_group_those_of_a_seed_together_and_every_worker_has
     for numbers in groups:
         seeds = [n % 4 for n in numbers]
         assert len(numbers) == 1 or sorted(seeds) in ([0, 0, 1, 1], [2, 2, 3, 3])
-    assert group(grid, 2, 1) == [[n] for n in (0, 4, 1, 5, 2, 6, 3, 7)]
-    assert sorted(map(len, group(grid, 1, 3))) == [2, 3, 3]
+    assert sorted(group(grid, 2, 1)) == [[n] for n in range(8)]
+    assert sorted(map(len, group(grid, 1, 5))) == [4, 4]
+    assert sorted(map(len, group(grid, 1, 3))) == [1] * 8  # so few would not be quicker
 
 
 def test_a_group_has_no_more_than_a_worker_s_share() -> None:
-    grid = [prepared(f"seed={seed}", f"model={model}") for model in ("relu2", "sigmoid3") for seed in range(4)]
-    groups = group(grid, 2)
-    assert groups[0] in ([0, 1], [2, 3])  # relu2 is most of the work: it is divided
-    assert [4, 5, 6, 7] in groups
+    grid = [prepared(f"lr={lr}", f"model.hidden={net}") for net in ("[30]", "[16,16]") for lr in (0.1, 0.2, 0.3, 0.4)]
+    assert group(grid, 2) == [[4, 5, 6, 7], [0, 1], [2, 3]]  # [30] is more than half of the work: it is divided
+    assert group(grid, 1) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "alone", "in_one_order", "in_orders"),
+    [
+        (["model=sigmoid3"], 1, range(2, 121), range(4, 41)),
+        (["model=sigmoid3", "batching.size=128"], 1, range(2, 121), range(4, 21)),
+        (["model=sigmoid3", "batching=sample"], 7, range(8, 129), range(8, 129)),
+        (["model=relu2"], 3, range(4, 16), range(0)),
+        (["model=relu2", "batching=sample"], 7, range(8, 33), range(8, 33)),
+        (["model=relu3", "batching=sample"], 1, range(0), range(0)),
+        (["model.hidden=[300]"], 1, range(0), range(0)),
+        (["model=sigmoid3", "optimizer=adam"], 3, range(4, 31), range(4, 31)),
+        (["model=relu2", "optimizer=adam"], 1, range(0), range(0)),
+    ],
+)
+def test_as_many_train_together_as_were_measured_to_be_quicker(
+    overrides: list[str], alone: int, in_one_order: range, in_orders: range
+) -> None:
+    example = prepared(*overrides)
+    for one_order, expected in ((True, in_one_order), (False, in_orders)):
+        found = sizes(example, one_order)
+        assert (found.start, found.stop) == (expected.start, expected.stop) or not (found or expected)
+    few = [replace(example, experiment=replace(example.experiment, lr=0.1 + k / 10)) for k in range(alone)]
+    assert sorted(group(few, 1)) == [[k] for k in range(alone)]
+
+
+def test_orders_that_do_not_pay_together_stay_apart() -> None:
+    grid = [prepared(f"seed={seed}", f"lr={lr}", "model=relu2") for lr in (0.1, 0.2, 0.3, 0.4) for seed in (0, 1)]
+    assert sorted(group(grid, 1)) == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    grid = [prepared(f"seed={seed}", "model=relu2") for seed in range(5)]
+    assert sorted(group(grid, 1)) == [[n] for n in range(5)]
 
 
 # --- the parts ------------------------------------------------------------------------------------------------------
@@ -367,7 +400,7 @@ def statuses(tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_worker_that_is_killed_fails_its_own_runs_and_no_others(tmp_path: Path) -> None:
-    process = begun(tmp_path, "seed=0,1", "batching.size=32,64", "epochs=400")
+    process = begun(tmp_path, "lr=0.05,0.1", "batching.size=32,64", "epochs=400")
     at_work = workers_of(process)
     assert len(set(at_work.values())) == 2
     folder, pid = sorted(at_work.items())[0]
@@ -391,7 +424,7 @@ def test_a_worker_that_is_killed_fails_its_own_runs_and_no_others(tmp_path: Path
 def test_a_sweep_that_is_ended_closes_its_runs_and_leaves_no_process(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
-    process = begun(tmp_path, "seed=0,1", "batching.size=32,64", "epochs=100000")
+    process = begun(tmp_path, "lr=0.05,0.1", "batching.size=32,64", "epochs=100000")
     pids = set(workers_of(process).values())
     process.send_signal(number)
     try:
@@ -406,7 +439,7 @@ def test_a_sweep_that_is_ended_closes_its_runs_and_leaves_no_process(
 
 
 def test_workers_whose_parent_is_gone_close_their_runs_and_end(tmp_path: Path) -> None:
-    process = begun(tmp_path, "seed=0,1", "batching.size=32,64", "epochs=100000")
+    process = begun(tmp_path, "lr=0.05,0.1", "batching.size=32,64", "epochs=100000")
     pids = set(workers_of(process).values())
     process.kill()
     process.communicate(timeout=60)
@@ -428,7 +461,8 @@ def test_wrong_settings_of_the_launcher_are_refused(setting: str, invoke: Callab
 def test_weights_of_float32_agree_to_rounding(invoke: Callable[..., Ended]) -> None:
     settings = ("model=sigmoid3", "epochs=3", "lr=0.1")
     alone = invoke(*settings, "seed=1")
-    together = invoke("-m", *settings, "seed=0,1,2,3")
+    together = invoke("-m", "hydra.launcher.workers=1", *settings, "seed=0,1,2,3")
+    assert "1 stack of 4" in together.out
     assert together.code == alone.code == 0
     by_itself, _, same, *_ = (np.load(folder / "weights.npz") for folder in together.folders)
     for name in by_itself.files:

@@ -1,18 +1,49 @@
 """Which jobs of a sweep train side by side: those that differ in what a stack may differ in, and in no more."""
 
 import math
-from collections.abc import Hashable, Sequence
-from dataclasses import replace
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from src.engines.batched_stack import BatchedStack, PlainStack
+from src.engines.choice import stack_kind
+from src.engines.deferred_stack import DeferredStack
+from src.engines.stack import Stack
 from src.experiment import Prepared
 from src.nn.network import parameter_count
 
-# Weights that a stack may hold, in bytes: more of them leave the cache between one update and the next, and a stack
-# that has outgrown it is slower than its networks one after another.
-_MOST_BYTES = 4 << 20
-_MOST = 128  # networks: beyond, each one more brings next to nothing
+_KIB = 1024
+
+
+@dataclass(frozen=True)
+class _Quicker:
+    """Where a stack was measured to be quicker than its networks by themselves."""
+
+    kind: type[Stack]
+    largest: float  # samples an update
+    one_order: bool  # whether all see the same samples in the same order
+    each: int  # KiB that a network's weights, and what its optimizer remembers, may take
+    together: int  # KiB that those of all may take: more leave the cache between one update and the next
+    least: int  # networks
+
+    def serves(self, kind: type[Stack], size: int, one_order: bool, memory: int) -> bool:
+        return (self.kind, self.one_order) == (kind, one_order) and size <= self.largest and memory <= self.each * _KIB
+
+
+# From ``python -m tests.benchmarks.stacks``; the first that serves counts.
+_MEASURED = (
+    _Quicker(DeferredStack, 1, one_order=True, each=400, together=12_800, least=8),
+    _Quicker(DeferredStack, 1, one_order=False, each=400, together=12_800, least=8),
+    _Quicker(BatchedStack, math.inf, one_order=True, each=200, together=6_144, least=2),
+    _Quicker(BatchedStack, math.inf, one_order=True, each=400, together=6_144, least=4),
+    _Quicker(BatchedStack, 64, one_order=False, each=200, together=2_048, least=4),
+    _Quicker(BatchedStack, math.inf, one_order=False, each=200, together=1_024, least=4),
+    _Quicker(PlainStack, math.inf, one_order=True, each=300, together=4_608, least=4),
+    _Quicker(PlainStack, 64, one_order=False, each=300, together=4_608, least=4),
+)
+_LATER = 16 * _KIB  # of weights after the first layer, up to which a stack pays that trains by single samples
+_MOST = 128  # networks: each one more brings next to nothing
 
 
 def likeness(prepared: Prepared) -> Hashable | None:
@@ -35,10 +66,20 @@ def likeness(prepared: Prepared) -> Hashable | None:
     )
 
 
-def most_together(prepared: Prepared) -> int:
-    """Return how many networks of this shape train faster together than one after another."""
-    weights = sum(array.nbytes for layer in prepared.parameters for array in layer)
-    return max(1, min(_MOST, _MOST_BYTES // weights))
+def sizes(prepared: Prepared, one_order: bool) -> range:
+    """Return how many networks like this one train faster together than one after another; no number where none do."""
+    chosen, network = prepared.experiment, prepared.network
+    size = chosen.batching.batch_size(len(prepared.dataset.train))
+    kind = stack_kind(size, network, chosen.loss, [chosen.optimizer])
+    first, *later = (sum(p.nbytes for p in layer) for layer in prepared.parameters if layer)
+    if kind is DeferredStack and sum(later) > _LATER:
+        return range(0)
+    state = chosen.optimizer.start(prepared.parameters)
+    memory = first + sum(later) + sum(m.nbytes for layer in state.memory for of in layer for m in of)
+    for row in _MEASURED:
+        if row.serves(kind, size, one_order, memory):
+            return range(row.least, min(_MOST, row.together * _KIB // memory) + 1)
+    return range(0)
 
 
 def work(prepared: Prepared) -> int:
@@ -50,26 +91,46 @@ def work(prepared: Prepared) -> int:
 def group(experiments: Sequence[Prepared], workers: int, most: int | None = None) -> list[list[int]]:
     """Return the experiments by their numbers in groups that train together, the group with the most work first.
 
-    No group has more than a worker's share of all the work, unless it is of one. Experiments that see the same samples
-    in the same order stand together: they share the most. ``most`` may train together, by default what is quickest.
+    No group has more than a worker's share of all the work, unless it is of one. As many train together
+    as are quicker so, and no more than ``most``.
     """
     share = sum(map(work, experiments)) / workers
-    alike: dict[Hashable, list[int]] = {}
     groups: list[list[int]] = []
-    for number, prepared in enumerate(experiments):
-        key = likeness(prepared)
-        if key is None:
-            groups.append([number])
-        else:
-            alike.setdefault(key, []).append(number)
-    for numbers in alike.values():
-        numbers.sort(key=lambda n: (experiments[n].dataset.digest, experiments[n].experiment.seed))
-        together = most or most_together(experiments[numbers[0]])
-        parts = max(len(numbers) / together, sum(work(experiments[n]) for n in numbers) / share)
-        groups += _divided(numbers, min(len(numbers), math.ceil(parts - 1e-9)))
+    for numbers in _alike(experiments):
+        load = sum(work(experiments[n]) for n in numbers)
+        one_order = len({_order(experiments[n]) for n in numbers}) == 1
+        allowed = sizes(experiments[numbers[0]], one_order)
+        allowed = range(allowed.start, min(allowed.stop, most + 1)) if most else allowed
+        parts = math.ceil(max(len(numbers) / max(allowed, default=1), load / share) - 1e-9)
+        divided = [part.tolist() for part in np.array_split(numbers, min(parts, len(numbers)))]
+        groups += [numbers] if len(numbers) == 1 else _worth_it(divided, allowed)
     return sorted(groups, key=lambda numbers: -sum(work(experiments[n]) for n in numbers))
 
 
-def _divided(numbers: Sequence[int], parts: int) -> list[list[int]]:
-    """Cut a list into parts whose lengths differ by one at most."""
-    return [part.tolist() for part in np.array_split(numbers, parts)]
+def _alike(experiments: Sequence[Prepared]) -> Iterator[list[int]]:
+    """Yield the numbers of those that may train together, those of one order next to each other.
+
+    Where it does not pay to train different orders together, each order has a list of its own.
+    """
+    alike: dict[Hashable, list[int]] = {}
+    for number, prepared in enumerate(experiments):
+        alike.setdefault(likeness(prepared) or number, []).append(number)
+    for numbers in alike.values():
+        orders: dict[Hashable, list[int]] = {}
+        for n in numbers:
+            orders.setdefault(_order(experiments[n]), []).append(n)
+        if len(numbers) in (1, len(orders)) or sizes(experiments[numbers[0]], one_order=False):
+            yield [n for own in orders.values() for n in own]
+        else:
+            yield from orders.values()
+
+
+def _order(prepared: Prepared) -> Hashable:
+    """Return what is equal where the same samples are seen in the same order."""
+    chosen = prepared.experiment
+    return prepared.dataset.digest, chosen.seed if chosen.batching.shuffle else None
+
+
+def _worth_it(groups: Sequence[list[int]], allowed: range) -> list[list[int]]:
+    """Return the groups; those that are too small to be quicker together, one by one."""
+    return [own for numbers in groups for own in ([numbers] if len(numbers) in allowed else [[n] for n in numbers])]
