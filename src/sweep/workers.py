@@ -114,7 +114,8 @@ class _Worker:
 def _serve(connection: Connection, function: Callable[..., Any], folder: str, environment: Mapping[str, str]) -> None:
     """Work as long as the parent has something to do and lives."""
     os.chdir(folder)
-    os.environ.update(environment)  # the process that this one comes from may be older than both
+    os.environ.clear()  # the process that this one comes from may be older than folder and environment
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(_INTERRUPT, _stop)
     signal.signal(signal.SIGTERM, _stop)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -29,7 +30,8 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 _METRICS_A_CALL, _PARAMETERS_A_CALL = 1000, 100  # MLflow's limits
 _PARAMETER_LENGTH, _TAG_LENGTH = 6000, 8000
-_WRITING = 0.02  # of the time at most, while training goes on; the rest is written when it has ended
+_WRITING = 0.01  # of the time at most, while training goes on; the rest is written when it has ended
+_AT_FIRST = 2.0  # seconds without: the first call of a process takes longest, and short runs are soon done
 _TURN_SECONDS = 1e-4  # after so long another thread may go on
 
 
@@ -157,10 +159,13 @@ class _Pace:
     """Keeps the writing of metrics to a small share of a process's time, however many runs there are to write."""
 
     def __init__(self) -> None:
-        self._next = 0.0
+        self._next = math.nan  # until somebody asks
 
     def allows(self) -> bool:
-        return time.monotonic() >= self._next
+        now = time.monotonic()
+        if math.isnan(self._next):
+            self._next = now + _AT_FIRST
+        return now >= self._next
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
