@@ -142,7 +142,7 @@ def main() -> None:
     folder = asked.outputs / "baselines" / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
     seeds = ",".join(map(str, range(asked.seeds)))
     sweep = ["-m", f"experiment={','.join(chosen)}", f"seed={seeds}", f"outputs={asked.outputs}"]
-    launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={asked.jobs}", f"hydra.sweep.dir={folder}"]
+    launcher = [f"hydra.launcher.workers={asked.jobs}", f"hydra.sweep.dir={folder}"]
     code = _run([*sweep, *launcher, *(f"++{setting}" for setting in settings)])
     if code:
         sys.exit(code)

@@ -43,6 +43,8 @@ def task(config: DictConfig) -> float:
         return finished.result.value
     except TrainingFailed as error:
         report.problem(str(error))
+    except UserError:
+        raise
     except Exception as error:
         log.exception("the run failed")
         report.problem(f"{first_line(error)}; the traceback is in {context.runtime.output_dir}/{context.job.name}.log")

@@ -164,6 +164,6 @@ def test_what_ends_the_command_ends_its_sweep_well(number: int, code: int, tmp_p
     else:
         process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == code
+    assert process.returncode == code, err
     assert "Traceback" not in err
     assert {found.info.status for found in runs(Ended(tmp_path / "o", code, "", ""))} == {"KILLED"}

@@ -387,6 +387,16 @@ def test_a_store_that_cant_be_opened_is_told_without_its_password_and_leaves_not
     assert [path.name for path in tmp_path.rglob("*")] == ["kept", "thesis.txt"]
 
 
+def test_a_store_that_is_found_broken_late_is_a_user_s_error_too(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
+        store.execute("CREATE TABLE experiments (name TEXT, lifecycle_stage TEXT)")
+    ended = run(tmp_path, "epochs=1")
+    assert ended.code == 2
+    assert ended.err.startswith("error the MLflow store sqlite:///")
+    assert len(ended.err.splitlines()) == 1
+    assert len(history(ended.folders[0])) == 1
+
+
 def test_a_traceback_can_be_had(tmp_path: Path) -> None:
     assert "Traceback" in run(tmp_path, "lrr=1", HYDRA_FULL_ERROR="1").err
 
@@ -447,12 +457,12 @@ def wait_for(folder: Path, pattern: str, seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-def wait_for_a_run(folder: Path, seconds: float = 60) -> None:
-    """Wait until a run is open in the store, where MLflow is imported beside training."""
+def wait_for_a_run(folder: Path, count: int = 1, seconds: float = 60) -> None:
+    """Wait until so many runs are open in the store, where MLflow is imported beside training."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as store:
-            if store.execute("SELECT count(*) FROM runs").fetchone()[0]:
+            if store.execute("SELECT count(*) FROM runs").fetchone()[0] >= count:
                 return
         time.sleep(0.1)
 
@@ -525,6 +535,7 @@ def test_a_worker_that_is_killed_costs_its_sweep_no_result_and_leaves_no_run_ope
     assert process.stdout is not None
     assert process.stdout.readline().startswith("1/2")
     wait_for(tmp_path, "sweeps/*/1/history.csv")
+    wait_for_a_run(tmp_path, 2)
     children = [
         pid for task in Path(f"/proc/{process.pid}/task").glob("*/children") for pid in task.read_text().split()
     ]

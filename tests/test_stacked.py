@@ -1,5 +1,6 @@
 """Sweeps whose runs train together: each is what it would have been alone, and what befalls one befalls no other."""
 
+import contextlib
 import csv
 import json
 import os
@@ -30,7 +31,7 @@ from src.preflight import check
 from src.runner import Finished, Origin, Recorder, Result
 from src.sweep import sharing
 from src.sweep.groups import group, likeness, sizes
-from src.sweep.sharing import share
+from src.sweep.sharing import keep
 from src.sweep.together import Assignment, execute_together
 from src.sweep.workers import WorkerDied, start_method, work_through
 from src.training import Epoch
@@ -201,6 +202,22 @@ def test_an_interruption_closes_every_open_run_and_goes_on(tmp_path: Path) -> No
     assert [len(history(tmp_path / str(n))) for n in (0, 1)] == [1, 1]
 
 
+def test_an_interruption_while_one_run_is_finished_ends_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = Recorder.finish
+
+    def interrupted(self: Recorder) -> None:
+        if self._origin.name == "job 1":
+            raise KeyboardInterrupt
+        finish(self)
+
+    monkeypatch.setattr(Recorder, "finish", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        execute_together(assignments(tmp_path, *([f"seed={k}", "epochs=1"] for k in range(3))), lambda news: None)
+    assert [Result.load(tmp_path / str(n)).status for n in range(3)] == ["FINISHED", "KILLED", "KILLED"]
+
+
 # --- which train together -------------------------------------------------------------------------------------------
 
 
@@ -314,7 +331,7 @@ def test_shared_data_is_the_data_in_arrays_of_numpy_s_own(tmp_path: Path, monkey
     sources = [Digits(split=Splitting(train=None, val=10, test=10, shuffle=True, seed=seed)) for seed in (1, 1, 2)]
     sources[1] = replace(sources[1], scale=1 / 255)  # another source of the same data
     datasets: dict[Source, Dataset] = {source: source.load() for source in sources}
-    paths = share(datasets, tmp_path)
+    paths = {source: keep(dataset, tmp_path) for source, dataset in datasets.items()}
     assert len(set(paths.values())) == len(list(tmp_path.iterdir())) == 2
     provided: dict[Any, Any] = {}
     monkeypatch.setattr(sharing, "provide", provided.__setitem__)
@@ -349,6 +366,29 @@ def test_a_worker_that_dies_takes_its_own_task_with_it() -> None:
     assert isinstance(results[2], WorkerDied)
     assert "by signal 9" in str(results[2])
     assert len({results[n][1] for n in (0, 3, 4, 5)}) <= 3  # two workers, and one in place of the dead
+
+
+def deaf(task: int, tell: Callable[[Any], None]) -> None:
+    """Work through which the first interruption does not get."""
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            tell(os.getpid())
+            while True:
+                time.sleep(0.01)
+        tell("still here")
+
+
+def test_an_interruption_that_is_dropped_comes_again() -> None:
+    heard: list[Any] = []
+
+    def hear(news: Any) -> None:
+        heard.append(news)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(work_through(start_method(), deaf, [0], 1, hear))
+    assert not Path(f"/proc/{heard[0]}").exists()
+    assert len(heard) == 1
 
 
 # --- ends before the end --------------------------------------------------------------------------------------------
@@ -450,11 +490,11 @@ def test_workers_whose_parent_is_gone_close_their_runs_and_end(tmp_path: Path) -
     assert set(statuses(tmp_path).values()) == {"KILLED"}
 
 
-@pytest.mark.parametrize("setting", ["workers=0", "together=0", "workers=many"])
+@pytest.mark.parametrize("setting", ["workers=0", "together=0", "workers=many", "together=true"])
 def test_wrong_settings_of_the_launcher_are_refused(setting: str, invoke: Callable[..., Ended], tmp_path: Path) -> None:
     ended = invoke("-m", "seed=0,1", f"hydra.launcher.{setting}")
     assert ended.code == 2, ended.out + ended.err
-    assert f"hydra.launcher.{setting}: must be 1 or more" in ended.err
+    assert f"hydra.launcher.{setting.replace('true', 'True')}: must be 1 or more" in ended.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -467,3 +507,20 @@ def test_weights_of_float32_agree_to_rounding(invoke: Callable[..., Ended]) -> N
     by_itself, _, same, *_ = (np.load(folder / "weights.npz") for folder in together.folders)
     for name in by_itself.files:
         np.testing.assert_allclose(same[name], by_itself[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_sweep_has_a_folder_of_its_own_and_so_has_each_run(invoke: Callable[..., Ended], tmp_path: Path) -> None:
+    ended = invoke("-m", "seed=0,1", "hydra.sweep.subdir=x")
+    assert (ended.code, ended.err) == (2, "error hydra.sweep.subdir: gives several jobs one folder\n")
+    ended = invoke("-m", "seed=0,1", "hydra.sweeper.max_batch_size=0")
+    assert (ended.code, ended.err) == (2, "error hydra.sweeper.max_batch_size=0: must be 1 or more, or null\n")
+    assert list(tmp_path.iterdir()) == []
+    again = ("-m", "seed=0,1", "epochs=1", f"hydra.sweep.dir={tmp_path}/mine")
+    assert invoke(*again).code == 0
+    ended = invoke(*again)
+    assert ended.code == 2
+    assert "holds another sweep" in ended.err
+    ended = invoke(*again[:-1], "hydra.sweep.subdir=${hydra:job.num}_${seed}", "hydra.sweeper.max_batch_size=1")
+    assert ended.code == 0
+    assert "2 of 2 finished" in ended.out
+    assert {path.name for path in tmp_path.glob("outputs/sweeps/*/*_*/result.json")} == {"result.json"}

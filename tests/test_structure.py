@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 # From the bottom up: a module imports only what stands above it here.
 ORDER = [
-    "errors", "archives", "plain", "randomness", "threads", "nn.layers", "nn.losses", "nn.network", "nn.weights",
+    "errors", "archives", "plain", "randomness", "threads", "interrupts", "nn.layers", "nn.losses", "nn.network", "nn.weights",
     "nn.initializers", "nn.gradcheck", "batching", "optimizers", "watching", "schedules", "stopping",
     "data.splitting", "data.dataset", "data.digits", "data.idx", "data.csv", "data.npz", "data.mnist", "data",
     "diagnostics", "engines.base", "engines.plain", "engines.inplace", "engines.buffered", "engines.chunked",

@@ -1,7 +1,11 @@
 """How runs are kept in MLflow: beside training, in batches, and to the end."""
 
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from src.runner import Origin, Recorder, Result, record
 from src.tracking import tracker
 from src.tracking.store import check_database, open_store
 from src.tracking.tracker import Tracking, _Pace
+from tests.conftest import ROOT
 from tests.test_run import history
 
 
@@ -155,3 +160,43 @@ def test_the_recorder_s_seconds_are_those_of_training_and_keeping(tmp_path: Path
         assert spent > epoch.seconds
         recorder.finish()
     assert recorder.finished.result.seconds > spent
+
+
+def test_a_store_whose_making_is_broken_off_is_made_anew(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from src.tracking.tracker import Tracking;"
+        "Tracking(None, 'mine').open(Path(sys.argv[1])); print('made', flush=True)"
+    )
+    broken_off = 0
+    for delay in (0.0, 0.15, 0.3, 0.5):
+        process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
+        end = time.monotonic() + 60
+        while not (tmp_path / "mlflow.db.new").exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.005)
+        time.sleep(delay)
+        process.kill()
+        out, _ = process.communicate()
+        broken_off += out == b""
+        if (tmp_path / "mlflow.db").exists():
+            break
+    assert broken_off
+    client, experiment_id = Tracking(None, "mine").open(tmp_path)
+    assert client.get_experiment(experiment_id).name == "mine"
+    assert not (tmp_path / "mlflow.db.new").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_waits_for_what_must_not_be_left_half_done(number: signal.Signals) -> None:
+    script = (
+        "import os, signal, sys; from src.interrupts import held\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "try:\n"
+        "    with held():\n"
+        f"        os.kill(os.getpid(), {int(number)}); os.kill(os.getpid(), {int(number)})\n"
+        "        print('done', flush=True)\n"
+        "    print('not reached')\n"
+        "except KeyboardInterrupt: print('interrupted'); sys.exit(130)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.stdout.splitlines() == (["done", "interrupted"] if number == signal.SIGINT else ["done"])
+    assert ended.returncode == (130 if number == signal.SIGINT else 143)

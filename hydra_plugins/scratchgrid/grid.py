@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hydra_plugins.scratchgrid._composing import Composer
 
@@ -32,16 +33,22 @@ class GridSweeper(BasicSweeper):
         assert self.launcher is not None
         assert self.hydra_context is not None
         from src import report
+        from src.errors import ConfigError
         from src.preflight import claim
-        from src.sweep.plan import Plan
+        from src.sweep.plan import PLAN, Plan
 
+        most = self.max_batch_size
+        if most is not None and not (type(most) is int and most >= 1):
+            raise ConfigError(f"hydra.sweeper.max_batch_size={most}: must be 1 or more, or null")
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         self.overrides = self.split_arguments(
             parser.parse_overrides([*self._parse_config(), *arguments]), self.max_batch_size
         )
         jobs = list(itertools.chain(*self.overrides))
-        example = self._check(jobs)
         folder = Path(self.config.hydra.sweep.dir)
+        if (folder / PLAN).exists():
+            raise ConfigError(f"hydra.sweep.dir={folder}: holds another sweep; choose another folder")
+        example, folders = self._check(jobs, folder)
         claim(example, folder)
         plan = Plan.of(folder.name, jobs)
         plan.write(folder)
@@ -54,7 +61,7 @@ class GridSweeper(BasicSweeper):
                 returns.append(self.launcher.launch(self.get_job_batch(), initial_job_idx=sum(map(len, returns))))
         except BaseException as error:
             interruption = error
-        all_finished = self._report(plan, folder, list(itertools.chain(*returns)), example, interruption)
+        all_finished = self._report(plan, folder, folders, list(itertools.chain(*returns)), example, interruption)
         if isinstance(interruption, Exception):  # such as that the system killed a worker
             report.problem(
                 f"the launcher gave up: {str(interruption).strip() or type(interruption).__name__}".splitlines()[0]
@@ -66,8 +73,11 @@ class GridSweeper(BasicSweeper):
             sys.exit(1)
         return returns
 
-    def _check(self, jobs: Sequence[Sequence[str]]) -> "Job":
-        """Compose and check every job and return the first. Raises UserError, which names each that is wrong."""
+    def _check(self, jobs: Sequence[Sequence[str]], folder: Path) -> "tuple[Job, list[Path]]":
+        """Compose and check every job; return the first, and the folder of each in that of the sweep.
+
+        Raises UserError, which names each that is wrong.
+        """
         from src.errors import ConfigError, UserError
         from src.explain import COMPOSITION_ERRORS, explain
         from src.preflight import check
@@ -77,9 +87,12 @@ class GridSweeper(BasicSweeper):
         compose = Composer(self.hydra_context.config_loader, self.config)
         checked, wrong = [], []
         unreadable: dict[Source, DataError] = {}
-        for overrides in jobs:
+        folders: list[Path] = []
+        for number, overrides in enumerate(jobs):
             try:
-                job, _ = check(compose(overrides), unreadable)
+                config = compose(overrides)
+                folders.append(folder / _subfolder(config, number))
+                job, _ = check(config, unreadable)
                 checked.append(job)
             except UserError as error:
                 wrong.append(f"{' '.join(overrides)}: {error}")
@@ -92,12 +105,15 @@ class GridSweeper(BasicSweeper):
             )
         if len({(job.outputs, job.tracking) for job in checked}) > 1:
             raise ConfigError("outputs and tracking can't be swept: a sweep keeps all its runs in one place")
-        return checked[0]
+        if len(set(folders)) < len(folders):
+            raise ConfigError("hydra.sweep.subdir: gives several jobs one folder")
+        return checked[0], folders
 
     def _report(
         self,
         plan: "Plan",
         folder: Path,
+        folders: list[Path],
         returns: Sequence[JobReturn],
         example: "Job",
         interruption: BaseException | None,
@@ -109,11 +125,8 @@ class GridSweeper(BasicSweeper):
         from src.tracking.store import close_abandoned
         from src.tracking.tracker import ending
 
-        # Where a run's folder is called otherwise (hydra.sweep.subdir), what Hydra returned knows it.
-        folders = [folder / str(number) for number in range(len(plan.names))]
         reasons: dict[int, tuple[str, str]] = {}
         for number, job in enumerate(returns):
-            folders[number] = Path(job.hydra_cfg.hydra.runtime.output_dir) if job.hydra_cfg else folders[number]
             if job.status == JobStatus.FAILED:
                 reasons[number] = ("FAILED", str(job._return_value))
         results = collect(plan, folders, reasons, example.metric)
@@ -130,3 +143,16 @@ class GridSweeper(BasicSweeper):
         link = view_link(store, known or example.tracking.open(example.outputs)[1], plan.sweep_id)
         report.whereabouts(folder, with_ui(link, store, example.outputs))
         return all(result.status == "FINISHED" for result in results)
+
+
+def _subfolder(config: DictConfig, number: int) -> str:
+    """Return what the folder of a job is called; by default its number."""
+    with open_dict(config):
+        config.hydra.job.num = number
+        config.hydra.job.id = str(number)
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().cfg = config  # type: ignore[assignment]
+    try:
+        return str(config.hydra.sweep.subdir)
+    finally:
+        HydraConfig.instance().cfg = before

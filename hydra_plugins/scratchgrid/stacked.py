@@ -5,8 +5,9 @@ Hydra imports this module at every start, so what it needs of ours is imported w
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
@@ -14,6 +15,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from hydra_plugins.scratchgrid._composing import Composer
+
+if TYPE_CHECKING:
+    from src.data import Source
+    from src.experiment import Prepared
 
 # What takes seconds to import is imported once, by the process that the workers come from.
 _PRELOAD = ["hydra_plugins.scratchgrid._group", "src.warm"]
@@ -36,7 +41,7 @@ class StackedLauncher(Launcher):
         from src.sweep.workers import start_method
 
         for name, value in (("workers", self._workers), ("together", self._together)):
-            if value is not None and not (isinstance(value, int) and value >= 1):
+            if value is not None and not (type(value) is int and value >= 1):
                 raise ConfigError(f"hydra.launcher.{name}={value}: must be 1 or more, or null")
         self._config, self._context = config, hydra_context
         self._method = start_method(_PRELOAD)
@@ -45,48 +50,59 @@ class StackedLauncher(Launcher):
         """Run the jobs and return what came of each, in their order."""
         from hydra_plugins.scratchgrid._group import Group, run_group
         from src import report
-        from src.preflight import check
         from src.runner import RESULT, Result
         from src.sweep.groups import group
-        from src.sweep.sharing import share
         from src.sweep.workers import work_through
         from src.threads import available_cores
 
-        assert self._config is not None
         assert self._context is not None
         setup_globals()
+        returns: dict[int, JobReturn] = {}
+        with tempfile.TemporaryDirectory(prefix="scratchgrid-") as folder:
+            configs, prepared, data = self._ready(job_overrides, initial_job_idx, Path(folder))
+            groups = group(prepared, self._workers or available_cores(), self._together)
+            workers = min(self._workers or available_cores(), len(groups))
+            cores = max(1, available_cores() // workers)
+            tasks = [Group([configs[n] for n in numbers], self._context, data, cores) for numbers in groups]
+            report.sweep_plan(map(len, groups), workers)
+            ended: list[Path] = []
+            with report.sweep_progress(sum(ready.experiment.epochs for ready in prepared)) as advance:
+
+                def hear(news: int | Path) -> None:
+                    if isinstance(news, int):
+                        advance(news)
+                    elif (news / RESULT).exists():
+                        ended.append(news)
+                        report.job_line(Result.load(news), f"{len(ended)}/{len(configs)}")
+
+                for k, result in work_through(self._method, run_group, tasks, workers, hear):
+                    returns |= zip(groups[k], _returns(result, groups[k], job_overrides), strict=True)
+        return [returns[n] for n in range(len(job_overrides))]
+
+    def _ready(
+        self, job_overrides: Sequence[Sequence[str]], first: int, folder: Path
+    ) -> "tuple[list[DictConfig], list[Prepared], dict[Source, Path]]":
+        """Return the jobs' configurations, their experiments made ready, and where their data is kept in a folder."""
+        from src.preflight import check
+        from src.sweep.sharing import keep, load
+
+        assert self._config is not None
+        assert self._context is not None
         composer = Composer(self._context.config_loader, self._config)
-        configs, prepared, datasets = [], [], {}
-        for number, overrides in enumerate(job_overrides, initial_job_idx):
+        configs, prepared = [], []
+        data: dict[Source, Path] = {}
+        for number, overrides in enumerate(job_overrides, first):
             config = composer(overrides)
             with open_dict(config):
                 config.hydra.job.id = str(number)
                 config.hydra.job.num = number
             configs.append(config)
             job, ready = check(config)
-            prepared.append(ready)
-            datasets[job.experiment.data] = ready.dataset
-        groups = group(prepared, self._workers or available_cores(), self._together)
-        workers = min(self._workers or available_cores(), len(groups))
-        cores = max(1, available_cores() // workers)
-        report.sweep_plan(map(len, groups), workers)
-        epochs = sum(ready.experiment.epochs for ready in prepared)
-        returns: dict[int, JobReturn] = {}
-        with tempfile.TemporaryDirectory(prefix="scratchgrid-") as folder, report.sweep_progress(epochs) as advance:
-            data = share(datasets, Path(folder))
-            tasks = [Group([configs[n] for n in numbers], self._context, data, cores) for numbers in groups]
-
-            def hear(news: int | Path) -> None:
-                if isinstance(news, int):
-                    advance(news)
-                elif (news / RESULT).exists():
-                    report.job_line(Result.load(news), f"{len(ended) + 1}/{len(configs)}")
-                    ended.append(news)
-
-            ended: list[Path] = []
-            for k, result in work_through(self._method, run_group, tasks, workers, hear):
-                returns |= zip(groups[k], _returns(result, groups[k], job_overrides), strict=True)
-        return [returns[n] for n in range(len(configs))]
+            source = job.experiment.data
+            if source not in data:
+                data[source] = keep(ready.dataset, folder)
+            prepared.append(replace(ready, dataset=load(data[source])))  # mapped: many splits would fill the memory
+        return configs, prepared, data
 
 
 def _returns(result: Any, numbers: Sequence[int], overrides: Sequence[Sequence[str]]) -> Sequence[JobReturn]:

@@ -1,5 +1,6 @@
 """Data read once and seen by every worker: the processes map one file, and their pages are the same memory."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,23 +12,25 @@ from src.data import Dataset, Source, Split
 from src.preflight import provide
 
 
-def share(datasets: Mapping[Source, Dataset], folder: Path) -> dict[Source, Path]:
-    """Keep datasets in a folder, those that are equal once."""
-    paths = {source: folder / f"{dataset.digest}.joblib" for source, dataset in datasets.items()}
-    for source, path in paths.items():
-        if not path.exists():
-            joblib.dump(datasets[source], path)
-    return paths
+def keep(dataset: Dataset, folder: Path) -> Path:
+    """Write a dataset into a folder, where it is not there yet, and return the file."""
+    path = folder / f"{dataset.digest}.joblib"
+    if not path.exists():
+        joblib.dump(dataset, path)
+    return path
+
+
+@functools.cache
+def load(path: Path) -> Dataset:
+    """Return what was kept, mapped: it takes no memory but that of the pages in use, whoever has it."""
+    dataset: Dataset = joblib.load(path, mmap_mode="r")
+    return replace(dataset, train=_plain(dataset.train), val=_plain(dataset.val), test=_plain(dataset.test))
 
 
 def take(paths: Mapping[Source, Path]) -> None:
-    """Take what others have shared for what their sources hold."""
-    for path in set(paths.values()):
-        dataset: Dataset = joblib.load(path, mmap_mode="r")
-        mapped = replace(dataset, train=_plain(dataset.train), val=_plain(dataset.val), test=_plain(dataset.test))
-        for source, place in paths.items():
-            if place == path:
-                provide(source, mapped)
+    """Take what others have kept for what its sources hold."""
+    for source, path in paths.items():
+        provide(source, load(path))
 
 
 def _plain(split: Split) -> Split:

@@ -98,9 +98,9 @@ class _Running:
         def end() -> None:
             raise error
 
-        return self._close(end)
+        return self._close(end, error)
 
-    def _close(self, last: Callable[[], None]) -> Outcome:
+    def _close(self, last: Callable[[], None], expected: BaseException | None = None) -> Outcome:
         with self._scope():
             try:
                 with self._open:
@@ -111,6 +111,8 @@ class _Running:
                 log.exception("the run failed")
                 return RuntimeError(first_line(error))  # one that can be carried from process to process
             except BaseException as error:
+                if error is not expected:
+                    raise
                 return RuntimeError(first_line(error))
             return self._recorder.finished
 

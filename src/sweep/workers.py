@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import first_line
+from src.interrupts import ignoring_interrupts
 
 _PATIENCE = 30.0  # seconds that workers have to close what they have open
 _INTERRUPT = getattr(signal, "SIGUSR1", signal.SIGTERM)  # of the parent; the terminal's Ctrl-C reaches all processes
@@ -34,7 +35,8 @@ def start_method(preload: Sequence[str] = ()) -> BaseContext:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    forkserver.ensure_running()
+    with ignoring_interrupts():  # it would die of a Ctrl-C while it imports
+        forkserver.ensure_running()
     return context
 
 
@@ -120,26 +122,36 @@ def _serve(connection: Connection, function: Callable[..., Any], folder: str, en
     signal.signal(_INTERRUPT, _stop)
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_follow_parent, daemon=True).start()
+
+    def tell(news: Any) -> None:
+        if _stopping:  # and the exception came where Python drops it, such as in the callback of a weak reference
+            raise _stopping[0]
+        with contextlib.suppress(OSError):
+            connection.send((False, news))
+
     while True:
         try:
             task = connection.recv()
         except EOFError:
             return
         try:
-            result = function(task, lambda news: connection.send((False, news)))
+            result = function(task, tell)
         except Exception as error:
             result = RuntimeError(first_line(error))
         except KeyboardInterrupt:
             sys.exit(130)
-        connection.send((True, result))
+        with contextlib.suppress(OSError):  # nobody may be left to take it
+            connection.send((True, result))
+
+
+_stopping: list[BaseException] = []
 
 
 def _stop(number: int, _: Any) -> None:
     for again in (_INTERRUPT, signal.SIGTERM):  # while things are being closed, once is enough
         signal.signal(again, signal.SIG_IGN)
-    if number == signal.SIGTERM:
-        sys.exit(143)
-    raise KeyboardInterrupt
+    _stopping.append(SystemExit(143) if number == signal.SIGTERM else KeyboardInterrupt())
+    raise _stopping[0]
 
 
 def _follow_parent() -> None:

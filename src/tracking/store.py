@@ -52,6 +52,7 @@ def open_store(store: str, experiment: str, outputs: Path) -> tuple["MlflowClien
 
     try:
         with _first_open(store), quiet():
+            _create(store)
             client = MlflowClient(store)
             found = client.get_experiment_by_name(experiment)
             if found is None:
@@ -115,6 +116,20 @@ def _first_open(store: str) -> Iterator[None]:
         yield
 
 
+def _create(store: str) -> None:
+    """Make a database file that is not there yet under another name first: whatever dies, none is left half-made."""
+    database = database_file(store)
+    if database is None or database.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    part = database.with_name(f"{database.name}.new")
+    part.unlink(missing_ok=True)
+    made = SqlAlchemyStore(f"sqlite:///{part}", str(database.parent / "artifacts"))  # type: ignore[no-untyped-call]
+    made.engine.dispose()
+    part.replace(database)
+
+
 def close_abandoned(client: "MlflowClient", experiment_id: str, sweep_id: str, status: str, reason: str) -> set[Path]:
     """Give its status to each run of a sweep that is still said to run, its process being gone; return their folders."""
     found = client.search_runs([experiment_id], f"{sweep_filter(sweep_id)} and attributes.status = 'RUNNING'")
@@ -145,7 +160,7 @@ def quiet() -> Iterator[None]:
     """Keep MLflow's advice off the terminal; it sets warning filters of its own, so warnings are caught, not ignored."""
     logger = logging.getLogger("mlflow")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)  # what it has to say of errors, their exceptions say
     try:
         with warnings.catch_warnings(record=True):
             warnings.simplefilter("always")  # recorded, and so neither shown nor raised

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from src.errors import require
 from src.experiment import Prepared
+from src.interrupts import held
 from src.nn.network import Parameters
 from src.nn.weights import save_weights
 from src.plain import to_plain
@@ -151,8 +152,9 @@ class Tracker:
         self._waiting.append(call)
         if self._opening.done():
             run = self._opening.result()
-            while self._waiting:
-                self._waiting.popleft()(run)
+            with held():  # a transaction that is broken off would leave the database locked
+                while self._waiting:
+                    self._waiting.popleft()(run)
 
 
 class _Pace:
@@ -289,7 +291,8 @@ class _OpenRun:
 
 def _at_once(call: Callable[[], _OpenRun]) -> Future[_OpenRun]:
     done: Future[_OpenRun] = Future()
-    done.set_result(call())
+    with held():
+        done.set_result(call())
     return done
 
 
