@@ -43,8 +43,9 @@ def task(config: DictConfig) -> float:
         return finished.result.value
     except TrainingFailed as error:
         report.problem(str(error))
-    except UserError:
-        raise
+    except UserError as error:  # of a store that turned out to be closed
+        report.problem(str(error))
+        sys.exit(2)
     except Exception as error:
         log.exception("the run failed")
         report.problem(f"{first_line(error)}; the traceback is in {context.runtime.output_dir}/{context.job.name}.log")
