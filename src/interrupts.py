@@ -16,18 +16,21 @@ def held() -> Iterator[None]:
         yield
         return
     came: list[tuple[int, FrameType | None]] = []
-    before = {number: signal.signal(number, lambda *what: came.append(what)) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    heeded = {number: handler for number, handler in before.items() if callable(handler) or handler == signal.SIG_DFL}
+    for number in heeded:
+        signal.signal(number, lambda *what: came.append(what))
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in heeded.items():
             signal.signal(number, handler)
-        for number, frame in came[:1]:
-            handler = before[signal.Signals(number)]
+        for came_number, frame in came:
+            handler = heeded[signal.Signals(came_number)]
             if callable(handler):
-                handler(number, frame)
-            elif handler == signal.SIG_DFL:
-                signal.raise_signal(number)
+                handler(came_number, frame)
+            else:
+                signal.raise_signal(came_number)
 
 
 @contextlib.contextmanager

@@ -200,3 +200,13 @@ def test_an_interruption_waits_for_what_must_not_be_left_half_done(number: signa
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.stdout.splitlines() == (["done", "interrupted"] if number == signal.SIGINT else ["done"])
     assert ended.returncode == (130 if number == signal.SIGINT else 143)
+
+
+def test_what_is_ignored_does_not_hide_what_is_not() -> None:
+    script = (
+        "import os, signal, sys; from src.interrupts import held\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "with held():\n"
+        "    os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 143
