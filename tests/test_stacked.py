@@ -426,6 +426,7 @@ def begun(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
         command(tmp_path, "-m", *arguments),
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
     )  # fmt: skip
     for number in range(4):
         wait_for(tmp_path, f"sweeps/*/{number}/history.csv")

@@ -189,6 +189,7 @@ def test_a_store_whose_making_is_broken_off_is_made_anew(tmp_path: Path) -> None
 def test_an_interruption_waits_for_what_must_not_be_left_half_done(number: signal.Signals) -> None:
     script = (
         "import os, signal, sys; from src.interrupts import held\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
         "try:\n"
         "    with held():\n"
