@@ -30,6 +30,10 @@ class Batching(ABC):
     def updates(self, samples: int) -> int:
         """Return how many batches an epoch has."""
 
+    def order_by(self, seed: int) -> int | None:
+        """Return what is equal for seeds whose orders are: the seed, or None where nothing is drawn."""
+        return seed if self.shuffle else None
+
     def check(self, samples: int) -> None:
         """Raise InvalidValue where this batching can't divide so few samples."""
 

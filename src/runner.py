@@ -227,19 +227,17 @@ class Recorder:
 
     def begin(self, keep: Callable[[Epoch], None]) -> None:
         """Keep what the run sets out with; ``keep`` writes an epoch to disk."""
+        self._keep = keep
+        origin, tracker = self._origin, self._tracker
         with self._timed():
-            self._keep = keep
-            self._begin(self._origin, self._tracker)
-
-    def _begin(self, origin: Origin, tracker: Tracker) -> None:
-        if origin.sweep_id:
-            differing = [name for name in origin.varied if name in origin.settings]
-            tracker.sweep(origin.sweep_id, self._job.metric, differing)
-        tracker.parameters(origin.settings)
-        tracker.dataset(self._prepared)
-        tracker.files(sorted(origin.folder.glob(".hydra/*.yaml")), "config")
-        if self._job.diagnose:
-            tracker.metrics(diagnostics.measurements(self._prepared.inspect()), 0)
+            if origin.sweep_id:
+                differing = [name for name in origin.varied if name in origin.settings]
+                tracker.sweep(origin.sweep_id, self._job.metric, differing)
+            tracker.parameters(origin.settings)
+            tracker.dataset(self._prepared)
+            tracker.files(sorted(origin.folder.glob(".hydra/*.yaml")), "config")
+            if self._job.diagnose:
+                tracker.metrics(diagnostics.measurements(self._prepared.inspect()), 0)
 
     def epoch(self, epoch: Epoch) -> None:
         """Keep an epoch: it is on disk when this returns."""
@@ -252,22 +250,20 @@ class Recorder:
 
     def finish(self) -> None:
         """Keep what came of the training. Raises TargetMissed."""
+        job, prepared, tracker, folder = self._job, self._prepared, self._tracker, self._origin.folder
         with self._timed():
-            self._finish(self._job, self._prepared, self._tracker, self._origin.folder)
+            summary = summarize(self._history, self.findings())
+            finals_and_bests = {
+                key if key.startswith("best/") else f"final/{key}": value for key, value in summary.metrics().items()
+            }
+            tracker.metrics(finals_and_bests, 0)  # of no epoch: the UI draws them as bars with their numbers
 
-    def _finish(self, job: Job, prepared: Prepared, tracker: Tracker, folder: Path) -> None:
-        summary = summarize(self._history, self.findings())
-        finals_and_bests = {
-            key if key.startswith("best/") else f"final/{key}": value for key, value in summary.metrics().items()
-        }
-        tracker.metrics(finals_and_bests, 0)  # of no epoch: the UI draws them as bars with their numbers
-
-        save_weights(folder / "weights.npz", prepared.network, self._trained)
-        predictions = _predictions(prepared, self._trained)
-        predictions.save(folder / "predictions.npz")
-        tracker.files(draw(job, prepared, self._history, self._trained, predictions, folder), "pictures")
-        tracker.files([folder / "history.csv", folder / "predictions.npz"])
-        tracker.model(prepared, self._trained)
+            save_weights(folder / "weights.npz", prepared.network, self._trained)
+            predictions = _predictions(prepared, self._trained)
+            predictions.save(folder / "predictions.npz")
+            tracker.files(draw(job, prepared, self._history, self._trained, predictions, folder), "pictures")
+            tracker.files([folder / "history.csv", folder / "predictions.npz"])
+            tracker.model(prepared, self._trained)
         stopping = job.experiment.stopping
         if shortfall := stopping.shortfall(watched(stopping.watch, [epoch.scores for epoch in self._history])):
             raise TargetMissed(shortfall)

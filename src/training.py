@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -235,11 +235,9 @@ def train_together(
 
 def _lanes(courses: Sequence[Course]) -> list[list[int]]:
     """Group the courses that see the same samples in the same order."""
-    lanes: dict[tuple[int, int, float, int | None], list[int]] = {}
+    lanes: dict[Hashable, list[int]] = {}
     for i, course in enumerate(courses):
-        order = course.seed if course.batching.shuffle else None
-        data = course.data
-        lanes.setdefault((id(data.x), id(data.labels), data.scale, order), []).append(i)
+        lanes.setdefault((course.data.place, course.batching.order_by(course.seed)), []).append(i)
     return list(lanes.values())
 
 
@@ -262,11 +260,11 @@ def _stack(
 
 def _score_together(courses: Sequence[Course], parameters: Sequence[Parameters]) -> list[dict[str, Score]]:
     """Return the scores of each network on its sets; those that share a set see its rows brought up once."""
-    sharing: dict[tuple[int, int, float], list[tuple[int, str]]] = {}
+    sharing: dict[Hashable, list[tuple[int, str]]] = {}
     for i, course in enumerate(courses):
         for name, arrays in course.sets.items():
             if name != "train" or course.exact:
-                sharing.setdefault((id(arrays.x), id(arrays.labels), arrays.scale), []).append((i, name))
+                sharing.setdefault(arrays.place, []).append((i, name))
     scored: list[dict[str, Score]] = [{} for _ in courses]
     for places in sharing.values():
         first, name = places[0]

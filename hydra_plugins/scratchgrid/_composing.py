@@ -8,11 +8,11 @@ from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 
 class Composer:
-    """Composes what Hydra's ``load_sweep_config`` does."""
+    """Composes what Hydra's ``load_sweep_config`` does, with the number of the job."""
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self._loader, self._master = loader, master
@@ -21,8 +21,15 @@ class Composer:
         self._parse = functools.cache(parser.parse_override)
         self._is_group = functools.cache(lambda key: bool(loader.get_group_options(key)))
 
-    def __call__(self, overrides: Sequence[str]) -> DictConfig:
+    def __call__(self, overrides: Sequence[str], number: int) -> DictConfig:
         """Return the configuration of a job. Raises what Hydra raises."""
+        config = self._compose(overrides)
+        with open_dict(config):
+            config.hydra.job.id = str(number)
+            config.hydra.job.num = number
+        return config
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
         parsed = [self._parse(override) for override in overrides]
         values = [override for override in parsed if self._is_value(override, parsed)]
         # Jobs alike in all but these values differ in nothing else.
@@ -46,6 +53,10 @@ class Composer:
         key = override.key_or_group
         if override.type != OverrideType.CHANGE or override.is_hydra_override() or self._is_group(key):
             return False
-        related = [other for other in parsed if f"{other.key_or_group}.".startswith(f"{key}.")]
-        related += [other for other in parsed if f"{key}.".startswith(f"{other.key_or_group}.")]
-        return isinstance(override.value(), str | int | float | None) and related == [override, override]
+        others = [other.key_or_group for other in parsed if other is not override]
+        return isinstance(override.value(), str | int | float | None) and not any(_nested(key, o) for o in others)
+
+
+def _nested(key: str, other: str) -> bool:
+    """Tell whether one key is the other, or within it."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")

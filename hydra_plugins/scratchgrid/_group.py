@@ -49,9 +49,10 @@ def run_group(group: Group, tell: Callable[[int | Path], None]) -> Sequence[JobR
     begun = [returned for returned in returns if returned.status == JobStatus.COMPLETED]
     outcomes = execute_together([returned.return_value for returned in begun], tell)
     for returned, outcome in zip(begun, outcomes, strict=True):
-        failed = isinstance(outcome, Exception)
-        returned.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
-        returned.return_value = outcome if isinstance(outcome, Exception) else outcome.result.value
+        if isinstance(outcome, Exception):
+            returned.status, returned.return_value = JobStatus.FAILED, outcome
+        else:
+            returned.return_value = outcome.result.value
     for config, returned in zip(group.jobs, returns, strict=True):
         group.context.callbacks.on_job_end(config=config, job_return=returned)
     return returns

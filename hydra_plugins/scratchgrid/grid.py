@@ -13,7 +13,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.scratchgrid._composing import Composer
 
@@ -90,8 +90,8 @@ class GridSweeper(BasicSweeper):
         folders: list[Path] = []
         for number, overrides in enumerate(jobs):
             try:
-                config = compose(overrides)
-                folders.append(folder / _subfolder(config, number))
+                config = compose(overrides, number)
+                folders.append(folder / _subfolder(config))
                 job, _ = check(config, unreadable)
                 checked.append(job)
             except UserError as error:
@@ -130,7 +130,7 @@ class GridSweeper(BasicSweeper):
             if job.status == JobStatus.FAILED:
                 reasons[number] = ("FAILED", str(job._return_value))
         results = collect(plan, folders, reasons, example.metric)
-        if interruption or any(result.status == "LOST" for result in results) or reasons:
+        if interruption or any(result.run_id is None for result in results):
             # A launcher ends its workers, or they die, in ways that leave them no time to close their runs.
             status, reason = ending(interruption) if interruption else ("FAILED", "its worker process died")
             client, experiment_id = example.tracking.open(example.outputs)
@@ -145,11 +145,8 @@ class GridSweeper(BasicSweeper):
         return all(result.status == "FINISHED" for result in results)
 
 
-def _subfolder(config: DictConfig, number: int) -> str:
+def _subfolder(config: DictConfig) -> str:
     """Return what the folder of a job is called; by default its number."""
-    with open_dict(config):
-        config.hydra.job.num = number
-        config.hydra.job.id = str(number)
     before = HydraConfig.instance().cfg
     HydraConfig.instance().cfg = config  # type: ignore[assignment]
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from hydra_plugins.scratchgrid._composing import Composer
 
@@ -88,14 +88,11 @@ class StackedLauncher(Launcher):
 
         assert self._config is not None
         assert self._context is not None
-        composer = Composer(self._context.config_loader, self._config)
+        compose = Composer(self._context.config_loader, self._config)
         configs, prepared = [], []
         data: dict[Source, Path] = {}
         for number, overrides in enumerate(job_overrides, first):
-            config = composer(overrides)
-            with open_dict(config):
-                config.hydra.job.id = str(number)
-                config.hydra.job.num = number
+            config = compose(overrides, number)
             configs.append(config)
             job, ready = check(config)
             source = job.experiment.data

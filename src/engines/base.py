@@ -44,6 +44,11 @@ class Arrays:
         return self.scale == 1 and self.x.dtype == self.precision
 
     @property
+    def place(self) -> tuple[int, int, float]:
+        """What is equal of sets that hold the same arrays, seen at the same scale."""
+        return id(self.x), id(self.labels), self.scale
+
+    @property
     def precision(self) -> np.dtype[Any]:
         return np.dtype(self.dtype or self.x.dtype)
 

@@ -128,7 +128,7 @@ def _alike(experiments: Sequence[Prepared]) -> Iterator[list[int]]:
 def _order(prepared: Prepared) -> Hashable:
     """Return what is equal where the same samples are seen in the same order."""
     chosen = prepared.experiment
-    return prepared.dataset.digest, chosen.seed if chosen.batching.shuffle else None
+    return prepared.dataset.digest, chosen.batching.order_by(chosen.seed)
 
 
 def _worth_it(groups: Sequence[list[int]], allowed: range) -> list[list[int]]:

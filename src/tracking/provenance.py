@@ -1,12 +1,15 @@
 """Which code a result comes from."""
 
+import functools
 import hashlib
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 _SOURCE = Path(__file__).parent.parent
 
 
+@functools.cache  # a process runs the code that it began with
 def code_digest() -> str:
     """32 hexadecimal digits of this package's source: a result belongs to the code that made it."""
     digest = hashlib.sha256()
@@ -15,7 +18,8 @@ def code_digest() -> str:
     return digest.hexdigest()[:32]
 
 
-def git_tags() -> dict[str, str]:
+@functools.cache
+def git_tags() -> Mapping[str, str]:
     """Return the commit that this code is at and whether it was changed since, or nothing where there is no git."""
 
     def git(*arguments: str) -> str:
