@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from src import plots, report
-from src.composition import compose, composer
-from src.config import CONF, Reference, read, read_curve
-from src.runner import Result
+from src.experiment import plots
+from src.terminal import report
+from src.config.composition import compose, composer
+from src.config.reader import CONF, Reference, read, read_curve
+from src.experiment.runner import Result
 from src.sweep.plan import Plan
 
 Curves = npt.NDArray[np.float64]

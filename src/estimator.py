@@ -19,20 +19,20 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from src.batching import Batching, Full, Mini
-from src.config import convert, option
-from src.engines.base import Arrays
-from src.errors import InvalidValue, UserError, require
+from src.training.batching import Batching, Full, Mini
+from src.config.reader import convert, option
+from src.training.engines.base import Arrays
+from src.support.errors import InvalidValue, UserError, require
 from src.nn.initializers import Initializer
 from src.nn.layers import Activation, Array
 from src.nn.losses import Loss
 from src.nn.network import MLP, forward
-from src.optimizers import Optimizer
-from src.randomness import stream
-from src.schedules import Schedule
-from src.stopping import Stopping
-from src.threads import one_blas_thread
-from src.training import Course, Score, train, watched
+from src.training.optimizers import Optimizer
+from src.support.randomness import stream
+from src.training.schedules import Schedule
+from src.training.stopping import Stopping
+from src.support.threads import one_blas_thread
+from src.training.loop import Course, Score, train, watched
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def _value_errors() -> Iterator[None]:
 
 
 class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn ships no types
-    """A multilayer perceptron as a scikit-learn classifier, trained by ``src.training.train``.
+    """A multilayer perceptron as a scikit-learn classifier, trained by ``src.training.loop.train``.
 
     Each choice is the name of an option under ``conf/`` ("momentum") or an object (``SGD(momentum=0.8)``). ``batch_size``
     is a number of samples, capped at all of them, or "full". Where ``stopping`` or ``schedule`` goes by a val/ metric, a

@@ -16,13 +16,13 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from src import report
-from src.config import CONF, Job
-from src.errors import TrainingFailed, UserError, first_line
-from src.explain import COMPOSITION_ERRORS, explain
-from src.origin import single, swept
-from src.preflight import check, claim
-from src.runner import RESULT, Display, Finished, Result, execute, gradcheck
+from src.terminal import report
+from src.config.reader import CONF, Job
+from src.support.errors import TrainingFailed, UserError, first_line
+from src.config.explain import COMPOSITION_ERRORS, explain
+from src.config.run_context import single, swept
+from src.config.preflight import check, claim
+from src.experiment.runner import RESULT, Display, Finished, Result, execute, gradcheck
 from src.tracking.links import run_link, with_ui
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from src import report
-from src.config import CONF
-from src.errors import UserError
+from src.terminal import report
+from src.config.reader import CONF
+from src.support.errors import UserError
 from src.tracking.links import DEFAULT_PORT, is_server, view_link
 from src.tracking.store import server_command
 from src.tracking.tracker import Tracking

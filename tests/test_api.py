@@ -10,8 +10,8 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from src.api import Trained, train
-from src.config import CONF
-from src.errors import ConfigError, DataError, Diverged
+from src.config.reader import CONF
+from src.support.errors import ConfigError, DataError, Diverged
 from src.nn.weights import load_weights
 from tests.conftest import Ended
 from tests.test_run import digits, history, only_run

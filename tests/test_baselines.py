@@ -12,8 +12,8 @@ import pytest
 
 from src import baselines
 from src.baselines import Claim, claims, curve_claim, markdown, recipes
-from src.config import Curve, Reference, read_curve
-from src.runner import Result
+from src.config.reader import Curve, Reference, read_curve
+from src.experiment.runner import Result
 from src.sweep.plan import Plan
 from tests.conftest import ROOT, Ended
 from tests.test_run import runs, wait_for

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.batching import Batching, Full, Mini, Rows, Sample
-from src.errors import InvalidValue
-from src.randomness import stream
+from src.training.batching import Batching, Full, Mini, Rows, Sample
+from src.support.errors import InvalidValue
+from src.support.randomness import stream
 
 
 def indices(rows: Rows, samples: int) -> list[int]:

@@ -8,18 +8,18 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import src.run  # noqa: F401 (registers the resolver that folder names use)
-from src.batching import Batching, Mini
-from src.config import CONF, Job, flatten, option, read, read_curve
+from src.training.batching import Batching, Mini
+from src.config.reader import CONF, Job, flatten, option, read, read_curve
 from src.data import Mnist
-from src.errors import ConfigError
-from src.explain import explain
+from src.support.errors import ConfigError
+from src.config.explain import explain
 from src.nn.initializers import Distribution, HeNormal, Initializer, Random, Uniform, XavierNormal, Zeros
 from src.nn.layers import Activation, LeakyReLU, Tanh
 from src.nn.losses import Loss, SquaredError
-from src.optimizers import Optimizer
-from src.preflight import check
-from src.schedules import Schedule
-from src.stopping import Stopping
+from src.training.optimizers import Optimizer
+from src.config.preflight import check
+from src.training.schedules import Schedule
+from src.training.stopping import Stopping
 
 GROUPS = [
     "model", "initializer", "loss", "batching", "optimizer", "schedule", "stopping", "data", "tracking", "experiment", "debug",

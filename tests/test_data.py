@@ -17,7 +17,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from src.data import Csv, Dataset, Digits, Idx, Npz, Source, Splitting
-from src.errors import DataError, InvalidValue
+from src.support.errors import DataError, InvalidValue
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -490,7 +490,7 @@ def test_bare_pickle_called_npz_is_refused_without_unpickling(tmp_path: Path) ->
     assert not marker.exists()
 
 
-# np.load leaves a file open that turns out to be no archive: to be taken out once src.archives opens it itself.
+# np.load leaves a file open that turns out to be no archive: to be taken out once src.support.archives opens it itself.
 @pytest.mark.parametrize("keep", [0, 1, 3, 40, 200, -1])
 def test_truncated_npz_is_named(tmp_path: Path, keep: int) -> None:
     path = npz(tmp_path, x_train=IMAGES, y_train=LABELS)

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from src.batching import Full, Mini
-from src.diagnostics import LayerState, findings, inspect, measurements
+from src.training.batching import Full, Mini
+from src.training.diagnostics import LayerState, findings, inspect, measurements
 from src.nn.initializers import Random, Uniform, XavierNormal, Zeros
 from src.nn.layers import Activation, LeakyReLU, ReLU, Sigmoid, Tanh
 from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import MLP, Parameters, backward, forward
-from src.optimizers import SGD
-from src.randomness import stream
+from src.training.optimizers import SGD
+from src.support.randomness import stream
 from tests.test_training import blobs, follow
 
 

@@ -7,22 +7,22 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from src.batching import Batching, Full, Mini, Sample
-from src.engines import chunked
-from src.engines.base import Arrays
-from src.engines.buffered import Buffered
-from src.engines.choice import choose
-from src.engines.chunked import Chunked
-from src.engines.deferred import Deferred
-from src.engines.plain import Plain
+from src.training.batching import Batching, Full, Mini, Sample
+from src.training.engines import chunked
+from src.training.engines.base import Arrays
+from src.training.engines.buffered import Buffered
+from src.training.engines.choice import choose
+from src.training.engines.chunked import Chunked
+from src.training.engines.deferred import Deferred
+from src.training.engines.plain import Plain
 from src.nn.initializers import Random, Uniform, XavierNormal
 from src.nn.layers import GELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from src.nn.network import MLP
-from src.optimizers import SGD, Adam, Optimizer
-from src.randomness import stream
-from src.schedules import Constant, Cosine
-from src.training import Epoch
+from src.training.optimizers import SGD, Adam, Optimizer
+from src.support.randomness import stream
+from src.training.schedules import Constant, Cosine
+from src.training.loop import Epoch
 from tests.test_training import follow
 
 ACTIVATIONS = [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), GELU(), Identity()]

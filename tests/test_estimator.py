@@ -20,19 +20,19 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from src.batching import Mini
-from src.engines.base import Arrays
-from src.errors import Diverged
+from src.training.batching import Mini
+from src.training.engines.base import Arrays
+from src.support.errors import Diverged
 from src.estimator import NetworkClassifier
 from src.nn.initializers import FromFile, HeNormal, Random, Zeros
 from src.nn.layers import GELU, LeakyReLU, Tanh
 from src.nn.losses import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from src.nn.network import MLP
-from src.optimizers import SGD, Adam
-from src.randomness import stream
-from src.schedules import Constant, Cosine, Plateau
-from src.stopping import EarlyStopping, Never, Target
-from src.training import score
+from src.training.optimizers import SGD, Adam
+from src.support.randomness import stream
+from src.training.schedules import Constant, Cosine, Plateau
+from src.training.stopping import EarlyStopping, Never, Target
+from src.training.loop import score
 from tests.conftest import ROOT
 from tests.test_training import follow
 

@@ -11,7 +11,7 @@ from src.nn.initializers import HeNormal, Random, XavierNormal, Zeros
 from src.nn.layers import GELU, Activation, Array, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from src.nn.network import MLP, Network, Parameters, backward
-from src.randomness import stream
+from src.support.randomness import stream
 
 X, LABELS = np.random.default_rng(0).random((10, 30)).astype(np.float32), np.arange(10) % 3
 

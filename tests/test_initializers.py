@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from src.errors import DataError, InvalidValue
+from src.support.errors import DataError, InvalidValue
 from src.nn.initializers import (
     Distribution,
     FromFile,
@@ -24,7 +24,7 @@ from src.nn.initializers import (
 from src.nn.layers import Dense, ReLU
 from src.nn.network import MLP
 from src.nn.weights import load_weights, save_weights
-from src.randomness import stream
+from src.support.randomness import stream
 
 FAN_IN, FAN_OUT = 300, 200
 XAVIER = math.sqrt(2 / (FAN_IN + FAN_OUT))

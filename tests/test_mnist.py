@@ -23,9 +23,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import src.run  # noqa: F401 (registers the resolver that folder names use)
-from src.config import CONF, read
+from src.config.reader import CONF, read
 from src.data import Dataset, Mnist, Splitting, mnist
-from src.errors import DataError
+from src.support.errors import DataError
 from tests.test_data import Trap, put_idx
 
 Bytes = npt.NDArray[np.uint8]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
 
-from src.errors import InvalidValue
+from src.support.errors import InvalidValue
 from src.nn.layers import GELU, Activation, Dense, Dropout, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError, log_softmax
 from src.nn.network import MLP, Network, Parameters, backward, forward, parameter_count, with_masks

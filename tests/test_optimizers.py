@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from src.errors import InvalidValue
+from src.support.errors import InvalidValue
 from src.nn.network import Parameters
-from src.optimizers import SGD, Adam, Optimizer, clipped, norm
+from src.training.optimizers import SGD, Adam, Optimizer, clipped, norm
 
 LR = 0.1
 

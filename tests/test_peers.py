@@ -10,15 +10,15 @@ import pytest
 from sklearn.neural_network import MLPClassifier
 from sklearn.neural_network._stochastic_optimizers import SGDOptimizer
 
-from src.batching import Batching, Full, Mini, Sample
-from src.engines.base import Arrays
+from src.training.batching import Batching, Full, Mini, Sample
+from src.training.engines.base import Arrays
 from src.nn.layers import GELU, Activation, Array, Dense, Dropout, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from src.nn.network import MLP, Network, Parameters, backward, forward, with_masks
-from src.optimizers import SGD, Adam, Optimizer, norm
-from src.randomness import stream
-from src.schedules import Constant, Cosine, InverseScaling, Plateau, Schedule, Step
-from src.training import Epoch
+from src.training.optimizers import SGD, Adam, Optimizer, norm
+from src.support.randomness import stream
+from src.training.schedules import Constant, Cosine, InverseScaling, Plateau, Schedule, Step
+from src.training.loop import Epoch
 from tests.test_nn import random_parameters
 from tests.test_training import blobs, follow
 

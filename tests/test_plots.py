@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Bbox
 
-from src import plots
-from src.diagnostics import LayerState
-from src.predictions import Predictions
-from src.training import Epoch, Score
+from src.experiment import plots
+from src.training.diagnostics import LayerState
+from src.experiment.predictions import Predictions
+from src.training.loop import Epoch, Score
 
 Pixels = npt.NDArray[np.float64]
 

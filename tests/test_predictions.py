@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from src.data import Split
-from src.errors import DataError
-from src.predictions import Contingency, Predictions
+from src.support.errors import DataError
+from src.experiment.predictions import Contingency, Predictions
 
 
 def split(seed: int = 0) -> Split:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.config import Curve, read_curve
+from src.config.reader import Curve, read_curve
 from tests.conftest import Ended, run
 from tests.test_run import history
 

@@ -6,7 +6,7 @@ import shlex
 import pytest
 from hydra import compose, initialize_config_dir
 
-from src.config import CONF, read
+from src.config.reader import CONF, read
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -24,7 +24,7 @@ from src.data import Digits, Splitting
 from src.nn.layers import ReLU, Sigmoid
 from src.nn.network import MLP, forward
 from src.nn.weights import load_weights
-from src.predictions import Predictions
+from src.experiment.predictions import Predictions
 from tests.conftest import ROOT, Ended, command, run
 
 

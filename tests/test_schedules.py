@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from src.errors import InvalidValue
-from src.schedules import Constant, Cosine, InverseScaling, Plateau, Schedule, Step
-from src.watching import Watch
+from src.support.errors import InvalidValue
+from src.training.schedules import Constant, Cosine, InverseScaling, Plateau, Schedule, Step
+from src.training.metric_watch import Watch
 
 
 def by_update(schedule: Schedule, *, epochs: int, updates: int) -> list[float]:

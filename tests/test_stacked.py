@@ -23,18 +23,18 @@ from mlflow import MlflowClient
 from omegaconf import OmegaConf, open_dict
 
 from hydra_plugins.scratchgrid._composing import Composer
-from src.composition import compose, composer
-from src.config import CONF
+from src.config.composition import compose, composer
+from src.config.reader import CONF
 from src.data import Dataset, Digits, Source, Splitting
 from src.nn.layers import Sigmoid
-from src.preflight import check
-from src.runner import Finished, Origin, Recorder, Result
+from src.config.preflight import check
+from src.experiment.runner import Finished, Origin, Recorder, Result
 from src.sweep import sharing
 from src.sweep.groups import group, likeness, sizes
 from src.sweep.sharing import keep
 from src.sweep.together import Assignment, execute_together
 from src.sweep.workers import WorkerDied, start_method, work_through
-from src.training import Epoch
+from src.training.loop import Epoch
 from tests.conftest import ROOT, Ended, command, run
 from tests.test_run import runs, wait_for
 

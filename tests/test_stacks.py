@@ -8,22 +8,22 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from src.batching import Batching, Full, Mini, Sample
-from src.engines.base import Arrays
-from src.engines.batched_stack import BatchedStack, PlainStack
-from src.engines.deferred_stack import DeferredStack
-from src.engines.plain import Plain
-from src.engines.stack import Lane, Stack
-from src.errors import Diverged
+from src.training.batching import Batching, Full, Mini, Sample
+from src.training.engines.base import Arrays
+from src.training.engines.batched_stack import BatchedStack, PlainStack
+from src.training.engines.deferred_stack import DeferredStack
+from src.training.engines.plain import Plain
+from src.training.engines.stack import Lane, Stack
+from src.support.errors import Diverged
 from src.nn.initializers import Random, Uniform, XavierNormal
 from src.nn.layers import GELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from src.nn.network import MLP, Parameters
-from src.optimizers import SGD, Adam, Optimizer
-from src.randomness import stream
-from src.schedules import Constant, Cosine, Step
-from src.stopping import EarlyStopping, Never, Stopping
-from src.training import Course, Epoch, train, train_together
+from src.training.optimizers import SGD, Adam, Optimizer
+from src.support.randomness import stream
+from src.training.schedules import Constant, Cosine, Step
+from src.training.stopping import EarlyStopping, Never, Stopping
+from src.training.loop import Course, Epoch, train, train_together
 from tests.test_engines import images
 from tests.test_training import blobs
 
@@ -166,16 +166,16 @@ def test_any_optimizer(lanes: list[int], optimizer: Optimizer) -> None:
 @pytest.mark.parametrize("lanes", LANES, ids=str)
 @pytest.mark.parametrize("size", [25, 50, 150])
 def test_large_batches_go_through_in_chunks(lanes: list[int], size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.engines.batched_stack.CHUNK", 10 if size != 25 else 25)
+    monkeypatch.setattr("src.training.engines.batched_stack.CHUNK", 10 if size != 25 else 25)
     side_by_side(BatchedStack, lanes, size=size)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
 def test_any_number_of_cores_gives_a_stack_equal_bytes(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.engines.batched_stack.CHUNK", 10)
+    monkeypatch.setattr("src.training.engines.batched_stack.CHUNK", 10)
 
     def trained(cores: int) -> list[bytes]:
-        monkeypatch.setattr("src.engines.batched_stack.available_cores", lambda: cores)
+        monkeypatch.setattr("src.training.engines.batched_stack.available_cores", lambda: cores)
         network = MLP(12, (6,), 3, Sigmoid()).layers
         drawn = Random(XavierNormal(), Uniform(-0.5, 0.5))
         starts = [drawn.initialize(network, stream(seed, "weights"), np.float32) for seed in range(4)]
@@ -193,8 +193,8 @@ def test_any_number_of_cores_gives_a_stack_equal_bytes(workers: int, monkeypatch
 @pytest.mark.parametrize("size", [7, 40])
 @pytest.mark.parametrize("logits", [(900, 901, 899), (-900, -902, -901), (0, 900, -900), (-90, -85, -80)], ids=str)
 def test_batches_with_logits_far_from_0(size: int, logits: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.engines.batched_stack.CHUNK", 10)
-    monkeypatch.setattr("src.engines.batched_stack.available_cores", lambda: 2)
+    monkeypatch.setattr("src.training.engines.batched_stack.CHUNK", 10)
+    monkeypatch.setattr("src.training.engines.batched_stack.available_cores", lambda: 2)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         side_by_side(BatchedStack, [3, 1], last_bias=logits, n=40, epochs=1, size=size)
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from src.batching import Mini
-from src.errors import InvalidValue
-from src.stopping import EarlyStopping, Never, Stopping, Target
-from src.training import watched
+from src.training.batching import Mini
+from src.support.errors import InvalidValue
+from src.training.stopping import EarlyStopping, Never, Stopping, Target
+from src.training.loop import watched
 from tests.test_training import run
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.runner import Result
+from src.experiment.runner import Result
 from src.sweep.plan import Plan, collect
 from src.tracking.links import run_link, ui_address, view_link
 from src.tracking.view import comparison, sweep_filter, view_tag

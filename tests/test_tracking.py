@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from src.composition import compose, composer
-from src.errors import UserError
-from src.preflight import check
-from src.runner import Origin, Recorder, Result, record
+from src.config.composition import compose, composer
+from src.support.errors import UserError
+from src.config.preflight import check
+from src.experiment.runner import Origin, Recorder, Result, record
 from src.tracking import tracker
 from src.tracking.store import check_database, open_store
 from src.tracking.tracker import Tracking, _Pace
@@ -188,7 +188,7 @@ def test_a_store_whose_making_is_broken_off_is_made_anew(tmp_path: Path) -> None
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_waits_for_what_must_not_be_left_half_done(number: signal.Signals) -> None:
     script = (
-        "import os, signal, sys; from src.interrupts import held\n"
+        "import os, signal, sys; from src.support.signals import held\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
         "try:\n"
@@ -205,7 +205,7 @@ def test_an_interruption_waits_for_what_must_not_be_left_half_done(number: signa
 
 def test_what_is_ignored_does_not_hide_what_is_not() -> None:
     script = (
-        "import os, signal, sys; from src.interrupts import held\n"
+        "import os, signal, sys; from src.support.signals import held\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
         "with held():\n"
         "    os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGTERM)\n"

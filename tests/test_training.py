@@ -9,17 +9,17 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss
 from threadpoolctl import threadpool_info
 
-from src.batching import Batching, Full, Mini, Sample
-from src.engines.base import Arrays
-from src.errors import Diverged
+from src.training.batching import Batching, Full, Mini, Sample
+from src.training.engines.base import Arrays
+from src.support.errors import Diverged
 from src.nn.initializers import Random, XavierNormal, Zeros
 from src.nn.layers import Identity, Sigmoid
 from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import MLP, Network, Parameters, forward
-from src.optimizers import SGD
-from src.randomness import stream
-from src.schedules import InverseScaling, Plateau
-from src.training import Course, Epoch, score, train
+from src.training.optimizers import SGD
+from src.support.randomness import stream
+from src.training.schedules import InverseScaling, Plateau
+from src.training.loop import Course, Epoch, score, train
 from tests import oracle
 
 MODEL = MLP(6, (5,), 3, Sigmoid())
@@ -105,7 +105,7 @@ def test_scores_agree_with_scikit_learn_in_any_number_of_chunks(monkeypatch: pyt
     loss = log_loss(data.labels, SoftmaxCrossEntropy().probabilities(logits))
     accuracy = accuracy_score(data.labels, logits.argmax(axis=-1))
     for chunk in (4096, 30, 7, 1):
-        monkeypatch.setattr("src.training._CHUNK", chunk)
+        monkeypatch.setattr("src.training.loop._CHUNK", chunk)
         found = score(MODEL.layers, epoch.parameters, data, SoftmaxCrossEntropy())
         np.testing.assert_allclose((found.loss, found.accuracy), (loss, accuracy), rtol=1e-12)
 

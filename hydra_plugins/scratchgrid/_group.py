@@ -12,11 +12,11 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from src.data import Source
-from src.origin import swept
-from src.preflight import check
+from src.config.run_context import swept
+from src.config.preflight import check
 from src.sweep.sharing import take
 from src.sweep.together import Assignment, execute_together
-from src.threads import use_at_most
+from src.support.threads import use_at_most
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.scratchgrid._composing import Composer
 
 if TYPE_CHECKING:
-    from src.config import Job
+    from src.config.reader import Job
     from src.data import Source
-    from src.errors import DataError
+    from src.support.errors import DataError
     from src.sweep.plan import Plan
 
 
@@ -32,9 +32,9 @@ class GridSweeper(BasicSweeper):
         assert self.config is not None
         assert self.launcher is not None
         assert self.hydra_context is not None
-        from src import report
-        from src.errors import ConfigError
-        from src.preflight import claim
+        from src.terminal import report
+        from src.support.errors import ConfigError
+        from src.config.preflight import claim
         from src.sweep.plan import PLAN, Plan
 
         most = self.max_batch_size
@@ -78,9 +78,9 @@ class GridSweeper(BasicSweeper):
 
         Raises UserError, which names each that is wrong.
         """
-        from src.errors import ConfigError, UserError
-        from src.explain import COMPOSITION_ERRORS, explain
-        from src.preflight import check
+        from src.support.errors import ConfigError, UserError
+        from src.config.explain import COMPOSITION_ERRORS, explain
+        from src.config.preflight import check
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -119,7 +119,7 @@ class GridSweeper(BasicSweeper):
         interruption: BaseException | None,
     ) -> bool:
         """Show the table of all runs; return whether every one finished."""
-        from src import report
+        from src.terminal import report
         from src.sweep.plan import collect
         from src.tracking.links import view_link, with_ui
         from src.tracking.store import close_abandoned

@@ -18,10 +18,10 @@ from hydra_plugins.scratchgrid._composing import Composer
 
 if TYPE_CHECKING:
     from src.data import Source
-    from src.experiment import Prepared
+    from src.experiment.experiment import Prepared
 
 # What takes seconds to import is imported once, by the process that the workers come from.
-_PRELOAD = ["hydra_plugins.scratchgrid._group", "src.warm"]
+_PRELOAD = ["hydra_plugins.scratchgrid._group", "src.sweep.preload"]
 
 
 class StackedLauncher(Launcher):
@@ -37,7 +37,7 @@ class StackedLauncher(Launcher):
         self._context: HydraContext | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from src.errors import ConfigError
+        from src.support.errors import ConfigError
         from src.sweep.workers import start_method
 
         for name, value in (("workers", self._workers), ("together", self._together)):
@@ -49,11 +49,11 @@ class StackedLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and return what came of each, in their order."""
         from hydra_plugins.scratchgrid._group import Group, run_group
-        from src import report
-        from src.runner import RESULT, Result
+        from src.terminal import report
+        from src.experiment.runner import RESULT, Result
         from src.sweep.groups import group
         from src.sweep.workers import work_through
-        from src.threads import available_cores
+        from src.support.threads import available_cores
 
         assert self._context is not None
         setup_globals()
@@ -83,7 +83,7 @@ class StackedLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], first: int, folder: Path
     ) -> "tuple[list[DictConfig], list[Prepared], dict[Source, Path]]":
         """Return the jobs' configurations, their experiments made ready, and where their data is kept in a folder."""
-        from src.preflight import check
+        from src.config.preflight import check
         from src.sweep.sharing import keep, load
 
         assert self._config is not None

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.data.dataset import Images, Labels, Samples, Source, checked_labels, square_if_possible
-from src.errors import DataError
+from src.support.errors import DataError
 
 _ENCODING = "utf-8-sig"  # passes over the mark that spreadsheets put before the first character
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.data.splitting import Splitting
-from src.errors import DataError, require, within
+from src.support.errors import DataError, require, within
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int64]

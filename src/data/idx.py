@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.data.dataset import Samples, Source, checked_labels
-from src.errors import DataError
+from src.support.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from src.data.dataset import Samples, Source
 from src.data.idx import read_pair
-from src.errors import DataError
+from src.support.errors import DataError
 
 log = logging.getLogger(__name__)
 

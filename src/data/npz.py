@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from src.archives import read_arrays
+from src.support.archives import read_arrays
 from src.data.dataset import Images, Labels, Samples, Source, checked_labels, square_if_possible
-from src.errors import DataError
+from src.support.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)

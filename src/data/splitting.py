@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from src.errors import InvalidValue, require
-from src.randomness import stream
+from src.support.errors import InvalidValue, require
+from src.support.randomness import stream
 
 Index = npt.NDArray[np.intp]
 

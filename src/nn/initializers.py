@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from src.errors import require
+from src.support.errors import require
 from src.nn.layers import Array, Dense
 from src.nn.network import Network, Parameters
 from src.nn.weights import load_weights

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from src.errors import require
+from src.support.errors import require
 
 Array = npt.NDArray[np.floating]
 

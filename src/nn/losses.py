@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from src.errors import require
+from src.support.errors import require
 from src.nn.layers import Activation, Array, Sigmoid
 
 Labels = npt.NDArray[np.integer]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.errors import require
+from src.support.errors import require
 from src.nn.layers import Activation, Array, Dense, Dropout, Layer
 
 Network = tuple[Layer, ...]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from src.archives import read_arrays
-from src.errors import DataError
+from src.support.archives import read_arrays
+from src.support.errors import DataError
 from src.nn.layers import Array
 from src.nn.network import Network, Parameters
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from src.engines.batched_stack import BatchedStack, PlainStack
-from src.engines.choice import stack_kind
-from src.engines.deferred_stack import DeferredStack
-from src.engines.stack import Stack
-from src.experiment import Prepared
+from src.training.engines.batched_stack import BatchedStack, PlainStack
+from src.training.engines.choice import stack_kind
+from src.training.engines.deferred_stack import DeferredStack
+from src.training.engines.stack import Stack
+from src.experiment.experiment import Prepared
 from src.nn.network import parameter_count
 
 _KIB = 1024

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from src.runner import Result
+from src.experiment.runner import Result
 
 PLAN = "plan.json"
 

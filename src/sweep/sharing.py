@@ -9,7 +9,7 @@ import joblib
 import numpy as np
 
 from src.data import Dataset, Source, Split
-from src.preflight import provide
+from src.config.preflight import provide
 
 
 def keep(dataset: Dataset, folder: Path) -> Path:

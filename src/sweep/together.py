@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.config import Job
-from src.errors import Diverged, TrainingFailed, first_line
-from src.experiment import Prepared
-from src.runner import Finished, Origin, gradcheck, record
-from src.training import Epoch, train_together
+from src.config.reader import Job
+from src.support.errors import Diverged, TrainingFailed, first_line
+from src.experiment.experiment import Prepared
+from src.experiment.runner import Finished, Origin, gradcheck, record
+from src.training.loop import Epoch, train_together
 
 log = logging.getLogger(__name__)
 

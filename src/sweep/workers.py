@@ -13,8 +13,8 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
-from src.errors import first_line
-from src.interrupts import ignoring_interrupts
+from src.support.errors import first_line
+from src.support.signals import ignoring_interrupts
 
 _PATIENCE = 30.0  # seconds that workers have to close what they have open
 _INTERRUPT = getattr(signal, "SIGUSR1", signal.SIGTERM)  # of the parent; the terminal's Ctrl-C reaches all processes

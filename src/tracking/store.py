@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from src.errors import UserError
+from src.support.errors import UserError
 from src.tracking.view import sweep_filter
 
 if TYPE_CHECKING:

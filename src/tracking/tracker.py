@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from src.errors import require
-from src.experiment import Prepared
-from src.interrupts import held
+from src.support.errors import require
+from src.experiment.experiment import Prepared
+from src.support.signals import held
 from src.nn.network import Parameters
 from src.nn.weights import save_weights
-from src.plain import to_plain
+from src.support.serialization import to_plain
 from src.tracking.store import check_database, database_file, open_store, quiet, tracking_uri
 from src.tracking.view import comparison, sweep_filter, view_tag
 
@@ -271,9 +271,9 @@ class _OpenRun:
             }
             settings.write_text(json.dumps(described, indent=2), encoding="utf-8")
             save_weights(weights, prepared.network, parameters)
-            shutil.copytree(source / "nn", code / "nn", ignore=shutil.ignore_patterns("__pycache__"))
-            for module in ("__init__.py", "errors.py", "archives.py", "plain.py"):  # all that src.nn and serving import
-                shutil.copy(source / module, code)
+            for package in ("nn", "support"):  # all that the served model imports
+                shutil.copytree(source / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copy(source / "__init__.py", code)
             with quiet(), tracking_uri(self._store):
                 made = self._client.create_logged_model(self.experiment_id, "model", source_run_id=self.run_id)
                 Model.log(  # what mlflow.pyfunc.log_model calls, for a run that need not be the active one
@@ -281,7 +281,7 @@ class _OpenRun:
                     mlflow.pyfunc,
                     run_id=self.run_id,
                     model_id=made.model_id,
-                    python_model=str(source / "serving.py"),
+                    python_model=str(source / "tracking" / "served_model.py"),
                     artifacts={"network": str(settings), "weights": str(weights)},
                     code_paths=[str(code)],
                     pip_requirements=[f"mlflow=={mlflow.__version__}", f"numpy=={np.__version__}"],

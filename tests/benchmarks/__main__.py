@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from src.threads import available_cores
+from src.support.threads import available_cores
 from tests.benchmarks import ours, peers
 from tests.benchmarks.images import Images, load
 from tests.benchmarks.measuring import Runner, Times, machine, measure, peak

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from src.threads import available_cores, one_blas_thread
+from src.support.threads import available_cores, one_blas_thread
 
 _SECONDS = 0.3  # a measurement is of as many passes as this takes, and of one at least
 _SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")  # which change speeds

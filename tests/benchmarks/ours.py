@@ -5,17 +5,17 @@ from unittest.mock import patch
 
 import numpy as np
 
-from src.batching import Rows
-from src.engines.base import Arrays
-from src.engines.choice import choose, stack_kind
-from src.engines.plain import Plain
-from src.engines.stack import Lane
+from src.training.batching import Rows
+from src.training.engines.base import Arrays
+from src.training.engines.choice import choose, stack_kind
+from src.training.engines.plain import Plain
+from src.training.engines.stack import Lane
 from src.nn.initializers import Random, XavierNormal, Zeros
 from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import Parameters
-from src.optimizers import SGD
-from src.randomness import stream
-from src.threads import available_cores
+from src.training.optimizers import SGD
+from src.support.randomness import stream
+from src.support.threads import available_cores
 from tests.benchmarks.images import Images
 from tests.benchmarks.measuring import Runner
 from tests.benchmarks.works import Work
@@ -79,7 +79,7 @@ def one_core(work: Work, images: Images) -> Runner | None:
     """The full batch as on a machine with one core, where there are more."""
     if work.models > 1 or work.size is not None or available_cores() == 1:
         return None
-    with patch("src.engines.chunked.available_cores", lambda: 1):
+    with patch("src.training.engines.chunked.available_cores", lambda: 1):
         return _alone(work, images, work.samples, "chosen")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from src.nn.layers import Dense, Sigmoid
-from src.threads import available_cores
+from src.support.threads import available_cores
 from tests.benchmarks.images import Images
 from tests.benchmarks.measuring import Runner
 from tests.benchmarks.ours import orders, rates, starts

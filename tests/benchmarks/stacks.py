@@ -11,16 +11,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from src.batching import Batching, Full, Mini, Sample
-from src.engines.base import Arrays
+from src.training.batching import Batching, Full, Mini, Sample
+from src.training.engines.base import Arrays
 from src.nn.initializers import Random, XavierNormal, Zeros
 from src.nn.layers import ReLU
 from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import MLP, parameter_count
-from src.optimizers import SGD, Adam, Optimizer
-from src.randomness import stream
-from src.threads import use_at_most
-from src.training import Course, Epoch, train, train_together
+from src.training.optimizers import SGD, Adam, Optimizer
+from src.support.randomness import stream
+from src.support.threads import use_at_most
+from src.training.loop import Course, Epoch, train, train_together
 from tests.benchmarks.images import load
 
 SHAPES = ((16, 16), (30,), (64,), (128,), (300,), (100, 200))

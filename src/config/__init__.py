@@ -1,0 +1,1 @@
+"""From YAML to typed objects, checked before anything starts."""

@@ -1,0 +1,40 @@
+"""Where a run comes from, read off what Hydra knows of it: what it is called, what was asked for, which sweep it is of."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from src.config.reader import Job, flatten
+from src.experiment.runner import Origin
+from src.sweep.plan import Plan
+
+
+def single(config: DictConfig, context: Any, job: Job) -> Origin:
+    """Return the origin of a run by itself; ``context`` is Hydra's own part of the configuration."""
+    overrides = list(context.overrides.task)
+    name = job.name or ", ".join(overrides) or str(context.runtime.choices["model"])
+    return Origin(Path(context.runtime.output_dir), name, overrides, _settings(config, context))
+
+
+def swept(config: DictConfig, context: Any, job: Job) -> Origin:
+    """Return the origin of a job of a sweep."""
+    folder, number = Path(context.runtime.output_dir), int(context.job.num)
+    overrides = list(context.overrides.task)
+    settings = _settings(config, context)
+    plan = Plan.load(Path(context.sweep.dir))
+    if plan is None:  # another sweeper's
+        name, sweep_id = ", ".join(overrides), Path(context.sweep.dir).name
+        return Origin(folder, job.name or name, overrides, settings, f"{number + 1}/?", sweep_id)
+    position = f"{number + 1}/{len(plan.names)}"
+    return Origin(folder, job.name or plan.names[number], overrides, settings, position, plan.sweep_id, plan.varied)
+
+
+def _settings(config: DictConfig, context: Any) -> dict[str, Any]:
+    """Return what MLflow keeps as parameters: each resolved setting, and which option was chosen of each group."""
+    chosen = [(group, choice) for group, choice in context.runtime.choices.items() if choice]
+    # A choice made for a place, distribution@initializer.weights, is known by its place.
+    choices = {group.rpartition("@")[2]: choice for group, choice in chosen if not group.startswith("hydra/")}
+    settings = flatten(config)
+    settings.pop("tracking.uri")  # may hold a password
+    return {**choices, **settings}

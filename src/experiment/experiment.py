@@ -1,0 +1,150 @@
+"""One run as a typed value: everything that decides its result, and its identity."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from src.training.batching import Batching
+from src.data import Dataset, Source, Split
+from src.training.diagnostics import LayerState
+from src.training.engines.base import Arrays
+from src.support.errors import InvalidValue, require, suggest, within
+from src.nn.initializers import Initializer
+from src.nn.layers import Array
+from src.nn.losses import Loss
+from src.nn.network import MLP, Network, Parameters, forward, parameter_count
+from src.training.optimizers import Optimizer
+from src.support.serialization import to_plain
+from src.support.randomness import stream
+from src.training.schedules import Schedule
+from src.training.stopping import EarlyStopping, Stopping, Target
+from src.support.threads import one_blas_thread
+from src.training.loop import Course, Epoch, train
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The choices that decide what a run computes. Equal experiments on equal data and weight files give equal bytes."""
+
+    model: MLP
+    initializer: Initializer
+    loss: Loss
+    batching: Batching
+    optimizer: Optimizer
+    schedule: Schedule
+    stopping: Stopping
+    data: Source
+    lr: float
+    epochs: int
+    seed: int
+    dtype: Literal["float32", "float64"]
+    train_metrics: Literal["running", "exact"]
+    engine: Literal["fast", "plain"]
+
+    def __post_init__(self) -> None:
+        require(0 < self.lr < math.inf, "lr", self.lr, "must be a positive, finite number")
+        require(self.epochs >= 1, "epochs", self.epochs, "must be 1 or more")
+        require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
+        with within("optimizer"):
+            self.optimizer.check(np.dtype(self.dtype))
+        stopping = self.stopping
+        if isinstance(stopping, EarlyStopping) and stopping.restore_best and stopping.metric.startswith("train/"):
+            why = "goes by the passes before each update, not by the weights that are kept: set train_metrics=exact"
+            require(self.train_metrics == "exact", "stopping.metric", stopping.metric, why)
+        if isinstance(stopping, Target) and stopping.metric == "train/loss":
+            least = self.loss.least(self.model.outputs)
+            require(stopping.value > least, "stopping.value", stopping.value, f"this loss is never below {least:.4g}")
+
+    @property
+    def digest(self) -> str:
+        """32 hexadecimal digits that differ where any choice differs."""
+        canonical = json.dumps(to_plain(self), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+    def prepare(self, dataset: Dataset) -> "Prepared":
+        """Bring data and network together.
+
+        Raises InvalidValue or DataError where they don't fit, so that nothing is begun that can't be done.
+        """
+        name, features, classes = dataset.name, dataset.features, dataset.classes
+        pixels = (
+            f"{name} has images of {'×'.join(map(str, dataset.shape))} = {features} pixels: set model.inputs={features}"
+        )
+        require(self.model.inputs == features, "model.inputs", self.model.inputs, pixels)
+        labels = f"{name} has labels up to {classes - 1}: set model.outputs={classes}"
+        require(self.model.outputs >= classes, "model.outputs", self.model.outputs, labels)
+        with within("batching"):
+            self.batching.check(len(dataset.train))
+        parts = [part for part, _ in dataset.splits()]
+        for key, watch in (("schedule", self.schedule.watch), ("stopping", self.stopping.watch)):
+            if watch:
+                part, measure = watch.metric.split("/")
+                near = suggest(watch.metric, [f"{there}/{measure}" for there in parts])
+                require(part in parts, f"{key}.metric", watch.metric, f"{name} is split without a {part} set{near}")
+        network = self.model.layers
+        try:
+            parameters = self.initializer.initialize(network, stream(self.seed, "weights"), self.dtype)
+        except (MemoryError, ValueError):  # the second from NumPy, for sizes past any memory
+            too_many = f"{parameter_count(network):,} parameters don't fit into memory"
+            raise InvalidValue("model.hidden", list(self.model.hidden), too_many) from None
+        return Prepared(self, dataset, network, parameters)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment whose data is loaded and whose first parameters are drawn: all that is left is to train."""
+
+    experiment: Experiment
+    dataset: Dataset
+    network: Network
+    parameters: Parameters
+
+    def train(self, inspect_every: int | None = None) -> Iterator[Epoch]:
+        """Yield each epoch's record; every so many epochs with a look into the layers. Raises Diverged."""
+        yield from train(self.course(inspect_every), self.parameters, engine=self.experiment.engine)
+
+    def course(self, inspect_every: int | None = None) -> Course:
+        """Return the course of the training, from its beginning."""
+        chosen = self.experiment
+        return Course(
+            self.network,
+            {name: self._arrays(split) for name, split in self.dataset.splits()},
+            loss=chosen.loss,
+            batching=chosen.batching,
+            optimizer=chosen.optimizer,
+            lr=chosen.lr,
+            epochs=chosen.epochs,
+            seed=chosen.seed,
+            schedule=chosen.schedule,
+            stopping=chosen.stopping,
+            exact=chosen.train_metrics == "exact",
+            inspect_every=inspect_every,
+        )
+
+    def inspect(self) -> tuple[LayerState, ...]:
+        """Look into the layers before the first update."""
+        course = self.course()
+        with one_blas_thread(), np.errstate(all="ignore"):
+            state = course.optimizer.start(self.parameters)
+            return course.look(self.parameters, state, slice(0, course.size), course.lr)
+
+    def _arrays(self, split: Split) -> Arrays:
+        return Arrays(split.images, split.labels, self.dataset.scale, self.experiment.dtype)
+
+    def scaled(self, images: npt.NDArray[Any]) -> Array:
+        """Return images as the network sees them: in its precision, multiplied by the data's scale."""
+        dtype = np.dtype(self.experiment.dtype)
+        pixels: Array = images.astype(dtype) * dtype.type(self.dataset.scale)
+        return pixels
+
+    def predict(self, parameters: Parameters, images: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], Array]:
+        """Return the labels (n,) and the class probabilities (n, classes) of images as their source holds them."""
+        with one_blas_thread():
+            logits = forward(self.network, parameters, self.scaled(images))[-1]
+            return logits.argmax(axis=-1), self.experiment.loss.probabilities(logits)

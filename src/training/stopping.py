@@ -1,0 +1,98 @@
+"""When training ends, and which epoch's weights are kept: both are read off the epochs so far, and nothing is remembered."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from src.support.errors import require
+from src.training.metric_watch import Watch
+
+
+class Stopping(ABC):
+    """A rule over the values that one metric had after each epoch."""
+
+    @property
+    def watch(self) -> Watch | None:
+        """The metric that the rule goes by, if it does."""
+        return None
+
+    @abstractmethod
+    def reason(self, values: Sequence[float]) -> str | None:
+        """Return why training ends after these epochs, or None where it goes on."""
+
+    def kept(self, values: Sequence[float]) -> int:
+        """Return the number, from 1, of the epoch whose weights are kept: the last one as a rule. There is a value at least."""
+        return len(values)
+
+    def shortfall(self, values: Sequence[float]) -> str | None:
+        """Return what a training that has ended was meant to reach and did not, or None."""
+        return None
+
+
+@dataclass(frozen=True)
+class Never(Stopping):
+    """Every epoch is trained, and the last one's weights are kept."""
+
+    def reason(self, values: Sequence[float]) -> str | None:
+        return None
+
+
+@dataclass(frozen=True)
+class EarlyStopping(Stopping):
+    """Training ends when ``patience`` epochs in a row brought no improvement (Prechelt 1998, criterion UP, epoch by epoch).
+
+    With ``restore_best`` the weights of the last epoch that did improve are kept, also where training ran to its end.
+    """
+
+    metric: str
+    patience: int
+    min_delta: float = 0.0
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.patience >= 1, "patience", self.patience, "must be 1 epoch or more")
+        Watch(self.metric, self.min_delta)
+
+    @property
+    def watch(self) -> Watch:
+        return Watch(self.metric, self.min_delta)
+
+    def reason(self, values: Sequence[float]) -> str | None:
+        best = self._best(values)
+        if len(values) - best < self.patience:
+            return None
+        return f"{self.metric} has not improved on epoch {best}'s {values[best - 1]:.4f} in {self.patience} epochs"
+
+    def kept(self, values: Sequence[float]) -> int:
+        return self._best(values) if self.restore_best else len(values)
+
+    def _best(self, values: Sequence[float]) -> int:
+        return max(number for number, improved in enumerate(self.watch.improvements(values), 1) if improved)
+
+
+@dataclass(frozen=True)
+class Target(Stopping):
+    """Training ends when the metric has reached a value; not to reach it at all is a failure."""
+
+    metric: str
+    value: float
+
+    def __post_init__(self) -> None:
+        Watch(self.metric)
+        loss = self.metric.endswith("loss")
+        right = 0 < self.value < math.inf if loss else 0 < self.value <= 1
+        require(right, "value", self.value, "must be above 0" if loss else "must be above 0, and 1 at most")
+
+    @property
+    def watch(self) -> Watch:
+        return Watch(self.metric)
+
+    def reason(self, values: Sequence[float]) -> str | None:
+        reached = values[-1] <= self.value if self.metric.endswith("loss") else values[-1] >= self.value
+        return f"{self.metric} has reached {self.value:g}" if reached else None
+
+    def shortfall(self, values: Sequence[float]) -> str | None:
+        if self.reason(values):
+            return None
+        return f"{self.metric} is {values[-1]:.4g} after {len(values)} epochs and was to reach {self.value:g}"

@@ -1,9 +1,0 @@
-"""Imports what every run needs and takes seconds: for the process that a sweep's workers come from."""
-
-import src.explain
-import src.plots
-import src.sweep.sharing
-import src.sweep.together  # noqa: F401
-from src.tracking.store import warm
-
-warm()
