@@ -13,7 +13,10 @@ def resolve(name: str, *sources: str) -> None:
     options = ["--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url"]
     quiet = ["--quiet", "--no-annotate", "--no-header"]
     target = f"--output-file={LOCKS / name}.txt"
-    subprocess.run([sys.executable, "-m", "uv", "pip", "compile", *options, *quiet, target, *sources], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "uv", "pip", "compile", *options, *quiet, target, *sources],
+        check=True,
+    )
 
 
 if __name__ == "__main__":

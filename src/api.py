@@ -17,17 +17,17 @@ from hydra.core.utils import JobStatus, run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from src.terminal import report
 from src.config.composition import compose, composer
-from src.support.errors import ConfigError
-from src.experiment.experiment import Prepared
 from src.config.explain import COMPOSITION_ERRORS, explain
+from src.config.preflight import check, claim
+from src.experiment.experiment import Prepared
+from src.experiment.predictions import Predictions
+from src.experiment.results import measurements
 from src.nn.layers import Array
 from src.nn.network import Network, Parameters
-from src.experiment.predictions import Predictions
-from src.config.preflight import check, claim
 from src.run import single_run
-from src.experiment.runner import measurements
+from src.support.errors import ConfigError
+from src.terminal import report
 
 # Hydra's state, BLAS's threads and MLflow's address are the whole process's.
 _one_at_a_time = threading.Lock()

@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from src.experiment import plots
-from src.terminal import report
 from src.config.composition import compose, composer
-from src.config.reader import CONF, Reference, read, read_curve
-from src.experiment.runner import Result
+from src.config.reader import read
+from src.experiment import plots
+from src.experiment.job import Reference, read_curve
+from src.experiment.results import Result
+from src.support.paths import CONF
 from src.sweep.plan import Plan
+from src.terminal import report
 
 Curves = npt.NDArray[np.float64]
 
@@ -73,14 +75,25 @@ def recipes() -> dict[str, Reference]:
     return found
 
 
-def claims(recipe: str, reference: Reference, metrics: Sequence[dict[str, float]], metric: str) -> list[Claim]:
+def claims(
+    recipe: str, reference: Reference, metrics: Sequence[dict[str, float]], metric: str
+) -> list[Claim]:
     """Return the recipe's claims, given the metrics of each seed; where nothing was published, ``metric`` of ours."""
     figures: dict[str, float | None] = {**reference.figures} or {metric: None}
     found = []
     for name, published in figures.items():
         ours = np.array([measured[name] for measured in metrics])
         spread = float(ours.std(ddof=1)) if len(ours) > 1 else 0.0
-        found.append(Claim(recipe, name, published, float(ours.mean()), spread, reference.tolerance.get(name, 0.0)))
+        found.append(
+            Claim(
+                recipe,
+                name,
+                published,
+                float(ours.mean()),
+                spread,
+                reference.tolerance.get(name, 0.0),
+            )
+        )
     return found
 
 
@@ -92,7 +105,9 @@ def curve_claim(recipe: str, reference: Reference, ours: Curves) -> CurveClaim |
     compared = epochs >= reference.curve.start
     mean = ours.mean(axis=0)[epochs[compared].astype(int) - 1]
     distance = float(np.abs(mean - published[compared]).max())
-    return CurveClaim(recipe, reference.curve.metric, reference.curve.start, distance, reference.curve.tolerance)
+    return CurveClaim(
+        recipe, reference.curve.metric, reference.curve.start, distance, reference.curve.tolerance
+    )
 
 
 def read_history(folder: Path, metric: str) -> list[float]:
@@ -115,7 +130,14 @@ def _cells(claim: Claim | CurveClaim) -> tuple[str, str, str, str, str, str]:
         return claim.recipe, title, "curve", apart, f"{claim.tolerance:.4f}", claim.verdict
     published = "" if claim.published is None else f"{claim.published:.4f}"
     tolerance = "" if claim.published is None else f"{claim.tolerance:.4f}"
-    return claim.recipe, claim.metric, published, f"{claim.mean:.4f} ± {claim.spread:.4f}", tolerance, claim.verdict
+    return (
+        claim.recipe,
+        claim.metric,
+        published,
+        f"{claim.mean:.4f} ± {claim.spread:.4f}",
+        tolerance,
+        claim.verdict,
+    )
 
 
 # What may be set without making another recipe of it.
@@ -125,9 +147,15 @@ _FREE = ("data.path=", "data.test_path=", "tracking.", "engine=", "dtype=")
 def main() -> None:
     """Run the recipes named, or all. Exit codes: 0 every verdict met, 1 one was not, 2 wrong, else as ``src.run``."""
     parser = argparse.ArgumentParser(prog="python -m src.baselines", description=main.__doc__)
-    parser.add_argument("names", nargs="*", help="recipes, by default all; and settings such as data.path=FOLDER")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 (default: 3)")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at a time (default: 2)")
+    parser.add_argument(
+        "names", nargs="*", help="recipes, by default all; and settings such as data.path=FOLDER"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 (default: 3)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=2, metavar="N", help="runs at a time (default: 2)"
+    )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="FOLDER")
     asked = parser.parse_intermixed_args()
     published = recipes()
@@ -135,12 +163,18 @@ def main() -> None:
     chosen = list(dict.fromkeys(name for name in asked.names if "=" not in name)) or list(published)
     if unknown := [name for name in chosen if name not in published]:
         parser.error(f"no such recipe as {', '.join(unknown)}; there are {', '.join(published)}")
-    if changed := [setting for setting in settings if not setting.startswith(_FREE) or "," in setting]:
-        parser.error(f"{' '.join(changed)}: would make another recipe of it; what may be set is {', '.join(_FREE)}")
+    if changed := [
+        setting for setting in settings if not setting.startswith(_FREE) or "," in setting
+    ]:
+        parser.error(
+            f"{' '.join(changed)}: would make another recipe of it; what may be set is {', '.join(_FREE)}"
+        )
     if asked.seeds < 1 or asked.jobs < 1:
         parser.error("--seeds and --jobs must be 1 or more")
 
-    folder = asked.outputs / "baselines" / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
+    folder = (
+        asked.outputs / "baselines" / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
+    )
     seeds = ",".join(map(str, range(asked.seeds)))
     sweep = ["-m", f"experiment={','.join(chosen)}", f"seed={seeds}", f"outputs={asked.outputs}"]
     launcher = [f"hydra.launcher.workers={asked.jobs}", f"hydra.sweep.dir={folder}"]
@@ -162,7 +196,9 @@ def _run(arguments: Sequence[str]) -> int:
         while True:
             try:
                 return child.wait()
-            except KeyboardInterrupt:  # the terminal has sent it to the sweep, too: let that end well
+            except (
+                KeyboardInterrupt
+            ):  # the terminal has sent it to the sweep, too: let that end well
                 continue
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -174,13 +210,19 @@ def judge(folder: Path, published: dict[str, Reference]) -> bool:
     assert plan is not None
     found: list[Claim | CurveClaim] = []
     for recipe, reference in published.items():
-        folders = [folder / str(k) for k, job in enumerate(plan.overrides) if f"experiment={recipe}" in job]
+        folders = [
+            folder / str(k) for k, job in enumerate(plan.overrides) if f"experiment={recipe}" in job
+        ]
         results = [Result.load(place) for place in folders]
-        found += claims(recipe, reference, [dict(result.metrics) for result in results], results[0].metric)
+        found += claims(
+            recipe, reference, [dict(result.metrics) for result in results], results[0].metric
+        )
         if reference.curve:
             ours = np.array([read_history(place, reference.curve.metric) for place in folders])
             found += filter(None, [curve_claim(recipe, reference, ours)])
-            figure = plots.published_curve(ours, *read_curve(reference.curve), recipe, reference.curve.metric)
+            figure = plots.published_curve(
+                ours, *read_curve(reference.curve), recipe, reference.curve.metric
+            )
             plots.save(figure, folder / f"{recipe}.png")
     report.claims([_cells(claim) for claim in found])
     (folder / "baselines.md").write_text(markdown(found), encoding="utf-8")

@@ -19,20 +19,20 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from src.training.batching import Batching, Full, Mini
 from src.config.reader import convert, option
-from src.training.engines.base import Arrays
-from src.support.errors import InvalidValue, UserError, require
 from src.nn.initializers import Initializer
 from src.nn.layers import Activation, Array
 from src.nn.losses import Loss
 from src.nn.network import MLP, forward
-from src.training.optimizers import Optimizer
+from src.support.errors import InvalidValue, UserError, require
 from src.support.randomness import stream
+from src.support.threads import one_blas_thread
+from src.training.batching import Batching, Full, Mini
+from src.training.engines.base import Arrays
+from src.training.loop import Course, Score, train, watched
+from src.training.optimizers import Optimizer
 from src.training.schedules import Schedule
 from src.training.stopping import Stopping
-from src.support.threads import one_blas_thread
-from src.training.loop import Course, Score, train, watched
 
 
 @contextmanager
@@ -108,11 +108,19 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
         check_classification_targets(targets)
         classes, labels = np.unique(targets, return_inverse=True)
         if len(classes) < 2:
-            raise ValueError(f"y holds one class only, {classes[0]}: a classifier needs two or more")
+            raise ValueError(
+                f"y holds one class only, {classes[0]}: a classifier needs two or more"
+            )
         drawn = check_random_state(self.random_state)  # refuses what can't be a seed
-        seed = int(self.random_state if isinstance(self.random_state, Integral) else drawn.randint(2**31 - 1))
+        seed = int(
+            self.random_state
+            if isinstance(self.random_state, Integral)
+            else drawn.randint(2**31 - 1)
+        )
 
-        network = MLP(x.shape[1], chosen.hidden, len(classes), chosen.activation, chosen.dropout).layers
+        network = MLP(
+            x.shape[1], chosen.hidden, len(classes), chosen.activation, chosen.dropout
+        ).layers
         parameters = chosen.initializer.initialize(network, stream(seed, "weights"), chosen.dtype)
         course = Course(
             network,
@@ -125,7 +133,9 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
             seed=seed,
             schedule=chosen.schedule,
             stopping=chosen.stopping,
-            exact=any(metric.startswith("train/") for metric in chosen.metrics),  # so that it is of the weights kept
+            exact=any(
+                metric.startswith("train/") for metric in chosen.metrics
+            ),  # so that it is of the weights kept
         )
         epochs = train(course, parameters)
         scores: list[Mapping[str, Score]] = []
@@ -133,10 +143,14 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
         for epoch in epochs:
             scores.append(epoch.scores)
             named = {
-                f"{name}/{key}": value for name, score in epoch.scores.items() for key, value in asdict(score).items()
+                f"{name}/{key}": value
+                for name, score in epoch.scores.items()
+                for key, value in asdict(score).items()
             }
             counts = {"updates": epoch.updates, "samples": epoch.samples, "lr": epoch.lr}
-            history.append({"epoch": epoch.number, **named, **counts})  # no seconds: equal fits leave equal bytes
+            history.append(
+                {"epoch": epoch.number, **named, **counts}
+            )  # no seconds: equal fits leave equal bytes
             if epoch.kept:
                 parameters, kept = epoch.parameters, epoch.number
         if shortfall := chosen.stopping.shortfall(watched(chosen.stopping.watch, scores)):
@@ -192,7 +206,9 @@ class _Settings:
     def of(estimator: NetworkClassifier) -> "_Settings":
         """Raises ConfigError and InvalidValue, each of which names the parameter."""
         hints = typing.get_type_hints(_Settings)
-        return _Settings(**{name: _typed(name, getattr(estimator, name), kind) for name, kind in hints.items()})
+        return _Settings(
+            **{name: _typed(name, getattr(estimator, name), kind) for name, kind in hints.items()}
+        )
 
     def __post_init__(self) -> None:
         size, share = self.batch_size, self.validation_fraction
@@ -202,7 +218,12 @@ class _Settings:
         require(self.epochs >= 1, "epochs", self.epochs, "must be 1 or more")
         require(0 < share < 1, "validation_fraction", share, "must lie between 0 and 1")
         for metric in self.metrics:
-            require(not metric.startswith("test/"), "metric", metric, "there is no test set here; take val/ or train/")
+            require(
+                not metric.startswith("test/"),
+                "metric",
+                metric,
+                "there is no test set here; take val/ or train/",
+            )
 
     @property
     def metrics(self) -> list[str]:
@@ -235,7 +256,10 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
     if isinstance(value, str):
         return option(kind, value)
     require(
-        isinstance(value, kind), name, value, f"must be the name of an option or an object of class {kind.__name__}"
+        isinstance(value, kind),
+        name,
+        value,
+        f"must be the name of an option or an object of class {kind.__name__}",
     )
     return value
 

@@ -16,19 +16,24 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from src.terminal import report
-from src.config.reader import CONF, Job
-from src.support.errors import TrainingFailed, UserError, first_line
 from src.config.explain import COMPOSITION_ERRORS, explain
-from src.config.run_context import single, swept
 from src.config.preflight import check, claim
-from src.experiment.runner import RESULT, Display, Finished, Result, execute, gradcheck
+from src.experiment.job import Job
+from src.experiment.recorder import Finished
+from src.experiment.results import RESULT, Result
+from src.experiment.runner import Display, execute, gradcheck
+from src.support.errors import TrainingFailed, UserError, first_line
+from src.support.paths import CONF
+from src.sweep.run_context import single, swept
+from src.terminal import report
 from src.tracking.links import run_link, with_ui
 
 log = logging.getLogger(__name__)
 
 # Part of a folder's name: two runs begun in one second must not share it.
-OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+OmegaConf.register_new_resolver(
+    "unique", lambda: secrets.token_hex(3), use_cache=True, replace=True
+)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -48,7 +53,9 @@ def task(config: DictConfig) -> float:
         sys.exit(2)
     except Exception as error:
         log.exception("the run failed")
-        report.problem(f"{first_line(error)}; the traceback is in {context.runtime.output_dir}/{context.job.name}.log")
+        report.problem(
+            f"{first_line(error)}; the traceback is in {context.runtime.output_dir}/{context.job.name}.log"
+        )
     sys.exit(1)
 
 
@@ -91,7 +98,9 @@ def _sweep_job(config: DictConfig, context: Any) -> float:
         raise
     except Exception as error:
         log.exception("the run failed")
-        raise RuntimeError(first_line(error)) from None  # one that every launcher can carry from process to process
+        raise RuntimeError(
+            first_line(error)
+        ) from None  # one that every launcher can carry from process to process
     finally:
         if (origin.folder / RESULT).exists():
             report.job_line(Result.load(origin.folder), origin.position)
@@ -138,9 +147,13 @@ def main() -> None:
     except COMPOSITION_ERRORS as error:
         if wants_traceback:
             raise
-        if isinstance(error.__context__, KeyboardInterrupt):  # which Hydra's parser took for an error of its own
+        if isinstance(
+            error.__context__, KeyboardInterrupt
+        ):  # which Hydra's parser took for an error of its own
             sys.exit(130)
-        report.problem(explain(error, [argument for argument in sys.argv[1:] if not argument.startswith("-")]))
+        report.problem(
+            explain(error, [argument for argument in sys.argv[1:] if not argument.startswith("-")])
+        )
         sys.exit(2)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from src.terminal import report
-from src.config.reader import CONF
 from src.support.errors import UserError
+from src.support.paths import CONF
+from src.terminal import report
 from src.tracking.links import DEFAULT_PORT, is_server, view_link
 from src.tracking.store import server_command
 from src.tracking.tracker import Tracking
@@ -24,14 +24,18 @@ def main() -> None:
     """Show the link, and serve until Ctrl-C. Exits with 2 where the port or the store can't be had."""
     parser = argparse.ArgumentParser(prog="python -m src.ui", description=__doc__)
     parser.add_argument("--port", type=_port, default=DEFAULT_PORT)
-    parser.add_argument("--outputs", type=Path, default=Path(OmegaConf.load(CONF / "config.yaml").outputs))
+    parser.add_argument(
+        "--outputs", type=Path, default=Path(OmegaConf.load(CONF / "config.yaml").outputs)
+    )
     chosen = parser.parse_args()
     settings = OmegaConf.load(CONF / "tracking" / "local.yaml")
     tracking = Tracking(os.environ.get("MLFLOW_TRACKING_URI"), settings.experiment)
     store = tracking.store(chosen.outputs)
     try:
         client, experiment_id = tracking.open(chosen.outputs)
-        client.set_experiment_tag(experiment_id, view_tag(ALL_RUNS), comparison("", "val/accuracy", ["model", "lr"]))
+        client.set_experiment_tag(
+            experiment_id, view_tag(ALL_RUNS), comparison("", "val/accuracy", ["model", "lr"])
+        )
         report.fact("MLflow", view_link(store, experiment_id, ALL_RUNS, chosen.port))
         if not is_server(store):
             _require_free(chosen.port)
@@ -68,7 +72,9 @@ def _require_free(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise UserError(f"port {port}: {error.strerror}; another can be chosen with make ui PORT=5001") from None
+            raise UserError(
+                f"port {port}: {error.strerror}; another can be chosen with make ui PORT=5001"
+            ) from None
 
 
 if __name__ == "__main__":

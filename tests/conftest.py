@@ -37,7 +37,9 @@ class Ended:
     def folders(self) -> list[Path]:
         """The folders of its runs, a sweep's in the order of its jobs."""
         found = [*self.outputs.glob("runs/*"), *self.outputs.glob("sweeps/*/[0-9]*")]
-        return sorted(found, key=lambda path: (path.parent, int(path.name) if path.name.isdigit() else 0))
+        return sorted(
+            found, key=lambda path: (path.parent, int(path.name) if path.name.isdigit() else 0)
+        )
 
 
 def command(outputs: Path, *arguments: str) -> list[str]:
@@ -72,7 +74,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Ended:
 
 
 @pytest.fixture
-def invoke(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Ended]:
+def invoke(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Ended]:
     """Call the entry point in this process: the same as the command, without the second that a new process costs."""
 
     def call(*arguments: str) -> Ended:

@@ -34,15 +34,19 @@ def mean_cross_entropy(logits: Float, labels: npt.NDArray[np.integer]) -> float:
 def targets(labels: npt.NDArray[np.integer], classes: int, smoothing: float = 0.0) -> Float:
     """Return what each output is to be: 1 at the label, or with smoothing a little less, and a little elsewhere."""
     rows = [
-        [float(k == label) * (1 - smoothing) + smoothing / classes for k in range(classes)] for label in labels.tolist()
+        [float(k == label) * (1 - smoothing) + smoothing / classes for k in range(classes)]
+        for label in labels.tolist()
     ]
     return np.array(rows)
 
 
-def mean_smoothed_cross_entropy(logits: Float, labels: npt.NDArray[np.integer], smoothing: float) -> float:
+def mean_smoothed_cross_entropy(
+    logits: Float, labels: npt.NDArray[np.integer], smoothing: float
+) -> float:
     """Return the mean of −Σ t log softmax, for smoothed targets t."""
     return float(
-        -(targets(labels, logits.shape[-1], smoothing) * special.log_softmax(logits, axis=-1)).sum() / len(logits)
+        -(targets(labels, logits.shape[-1], smoothing) * special.log_softmax(logits, axis=-1)).sum()
+        / len(logits)
     )
 
 
@@ -55,7 +59,9 @@ def mean_sigmoid_cross_entropy(logits: Float, labels: npt.NDArray[np.integer]) -
 def mean_squared_error(outputs: Float, labels: npt.NDArray[np.integer]) -> float:
     """Return the mean of half the squared distance to the targets."""
     total = 0.0
-    for row, target in zip(outputs.tolist(), targets(labels, outputs.shape[-1]).tolist(), strict=True):
+    for row, target in zip(
+        outputs.tolist(), targets(labels, outputs.shape[-1]).tolist(), strict=True
+    ):
         total += 0.5 * math.fsum((a - t) ** 2 for a, t in zip(row, target, strict=True))
     return total / len(outputs)
 
@@ -69,7 +75,9 @@ def logits(parameters: list[tuple[Float, Float]], activation: str, x: Float) -> 
     return x
 
 
-def central_difference(f: Callable[[], float], array: npt.NDArray[Any], *, step: float = 1e-6) -> Float:
+def central_difference(
+    f: Callable[[], float], array: npt.NDArray[Any], *, step: float = 1e-6
+) -> Float:
     """Return ∂f/∂array, entry by entry, by moving each entry a step both ways; the array is left as it was."""
     gradient = np.empty_like(array)
     for index in np.ndindex(array.shape):

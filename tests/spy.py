@@ -22,9 +22,17 @@ class Spy(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         value = job_return._return_value
-        self._write(config, "end", [job_return.status.name, value if isinstance(value, float) else str(value)])
+        self._write(
+            config,
+            "end",
+            [job_return.status.name, value if isinstance(value, float) else str(value)],
+        )
 
     def _write(self, config: DictConfig, event: str, told: Any) -> None:
         folder = Path(config.hydra.runtime.output_dir)
-        known = {"told": told, "name": HydraConfig.get().job.name, "trained": (folder / "result.json").exists()}
+        known = {
+            "told": told,
+            "name": HydraConfig.get().job.name,
+            "trained": (folder / "result.json").exists(),
+        }
         (self.folder / f"{config.hydra.job.num}.{event}").write_text(json.dumps(known))

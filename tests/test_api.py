@@ -10,9 +10,9 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from src.api import Trained, train
-from src.config.reader import CONF
-from src.support.errors import ConfigError, DataError, Diverged
 from src.nn.weights import load_weights
+from src.support.errors import ConfigError, DataError, Diverged
+from src.support.paths import CONF
 from tests.conftest import Ended
 from tests.test_run import digits, history, only_run
 
@@ -41,7 +41,9 @@ def test_it_is_the_run_of_the_command_line(trained: Trained, invoke: Callable[..
     (folder,) = invoke("model=relu2", "epochs=5", "lr=0.1").folders
     assert (folder / "weights.npz").read_bytes() == (trained.folder / "weights.npz").read_bytes()
     assert {p.name for p in folder.iterdir()} == {p.name for p in trained.folder.iterdir()}
-    assert {p.name for p in (folder / ".hydra").iterdir()} == {p.name for p in (trained.folder / ".hydra").iterdir()}
+    assert {p.name for p in (folder / ".hydra").iterdir()} == {
+        p.name for p in (trained.folder / ".hydra").iterdir()
+    }
     kept = load_weights(trained.folder / "weights.npz", trained.network, np.float32)
     for layer, same in zip(trained.parameters, kept, strict=True):
         for p, q in zip(layer, same, strict=True):
@@ -49,7 +51,9 @@ def test_it_is_the_run_of_the_command_line(trained: Trained, invoke: Callable[..
     assert "MLflow run" in (trained.folder / "run.log").read_text()
 
 
-def test_it_shows_what_the_command_shows_or_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_shows_what_the_command_shows_or_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train("debug=fast", f"outputs={tmp_path}", show=False)
     assert capsys.readouterr().out == ""
     train("debug=fast", f"outputs={tmp_path}")
@@ -82,10 +86,15 @@ def test_missing_data_and_divergence_are_raised_as_what_they_are(tmp_path: Path)
     assert only_run(Ended(tmp_path, 1, "", "")).info.status == "FAILED"
 
 
-def test_threads_wait_for_each_other_and_get_their_own_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_threads_wait_for_each_other_and_get_their_own_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with ThreadPoolExecutor(3) as pool:
         runs = list(
-            pool.map(lambda seed: train(f"seed={seed}", "debug=fast", f"outputs={tmp_path}", show=False), range(3))
+            pool.map(
+                lambda seed: train(f"seed={seed}", "debug=fast", f"outputs={tmp_path}", show=False),
+                range(3),
+            )
         )
     assert capsys.readouterr().out == ""
     for seed, each in enumerate(runs):

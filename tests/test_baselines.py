@@ -12,14 +12,16 @@ import pytest
 
 from src import baselines
 from src.baselines import Claim, claims, curve_claim, markdown, recipes
-from src.config.reader import Curve, Reference, read_curve
-from src.experiment.runner import Result
+from src.experiment.job import Curve, Reference, read_curve
+from src.experiment.results import Result
 from src.sweep.plan import Plan
 from tests.conftest import ROOT, Ended
 from tests.test_run import runs, wait_for
 
 REFERENCE = Reference(
-    "somebody", {"val/accuracy": 0.98, "train/loss": 0.4}, {"val/accuracy": 0.003, "train/loss": 0.05}
+    "somebody",
+    {"val/accuracy": 0.98, "train/loss": 0.4},
+    {"val/accuracy": 0.003, "train/loss": 0.05},
 )
 
 
@@ -44,7 +46,9 @@ def test_a_verdict_asks_whether_ours_is_as_good(
 def test_ours_is_the_mean_and_the_standard_deviation_over_the_seeds() -> None:
     metrics = [{"val/accuracy": a, "train/loss": 0.3} for a in (0.97, 0.98, 0.99)]
     accuracy, loss = claims("r", REFERENCE, metrics, "val/accuracy")
-    assert (accuracy.mean, accuracy.spread, accuracy.tolerance) == pytest.approx((0.98, 0.01, 0.003))
+    assert (accuracy.mean, accuracy.spread, accuracy.tolerance) == pytest.approx(
+        (0.98, 0.01, 0.003)
+    )
     assert (loss.metric, loss.verdict) == ("train/loss", "better")
     (alone,) = claims("r", Reference("nobody", {}, {}), metrics, "val/accuracy")
     assert (alone.published, alone.verdict) == (None, "")
@@ -72,7 +76,12 @@ def test_a_curve_is_compared_from_its_start_on_by_its_greatest_distance() -> Non
 
 def test_every_recipe_has_its_claims() -> None:
     found = recipes()
-    assert {"openml_relu128", "relu100x200_minibatch", "sigmoid16x16_fullbatch", "relu10_fullbatch"} <= set(found)
+    assert {
+        "openml_relu128",
+        "relu100x200_minibatch",
+        "sigmoid16x16_fullbatch",
+        "relu10_fullbatch",
+    } <= set(found)
     assert {"nielsen30", "nielsen100", "lecun300"} <= set(found)
     for reference in found.values():
         assert reference.source
@@ -88,7 +97,9 @@ def sweep(folder: Path, accuracy: float) -> None:
         place = folder / str(k)
         place.mkdir()
         metrics = {"train/accuracy": 0.8846, "test/accuracy": accuracy}
-        Result(f"{k}", job, "FINISHED", "test/accuracy", value=accuracy, metrics=metrics).write(place)
+        Result(f"{k}", job, "FINISHED", "test/accuracy", value=accuracy, metrics=metrics).write(
+            place
+        )
         (place / "history.csv").write_text(
             "epoch,train/accuracy\n" + "".join(f"{k},{a}\n" for k, a in enumerate(curve, 1))
         )
@@ -105,7 +116,10 @@ def test_the_table_and_the_pictures_are_kept_and_one_claim_that_fails_fails_all(
     assert f"{accuracy:.4f} ± 0.0000" in shown
     table = (tmp_path / "baselines.md").read_text()
     assert table.count("relu10_fullbatch") == 3
-    assert "| relu10_fullbatch | train/accuracy, curve from epoch 301 | curve | 0.0000 apart at most |" in table
+    assert (
+        "| relu10_fullbatch | train/accuracy, curve from epoch 301 | curve | 0.0000 apart at most |"
+        in table
+    )
     assert (tmp_path / "relu10_fullbatch.png").read_bytes().startswith(b"\x89PNG")
     json.loads((tmp_path / "0" / "result.json").read_text())
 
@@ -128,7 +142,10 @@ def test_the_markdown_is_a_table() -> None:
     ],
 )
 def test_what_cant_be_checked_is_refused(
-    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("sys.argv", ["baselines", *arguments])
     with pytest.raises(SystemExit) as caught:
@@ -141,7 +158,9 @@ def test_what_cant_be_checked_is_refused(
 def test_what_ends_the_command_ends_its_sweep_well(number: int, code: int, tmp_path: Path) -> None:
     images = tmp_path / "t.csv"
     rows = np.random.default_rng(0).integers(0, 255, (200, 784))
-    images.write_text("".join(f"{k % 10},{','.join(map(str, row))}\n" for k, row in enumerate(rows)))
+    images.write_text(
+        "".join(f"{k % 10},{','.join(map(str, row))}\n" for k, row in enumerate(rows))
+    )
     sweep = [
         "-m",
         "seed=0,1",
@@ -156,7 +175,11 @@ def test_what_ends_the_command_ends_its_sweep_well(number: int, code: int, tmp_p
         f"sys.exit(baselines._run({sweep!r}))"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     wait_for(tmp_path, "o/sweeps/*/0/history.csv")
     if number == signal.SIGINT:

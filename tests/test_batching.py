@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.training.batching import Batching, Full, Mini, Rows, Sample
 from src.support.errors import InvalidValue
 from src.support.randomness import stream
+from src.training.batching import Batching, Full, Mini, Rows, Sample
 
 
 def indices(rows: Rows, samples: int) -> list[int]:
@@ -17,11 +17,20 @@ def indices(rows: Rows, samples: int) -> list[int]:
 
 
 def epoch(batching: Batching, samples: int, seed: int = 0, number: int = 1) -> list[list[int]]:
-    return [indices(rows, samples) for rows in batching.batches(samples, stream(seed, "order", number))]
+    return [
+        indices(rows, samples) for rows in batching.batches(samples, stream(seed, "order", number))
+    ]
 
 
-@given(samples=st.integers(1, 60), size=st.integers(1, 60), shuffle=st.booleans(), drop_last=st.booleans())
-def test_mini_batches_hold_each_sample_once(samples: int, size: int, shuffle: bool, drop_last: bool) -> None:
+@given(
+    samples=st.integers(1, 60),
+    size=st.integers(1, 60),
+    shuffle=st.booleans(),
+    drop_last=st.booleans(),
+)
+def test_mini_batches_hold_each_sample_once(
+    samples: int, size: int, shuffle: bool, drop_last: bool
+) -> None:
     size = min(size, samples)
     batching = Mini(size, shuffle, drop_last)
     batches = epoch(batching, samples)

@@ -14,7 +14,18 @@ from rich.console import Console
 
 from tests.benchmarks import reporting
 from tests.benchmarks.measuring import Times
-from tests.benchmarks.works import ALONE, JAX, ONE_CORE, OURS, PEERS, PLAIN, PYTORCH, REQUIRED, SKLEARN, WORKS
+from tests.benchmarks.works import (
+    ALONE,
+    JAX,
+    ONE_CORE,
+    OURS,
+    PEERS,
+    PLAIN,
+    PYTORCH,
+    REQUIRED,
+    SKLEARN,
+    WORKS,
+)
 from tests.conftest import ROOT
 
 
@@ -22,9 +33,23 @@ def bench(outputs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run it as a process of its own: it holds threads, and others' libraries."""
     environment = {**os.environ, "SCIKIT_LEARN_DATA": str(outputs / "none")}
     environment.pop("SCRATCHGRID_MNIST", None)  # random images do
-    command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--rounds", "1", "--outputs", str(outputs)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks",
+        "--quick",
+        "--rounds",
+        "1",
+        "--outputs",
+        str(outputs),
+    ]
     return subprocess.run(
-        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [*command, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -63,7 +88,14 @@ def test_arithmetic_is_counted_without_the_gradient_of_the_input() -> None:
 
 def test_a_ratio_is_taken_within_a_round_and_marked() -> None:
     work = WORKS[0]
-    times = Times({OURS: [1.0, 10.0, 1.0], PLAIN: [4.0, 40.0, 4.0], PYTORCH: [2.5, 25.0, 1.0], JAX: [1.0, 11.0, 1.1]})
+    times = Times(
+        {
+            OURS: [1.0, 10.0, 1.0],
+            PLAIN: [4.0, 40.0, 4.0],
+            PYTORCH: [2.5, 25.0, 1.0],
+            JAX: [1.0, 11.0, 1.1],
+        }
+    )
     times.threads = {OURS: 1}
     report = reporting.Report({work: times}, "images", {1: 100.0}, {}, [SKLEARN])
     assert times.ratio(PYTORCH, OURS) == pytest.approx(2.5)

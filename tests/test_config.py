@@ -8,16 +8,26 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import src.run  # noqa: F401 (registers the resolver that folder names use)
-from src.training.batching import Batching, Mini
-from src.config.reader import CONF, Job, flatten, option, read, read_curve
-from src.data import Mnist
-from src.support.errors import ConfigError
 from src.config.explain import explain
-from src.nn.initializers import Distribution, HeNormal, Initializer, Random, Uniform, XavierNormal, Zeros
+from src.config.preflight import check
+from src.config.reader import flatten, option, read
+from src.data import Mnist
+from src.experiment.job import Job, read_curve
+from src.nn.initializers import (
+    Distribution,
+    HeNormal,
+    Initializer,
+    Random,
+    Uniform,
+    XavierNormal,
+    Zeros,
+)
 from src.nn.layers import Activation, LeakyReLU, Tanh
 from src.nn.losses import Loss, SquaredError
+from src.support.errors import ConfigError
+from src.support.paths import CONF
+from src.training.batching import Batching, Mini
 from src.training.optimizers import Optimizer
-from src.config.preflight import check
 from src.training.schedules import Schedule
 from src.training.stopping import Stopping
 
@@ -32,7 +42,9 @@ NEEDED = {
     "data=idx": ["data.path=x"],
     "data=npz": ["data.path=x"],
 }
-CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+CHOICES = [
+    f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))
+]
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -51,7 +63,9 @@ def test_every_file_composes_and_builds(choice: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["weights", "biases", "output"])
-@pytest.mark.parametrize("path", sorted((CONF / "distribution").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((CONF / "distribution").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_every_distribution_serves_every_place(place: str, path: Path) -> None:
     initializer = job(f"distribution@initializer.{place}={path.stem}").experiment.initializer
     assert getattr(initializer, place) is not None
@@ -78,14 +92,19 @@ def test_no_file_under_conf_is_left_out() -> None:
         ("relu2_small", (784, 10, 10), "relu"),
     ],
 )
-def test_models_are_what_their_names_promise(name: str, sizes: tuple[int, ...], activation: str) -> None:
+def test_models_are_what_their_names_promise(
+    name: str, sizes: tuple[int, ...], activation: str
+) -> None:
     model = job(f"model={name}").experiment.model
     assert (model.sizes, str(model.activation)) == (sizes, activation)
 
 
 def test_a_name_stands_for_the_option_of_that_name() -> None:
     experiment = job(
-        "model.activation=leaky_relu", "loss=squared_error", "loss.output=tanh", "initializer.output=he"
+        "model.activation=leaky_relu",
+        "loss=squared_error",
+        "loss.output=tanh",
+        "initializer.output=he",
     ).experiment
     assert experiment.model.activation == LeakyReLU(0.01)
     assert experiment.loss == SquaredError(Tanh())
@@ -95,7 +114,9 @@ def test_a_name_stands_for_the_option_of_that_name() -> None:
     assert experiment.digest != other.digest
 
 
-@pytest.mark.parametrize("kind", [Activation, Initializer, Loss, Batching, Optimizer, Schedule, Stopping, Distribution])
+@pytest.mark.parametrize(
+    "kind", [Activation, Initializer, Loss, Batching, Optimizer, Schedule, Stopping, Distribution]
+)
 def test_python_can_have_every_option_by_its_name(kind: type) -> None:
     for path in sorted((CONF / kind.__name__.lower()).glob("*.yaml")):
         if path.stem not in ("file", "target"):  # which can't do without a value
@@ -106,7 +127,9 @@ def test_a_named_initializer_is_the_composed_one() -> None:
     assert option(Initializer, "nielsen") == job("initializer=nielsen").experiment.initializer
     with pytest.raises(ConfigError, match="initializer=file: needs a path"):
         option(Initializer, "file")
-    with pytest.raises(ConfigError, match="initializer=xaver: no such initializer; did you mean xavier"):
+    with pytest.raises(
+        ConfigError, match="initializer=xaver: no such initializer; did you mean xavier"
+    ):
         option(Initializer, "xaver")
 
 
@@ -121,7 +144,9 @@ def test_settings_arrive_where_they_are_meant_to() -> None:
     assert (found.lr, found.epochs, found.seed, found.dtype) == (0.01, 1000, 7, "float64")
 
 
-def test_an_environment_variable_set_to_nothing_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_variable_set_to_nothing_counts_as_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("SCRATCHGRID_MNIST", "")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     found = job("data=mnist")
@@ -174,9 +199,15 @@ def test_identity_follows_what_decides_the_result_and_nothing_else() -> None:
         ("model.hidden=[16,x]", "model.hidden[1]=x: must be a whole number"),
         ("model.hidden=[16,0]", "model.hidden=[16, 0]: every layer needs 1 unit or more"),
         ("model.activation=sigmod", "did you mean sigmoid?"),
-        ("initializer.weights=hee", "initializer.weights=hee: no such distribution; did you mean he?"),
+        (
+            "initializer.weights=hee",
+            "initializer.weights=hee: no such distribution; did you mean he?",
+        ),
         ("initializer=file", "initializer.path has no value: set it with initializer.path=…"),
-        ("data.split.val=2.5", "data.split.val=2.5: must be a count, a fraction from 0 to 1, or null"),
+        (
+            "data.split.val=2.5",
+            "data.split.val=2.5: must be a count, a fraction from 0 to 1, or null",
+        ),
         ("data.split.val=half", "data.split.val=half: must be a whole number or a number or null"),
         ("data.scale=0/1", "data.scale=0/1: must be a positive number or a fraction"),
         ("metric=val/acc", "did you mean val/accuracy?"),
@@ -188,7 +219,9 @@ def test_identity_follows_what_decides_the_result_and_nothing_else() -> None:
         ("+data.split.vall=3", "data.split.vall: no such key; did you mean val?"),
     ],
 )
-def test_a_wrong_value_is_told_with_its_place_and_what_would_be_right(override: str, message: str) -> None:
+def test_a_wrong_value_is_told_with_its_place_and_what_would_be_right(
+    override: str, message: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         job(override)
     assert message in str(caught.value)
@@ -207,7 +240,9 @@ def test_a_wrong_value_is_told_with_its_place_and_what_would_be_right(override: 
         "src.nn.initializers.np.fromfile",
     ],
 )
-def test_a_target_can_only_be_a_class_of_the_kind_its_place_expects(target: str, tmp_path: Path) -> None:
+def test_a_target_can_only_be_a_class_of_the_kind_its_place_expects(
+    target: str, tmp_path: Path
+) -> None:
     """A configuration from a stranger selects and sets; it never imports or runs anything."""
     for place in ("model", "batching", "data", "initializer", "tracking"):
         with pytest.raises(ConfigError, match=r"is not one of this place's classes"):
@@ -224,7 +259,10 @@ def test_a_target_can_only_be_a_class_of_the_kind_its_place_expects(target: str,
         (["model.hiden=[3]"], "did you mean model.hidden?"),
         (["batching=full", "batching.sise=3"], "no such key or option as batching.sise"),
         (["data=csv", "data.pth=x"], "did you mean data.path?"),
-        (["lr=0.1,0.2"], "lr=0.1,0.2: several values make a sweep: add -m; one list would be written [0.1,0.2]"),
+        (
+            ["lr=0.1,0.2"],
+            "lr=0.1,0.2: several values make a sweep: add -m; one list would be written [0.1,0.2]",
+        ),
         (["model=relu2,relu3"], "model=relu2,relu3: several values make a sweep: add -m"),
         (["name=ünï"], "wants quotes: \"name='ünï'\""),
         (["lr=[1"], "lr=[1: can't be read as key=value"),
@@ -273,7 +311,11 @@ def test_every_recipe_carries_its_published_figures_and_curve(name: str) -> None
 
 def test_a_recipe_gives_way_to_the_command_line() -> None:
     found = job(
-        "experiment=sigmoid16x16_fullbatch", "lr=0.1", "data=digits", "data.split.train=null", "data.split.test=360"
+        "experiment=sigmoid16x16_fullbatch",
+        "lr=0.1",
+        "data=digits",
+        "data.split.train=null",
+        "data.split.test=360",
     )
     assert found.experiment.lr == 0.1
     assert found.experiment.epochs == 500
@@ -283,9 +325,15 @@ def test_a_recipe_gives_way_to_the_command_line() -> None:
     ("overrides", "message"),
     [
         (["batching.size=5000"], "batching.size=5000: must be at most the 1257 training samples"),
-        (["model.inputs=64"], "model.inputs=64: digits has images of 28×28 = 784 pixels: set model.inputs=784"),
+        (
+            ["model.inputs=64"],
+            "model.inputs=64: digits has images of 28×28 = 784 pixels: set model.inputs=784",
+        ),
         (["model.outputs=9"], "model.outputs=9: digits has labels up to 9: set model.outputs=10"),
-        (["data.split.val=0"], "metric=val/accuracy: digits is split without a val set; did you mean train/accuracy?"),
+        (
+            ["data.split.val=0"],
+            "metric=val/accuracy: digits is split without a val set; did you mean train/accuracy?",
+        ),
         (
             ["data.split.val=5000"],
             "data.split.val=5000: train, val and test ask for 5,360 samples together, there are 1,797",
@@ -293,7 +341,9 @@ def test_a_recipe_gives_way_to_the_command_line() -> None:
         (["data.split.test=own"], "data.split.test=own: this data has no test set of its own"),
     ],
 )
-def test_what_does_not_fit_the_data_is_found_before_anything_is_begun(overrides: list[str], message: str) -> None:
+def test_what_does_not_fit_the_data_is_found_before_anything_is_begun(
+    overrides: list[str], message: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         check(composed(*overrides))
     assert message in str(caught.value)
@@ -302,7 +352,8 @@ def test_what_does_not_fit_the_data_is_found_before_anything_is_begun(overrides:
 def test_other_image_sizes_and_class_counts_work_when_the_net_fits(tmp_path: Path) -> None:
     # Three classes of 3×4 pixels, each with a row of its own lit.
     lines = [
-        f"{i % 3}," + ",".join(str(200 if j // 4 == i % 3 else (i * j) % 50) for j in range(12)) for i in range(90)
+        f"{i % 3}," + ",".join(str(200 if j // 4 == i % 3 else (i * j) % 50) for j in range(12))
+        for i in range(90)
     ]
     (tmp_path / "small.csv").write_text("\n".join(lines))
     overrides: list[Any] = [

@@ -40,9 +40,13 @@ def complaint(source: Source) -> str:
     return message
 
 
-def same(dataset: Dataset, images: npt.NDArray[Any] = ROWS, labels: npt.NDArray[Any] = LABELS) -> bool:
+def same(
+    dataset: Dataset, images: npt.NDArray[Any] = ROWS, labels: npt.NDArray[Any] = LABELS
+) -> bool:
     """Tell whether the training set is these samples in this order."""
-    return np.array_equal(dataset.train.images, images) and np.array_equal(dataset.train.labels, labels)
+    return np.array_equal(dataset.train.images, images) and np.array_equal(
+        dataset.train.labels, labels
+    )
 
 
 # ─── scikit-learn's digits ───
@@ -59,12 +63,20 @@ def test_digits_are_the_bundled_ones_framed_to_28_by_28() -> None:
     inner = images[:, 2:26, 2:26]
     assert images.sum(dtype=int) == inner.sum(dtype=int), "the frame of two pixels is black"
     for down, right in itertools.product(range(3), repeat=2):  # each of the 3×3 copies of a pixel
-        assert np.abs(inner[:, down::3, right::3] / 255 - bundled.images / 16).max() < 0.5 / 255 + 1e-12
+        assert (
+            np.abs(inner[:, down::3, right::3] / 255 - bundled.images / 16).max()
+            < 0.5 / 255 + 1e-12
+        )
 
 
 def test_digits_say_what_they_are() -> None:
     dataset = Digits(split=Splitting(train=None, val=180, test=360)).load()
-    assert (dataset.name, dataset.features, dataset.classes, dataset.shape) == ("digits", 784, 10, (28, 28))
+    assert (dataset.name, dataset.features, dataset.classes, dataset.shape) == (
+        "digits",
+        784,
+        10,
+        (28, 28),
+    )
     assert str(dataset) == "digits: 1,257 train, 180 val, 360 test, 28×28 pixels, 10 classes"
 
 
@@ -73,7 +85,11 @@ def test_digits_say_what_they_are() -> None:
 
 def idx(array: npt.NDArray[Any]) -> bytes:
     """Return the array in the form of an IDX file."""
-    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
+    return (
+        bytes([0, 0, 8, array.ndim])
+        + np.array(array.shape, ">u4").tobytes()
+        + array.astype(np.uint8).tobytes()
+    )
 
 
 def put_idx(folder: Path, names: str, images: Bytes = IMAGES, labels: Bytes = LABELS) -> Path:
@@ -81,7 +97,9 @@ def put_idx(folder: Path, names: str, images: Bytes = IMAGES, labels: Bytes = LA
     folder.mkdir(exist_ok=True)
     for kind, array in (("images-idx3-ubyte", images), ("labels-idx1-ubyte", labels)):
         content = idx(array)
-        (folder / names.format(kind)).write_bytes(gzip.compress(content) if names.endswith(".gz") else content)
+        (folder / names.format(kind)).write_bytes(
+            gzip.compress(content) if names.endswith(".gz") else content
+        )
     return folder
 
 
@@ -92,10 +110,13 @@ def pair(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "names", ["train-{}", "train-{}.gz", "emnist-letters-train-{}.gz", "my_train-{}", "kmnist.train-{}"]
+    "names",
+    ["train-{}", "train-{}.gz", "emnist-letters-train-{}.gz", "my_train-{}", "kmnist.train-{}"],
 )
 @pytest.mark.parametrize("joint", ["-", "."])
-def test_idx_files_are_found_under_each_of_their_names(tmp_path: Path, names: str, joint: str) -> None:
+def test_idx_files_are_found_under_each_of_their_names(
+    tmp_path: Path, names: str, joint: str
+) -> None:
     folder = put_idx(tmp_path / "shapes", names)
     for file in folder.iterdir():
         file.rename(folder / file.name.replace("-idx", f"{joint}idx"))
@@ -128,26 +149,52 @@ def test_idx_files_of_several_data_sets_in_one_folder_are_not_chosen_from(pair: 
     assert "emnist-digits-train-images-idx3-ubyte.gz" in message
 
 
-def test_idx_source_in_the_working_directory_has_a_name(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idx_source_in_the_working_directory_has_a_name(
+    pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(pair)
     assert Idx(path=Path(), split=EVERYTHING).load().name == "shapes"
 
 
 # A file of the training pair, what to make of its bytes, and what must be said of it.
 DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
-    "magic of another kind": ("images", lambda content: b"\0\0\x09" + content[3:], "starts with 00000903"),
+    "magic of another kind": (
+        "images",
+        lambda content: b"\0\0\x09" + content[3:],
+        "starts with 00000903",
+    ),
     "labels for images": ("images", lambda content: idx(LABELS), "starts with 00000801"),
     "too short": ("images", lambda content: content[:-1], "announces 12×3×2 = 72 bytes, holds 71"),
     "too long": ("labels", lambda content: content + b"\0", "announces 12 = 12 bytes, holds 13"),
-    "wrong length in the header": ("images", lambda content: content[:7] + b"\x0d" + content[8:], "13×3×2 = 78 bytes"),
-    "huge length in the header": ("images", lambda content: content[:4] + b"\xff" * 12 + content[16:], "holds 72"),
+    "wrong length in the header": (
+        "images",
+        lambda content: content[:7] + b"\x0d" + content[8:],
+        "13×3×2 = 78 bytes",
+    ),
+    "huge length in the header": (
+        "images",
+        lambda content: content[:4] + b"\xff" * 12 + content[16:],
+        "holds 72",
+    ),
     "header cut": ("images", lambda content: content[:10], "10 bytes are too few"),
     "empty": ("labels", lambda content: b"", "0 bytes are too few"),
     "gzip cut": ("images", lambda content: gzip.compress(content)[:-20], "truncated gzip"),
-    "gzip cut in its trailer": ("labels", lambda content: gzip.compress(content)[:-3], "truncated gzip"),
+    "gzip cut in its trailer": (
+        "labels",
+        lambda content: gzip.compress(content)[:-3],
+        "truncated gzip",
+    ),
     "gzip checksum": ("images", lambda content: gzip.compress(content)[:-8] + b"\0" * 8, "CRC"),
-    "gzip stream": ("images", lambda content: b"\x1f\x8b\x08" + b"\0" * 7 + b"\xff" * 20, "damaged"),
-    "page of a server": ("labels", lambda content: b"<html>404 Not Found</html>", "starts with 3c68746d"),
+    "gzip stream": (
+        "images",
+        lambda content: b"\x1f\x8b\x08" + b"\0" * 7 + b"\xff" * 20,
+        "damaged",
+    ),
+    "page of a server": (
+        "labels",
+        lambda content: b"<html>404 Not Found</html>",
+        "starts with 3c68746d",
+    ),
 }
 
 
@@ -184,15 +231,22 @@ def test_missing_idx_file_is_named(pair: Path, part: str, kind: str) -> None:
     if (part, kind) == ("t10k", "images"):  # no test images: no test set
         assert same(Idx(path=pair, split=EVERYTHING).load())
     else:
-        assert complaint(Idx(path=pair, split=EVERYTHING)).startswith(f"{pair}: holds no {file.name}")
+        assert complaint(Idx(path=pair, split=EVERYTHING)).startswith(
+            f"{pair}: holds no {file.name}"
+        )
 
 
 def test_idx_labels_must_be_as_many_as_the_images(pair: Path) -> None:
     put_idx(pair, "train-{}", labels=LABELS[:-1])
-    assert complaint(Idx(path=pair, split=EVERYTHING)) == f"{pair}: 11 train labels for 12 train images"
+    assert (
+        complaint(Idx(path=pair, split=EVERYTHING))
+        == f"{pair}: 11 train labels for 12 train images"
+    )
     put_idx(pair, "train-{}")
     put_idx(pair, "t10k-{}", images=IMAGES[:2])
-    assert complaint(Idx(path=pair, split=EVERYTHING)) == f"{pair}: 12 t10k labels for 2 t10k images"
+    assert (
+        complaint(Idx(path=pair, split=EVERYTHING)) == f"{pair}: 12 t10k labels for 2 t10k images"
+    )
 
 
 def test_idx_test_images_must_be_of_the_size_of_the_training_images(pair: Path) -> None:
@@ -213,8 +267,14 @@ def test_idx_files_of_nothing_are_refused(pair: Path, images: Bytes, labels: Byt
 
 def test_idx_path_must_be_a_folder(pair: Path, tmp_path: Path) -> None:
     file = pair / "train-images-idx3-ubyte"
-    assert complaint(Idx(path=file, split=EVERYTHING)) == f"{file}: Not a directory; a folder of IDX files is needed"
-    assert complaint(Idx(path=tmp_path / "none", split=EVERYTHING)) == f"{tmp_path / 'none'}: no such folder"
+    assert (
+        complaint(Idx(path=file, split=EVERYTHING))
+        == f"{file}: Not a directory; a folder of IDX files is needed"
+    )
+    assert (
+        complaint(Idx(path=tmp_path / "none", split=EVERYTHING))
+        == f"{tmp_path / 'none'}: no such folder"
+    )
     (tmp_path / "empty").mkdir()
     message = complaint(Idx(path=tmp_path / "empty", split=EVERYTHING))
     assert message == f"{tmp_path / 'empty'}: holds no train-images-idx3-ubyte, gzipped or not"
@@ -223,13 +283,18 @@ def test_idx_path_must_be_a_folder(pair: Path, tmp_path: Path) -> None:
 def test_idx_file_that_is_a_folder_is_named(pair: Path) -> None:
     (pair / "train-images-idx3-ubyte").unlink()
     (pair / "train-images-idx3-ubyte").mkdir()
-    assert complaint(Idx(path=pair, split=EVERYTHING)) == f"{pair / 'train-images-idx3-ubyte'}: Is a directory"
+    assert (
+        complaint(Idx(path=pair, split=EVERYTHING))
+        == f"{pair / 'train-images-idx3-ubyte'}: Is a directory"
+    )
 
 
 # ─── CSV ───
 
 HEADER = "label,pixel0,pixel1,pixel2,pixel3,pixel4,pixel5\n"
-LINES = "".join(",".join(map(str, [label, *row])) + "\n" for label, row in zip(LABELS, ROWS, strict=True))
+LINES = "".join(
+    ",".join(map(str, [label, *row])) + "\n" for label, row in zip(LABELS, ROWS, strict=True)
+)
 
 
 def csv(tmp_path: Path, content: str | bytes, name: str = "shapes.csv") -> Path:
@@ -254,7 +319,11 @@ CSV_FORMS: dict[str, str] = {
 @pytest.mark.parametrize("content", CSV_FORMS.values(), ids=CSV_FORMS)
 @pytest.mark.parametrize("gz", [False, True], ids=["plain", "gzipped"])
 def test_csv_is_read_in_each_form(tmp_path: Path, content: str, gz: bool) -> None:
-    path = csv(tmp_path, gzip.compress(content.encode()), "shapes.csv.gz") if gz else csv(tmp_path, content)
+    path = (
+        csv(tmp_path, gzip.compress(content.encode()), "shapes.csv.gz")
+        if gz
+        else csv(tmp_path, content)
+    )
     dataset = Csv(path=path, split=EVERYTHING).load()
     assert same(dataset)
     assert dataset.train.images.dtype == np.uint8
@@ -269,7 +338,9 @@ def test_csv_is_read_in_each_form(tmp_path: Path, content: str, gz: bool) -> Non
         ("3,1e2,1e-2,0", [100, 0.01, 0]),
     ],
 )
-def test_csv_pixels_that_do_not_fit_in_a_byte_keep_their_values(tmp_path: Path, line: str, pixels: list[float]) -> None:
+def test_csv_pixels_that_do_not_fit_in_a_byte_keep_their_values(
+    tmp_path: Path, line: str, pixels: list[float]
+) -> None:
     dataset = Csv(path=csv(tmp_path, f"1,2,3,4\n{line}\n"), split=EVERYTHING).load()
     assert dataset.train.images.dtype == np.float32
     assert dataset.train.images == pytest.approx(np.array([[2, 3, 4], pixels]))
@@ -279,7 +350,9 @@ def test_csv_pixels_that_do_not_fit_in_a_byte_keep_their_values(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("pixels", "shape"), [(1, (1, 1)), (9, (3, 3)), (784, (28, 28)), (10, (1, 10)), (783, (1, 783))]
 )
-def test_csv_images_are_square_where_they_can_be(tmp_path: Path, pixels: int, shape: tuple[int, int]) -> None:
+def test_csv_images_are_square_where_they_can_be(
+    tmp_path: Path, pixels: int, shape: tuple[int, int]
+) -> None:
     dataset = Csv(path=csv(tmp_path, "5" + ",1" * pixels), split=EVERYTHING).load()
     assert dataset.shape == shape
     assert dataset.features == pixels
@@ -299,7 +372,9 @@ def test_csv_test_file_becomes_the_own_test_set(tmp_path: Path) -> None:
 
 
 def test_csv_without_a_test_file_has_no_own_test_set(tmp_path: Path) -> None:
-    with pytest.raises(InvalidValue, match=r"^split\.test=own: this data has no test set of its own"):
+    with pytest.raises(
+        InvalidValue, match=r"^split\.test=own: this data has no test set of its own"
+    ):
         Csv(path=csv(tmp_path, LINES), split=OWN).load()
 
 
@@ -346,7 +421,9 @@ def test_wrong_csv_is_named_with_its_fault(tmp_path: Path, content: str, fault: 
         ("a.csv.gz", b"\x1f\x8b\x08" + b"\0" * 7 + b"\xff" * 20, "damaged"),
     ],
 )
-def test_csv_that_is_no_text_is_named_with_its_fault(tmp_path: Path, name: str, content: bytes, fault: str) -> None:
+def test_csv_that_is_no_text_is_named_with_its_fault(
+    tmp_path: Path, name: str, content: bytes, fault: str
+) -> None:
     path = csv(tmp_path, content, name)
     message = complaint(Csv(path=path, split=EVERYTHING))
     assert message.startswith(f"{path}: ")
@@ -362,7 +439,10 @@ def test_missing_csv_is_named(tmp_path: Path) -> None:
 
 def test_csv_test_file_must_be_as_wide_as_the_training_file(tmp_path: Path) -> None:
     path, test = csv(tmp_path, LINES), csv(tmp_path, "1,2,3\n", "test.csv")
-    assert complaint(Csv(path=path, test_path=test, split=OWN)) == f"{test}: 3 columns, shapes.csv has 7"
+    assert (
+        complaint(Csv(path=path, test_path=test, split=OWN))
+        == f"{test}: 3 columns, shapes.csv has 7"
+    )
 
 
 # ─── NPZ ───
@@ -376,9 +456,17 @@ def npz(tmp_path: Path, **arrays: npt.NDArray[Any]) -> Path:
 
 @pytest.mark.parametrize(
     ("form", "shape"),
-    [((12, 3, 2), (3, 2)), ((12, 3, 2, 1), (3, 2)), ((12, 1, 2, 3), (1, 2, 3)), ((12, 6), (1, 6)), ((8, 3, 3), (3, 3))],
+    [
+        ((12, 3, 2), (3, 2)),
+        ((12, 3, 2, 1), (3, 2)),
+        ((12, 1, 2, 3), (1, 2, 3)),
+        ((12, 6), (1, 6)),
+        ((8, 3, 3), (3, 3)),
+    ],
 )
-def test_npz_is_read_in_each_form(tmp_path: Path, form: tuple[int, ...], shape: tuple[int, ...]) -> None:
+def test_npz_is_read_in_each_form(
+    tmp_path: Path, form: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
     images = IMAGES.reshape(form)
     labels = LABELS[: len(images)]
     path = npz(tmp_path, x_train=images, y_train=labels, x_test=images[:2], y_test=labels[:2])
@@ -399,10 +487,16 @@ def test_npz_labels_may_stand_in_a_column(tmp_path: Path) -> None:  # as in Kera
     assert same(Npz(path=path, split=EVERYTHING).load())
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int16, np.uint16, np.int64])
-def test_npz_pixels_of_other_types_keep_their_values(tmp_path: Path, dtype: type[np.number[Any]]) -> None:
+@pytest.mark.parametrize(
+    "dtype", [np.float16, np.float32, np.float64, np.int16, np.uint16, np.int64]
+)
+def test_npz_pixels_of_other_types_keep_their_values(
+    tmp_path: Path, dtype: type[np.number[Any]]
+) -> None:
     pixels = ROWS.astype(dtype) * 4  # past a byte
-    dataset = Npz(path=npz(tmp_path, x_train=pixels, y_train=LABELS.astype(float)), split=EVERYTHING).load()
+    dataset = Npz(
+        path=npz(tmp_path, x_train=pixels, y_train=LABELS.astype(float)), split=EVERYTHING
+    ).load()
     assert same(dataset, pixels)
     assert dataset.train.images.dtype.kind == "f"
     assert dataset.train.labels.dtype == np.int64
@@ -428,10 +522,18 @@ WRONG_NPZ: dict[str, tuple[dict[str, npt.NDArray[Any]], str]] = {
         "y_train has shape (12, 12), x_train holds 12 images",
     ),
     "other test size": (
-        {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES.reshape(12, 2, 3), "y_test": LABELS},
+        {
+            "x_train": IMAGES,
+            "y_train": LABELS,
+            "x_test": IMAGES.reshape(12, 2, 3),
+            "y_test": LABELS,
+        },
         "x_test has images of shape (2, 3), x_train of (3, 2)",
     ),
-    "no rows": ({"x_train": IMAGES.ravel(), "y_train": LABELS}, f"x_train is uint8 of shape (72,), {NO_PIXELS}"),
+    "no rows": (
+        {"x_train": IMAGES.ravel(), "y_train": LABELS},
+        f"x_train is uint8 of shape (72,), {NO_PIXELS}",
+    ),
     "no images": (
         {"x_train": IMAGES[:0], "y_train": LABELS[:0]},
         f"x_train is uint8 of shape (0, 3, 2), {NO_PIXELS}",
@@ -444,8 +546,14 @@ WRONG_NPZ: dict[str, tuple[dict[str, npt.NDArray[Any]], str]] = {
         {"x_train": np.full((12, 4), np.nan), "y_train": LABELS},
         "x_train holds pixels that are not finite numbers",
     ),
-    "label not whole": ({"x_train": IMAGES, "y_train": LABELS + 0.5}, "y_train: labels must be whole numbers"),
-    "label text": ({"x_train": IMAGES, "y_train": LABELS.astype("U1")}, "y_train: labels must be whole numbers"),
+    "label not whole": (
+        {"x_train": IMAGES, "y_train": LABELS + 0.5},
+        "y_train: labels must be whole numbers",
+    ),
+    "label text": (
+        {"x_train": IMAGES, "y_train": LABELS.astype("U1")},
+        "y_train: labels must be whole numbers",
+    ),
     "negative label": (
         {"x_train": IMAGES, "y_train": LABELS.astype(int) - 1},
         "y_train: labels must be 0 or more, there is a -1",
@@ -458,7 +566,9 @@ WRONG_NPZ: dict[str, tuple[dict[str, npt.NDArray[Any]], str]] = {
 
 
 @pytest.mark.parametrize(("arrays", "fault"), WRONG_NPZ.values(), ids=WRONG_NPZ)
-def test_wrong_npz_is_named_with_its_fault(tmp_path: Path, arrays: dict[str, npt.NDArray[Any]], fault: str) -> None:
+def test_wrong_npz_is_named_with_its_fault(
+    tmp_path: Path, arrays: dict[str, npt.NDArray[Any]], fault: str
+) -> None:
     path = npz(tmp_path, **arrays)
     assert complaint(Npz(path=path, split=EVERYTHING)) == f"{path}: {fault}"
 
@@ -476,7 +586,9 @@ class Trap:
 def test_npz_of_pickled_objects_is_refused_without_unpickling(tmp_path: Path) -> None:
     marker = tmp_path / "sprung"
     path = npz(tmp_path, x_train=np.array([Trap(marker)], object), y_train=LABELS[:1])
-    assert complaint(Npz(path=path, split=EVERYTHING)).startswith(f"{path}: not a readable .npz of plain arrays")
+    assert complaint(Npz(path=path, split=EVERYTHING)).startswith(
+        f"{path}: not a readable .npz of plain arrays"
+    )
     assert not marker.exists()
     with np.load(path, allow_pickle=True) as archive:  # the trap does work
         _ = archive["x_train"]
@@ -486,7 +598,9 @@ def test_npz_of_pickled_objects_is_refused_without_unpickling(tmp_path: Path) ->
 def test_bare_pickle_called_npz_is_refused_without_unpickling(tmp_path: Path) -> None:
     path, marker = tmp_path / "shapes.npz", tmp_path / "sprung"
     path.write_bytes(pickle.dumps(Trap(marker)))
-    assert complaint(Npz(path=path, split=EVERYTHING)).startswith(f"{path}: not a readable .npz of plain arrays")
+    assert complaint(Npz(path=path, split=EVERYTHING)).startswith(
+        f"{path}: not a readable .npz of plain arrays"
+    )
     assert not marker.exists()
 
 
@@ -495,7 +609,9 @@ def test_bare_pickle_called_npz_is_refused_without_unpickling(tmp_path: Path) ->
 def test_truncated_npz_is_named(tmp_path: Path, keep: int) -> None:
     path = npz(tmp_path, x_train=IMAGES, y_train=LABELS)
     path.write_bytes(path.read_bytes()[:keep])
-    assert complaint(Npz(path=path, split=EVERYTHING)).startswith(f"{path}: not a readable .npz of plain arrays")
+    assert complaint(Npz(path=path, split=EVERYTHING)).startswith(
+        f"{path}: not a readable .npz of plain arrays"
+    )
 
 
 def test_npz_with_a_flipped_bit_is_named(tmp_path: Path) -> None:
@@ -512,20 +628,28 @@ def test_compressed_npz_with_damaged_data_is_named(tmp_path: Path) -> None:
     path = tmp_path / "shapes.npz"
     np.savez_compressed(path, x_train=IMAGES, y_train=LABELS)
     content = bytearray(path.read_bytes())
-    at = content.index(b"x_train.npy") + len(b"x_train.npy") + 20  # past the extra field: the deflated stream
+    at = (
+        content.index(b"x_train.npy") + len(b"x_train.npy") + 20
+    )  # past the extra field: the deflated stream
     content[at : at + 40] = b"\xff" * 40
     path.write_bytes(content)
-    assert complaint(Npz(path=path, split=EVERYTHING)).startswith(f"{path}: not a readable .npz of plain arrays")
+    assert complaint(Npz(path=path, split=EVERYTHING)).startswith(
+        f"{path}: not a readable .npz of plain arrays"
+    )
 
 
 def test_file_that_is_no_npz_is_named(tmp_path: Path) -> None:
     path = tmp_path / "shapes.npz"
     assert complaint(Npz(path=path, split=EVERYTHING)) == f"{path}: no such file"
     path.write_text("label,pixel0\n")
-    assert complaint(Npz(path=path, split=EVERYTHING)).startswith(f"{path}: not a readable .npz of plain arrays")
+    assert complaint(Npz(path=path, split=EVERYTHING)).startswith(
+        f"{path}: not a readable .npz of plain arrays"
+    )
     with path.open("wb") as file:
         np.save(file, IMAGES)
-    assert complaint(Npz(path=path, split=EVERYTHING)).startswith(f"{path}: not a readable .npz of plain arrays")
+    assert complaint(Npz(path=path, split=EVERYTHING)).startswith(
+        f"{path}: not a readable .npz of plain arrays"
+    )
 
 
 # ─── Every source ───
@@ -535,7 +659,9 @@ def source(tmp_path: Path, split: Splitting = EVERYTHING, **fields: Any) -> Npz:
     return Npz(path=npz(tmp_path, x_train=IMAGES, y_train=LABELS), split=split, **fields)
 
 
-def test_a_tilde_stands_for_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_stands_for_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     put_idx(tmp_path / "shapes", "train-{}")
     csv(tmp_path, LINES)
@@ -547,20 +673,48 @@ def test_a_tilde_stands_for_the_home_folder(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("scale", "factor"),
-    [("1/255", 1 / 255), (0.5, 0.5), (1, 1.0), ("0.5", 0.5), ("2/3", 2 / 3), ("1e-3", 0.001), (1e-300, 1e-300)],
+    [
+        ("1/255", 1 / 255),
+        (0.5, 0.5),
+        (1, 1.0),
+        ("0.5", 0.5),
+        ("2/3", 2 / 3),
+        ("1e-3", 0.001),
+        (1e-300, 1e-300),
+    ],
 )
 def test_scale_is_a_number_or_a_fraction(tmp_path: Path, scale: str | float, factor: float) -> None:
     assert source(tmp_path, scale=scale).load().scale == factor
 
 
 @pytest.mark.parametrize(
-    "scale", [0, "0", -1, "-1/255", "abc", "", "1/0", "1/2/3", math.nan, "nan", math.inf, "inf", "1e400", "1e-400"]
+    "scale",
+    [
+        0,
+        "0",
+        -1,
+        "-1/255",
+        "abc",
+        "",
+        "1/0",
+        "1/2/3",
+        math.nan,
+        "nan",
+        math.inf,
+        "inf",
+        "1e400",
+        "1e-400",
+    ],
 )
-def test_scale_that_is_no_positive_number_is_refused_at_once(tmp_path: Path, scale: str | float) -> None:
+def test_scale_that_is_no_positive_number_is_refused_at_once(
+    tmp_path: Path, scale: str | float
+) -> None:
     with pytest.raises(InvalidValue) as caught:
         Npz(path=tmp_path / "never read", split=EVERYTHING, scale=scale)
     assert caught.value.field == "scale"
-    assert str(caught.value) == f"scale={scale}: must be a positive number or a fraction such as 1/255"
+    assert (
+        str(caught.value) == f"scale={scale}: must be a positive number or a fraction such as 1/255"
+    )
 
 
 def test_scale_leaves_the_pixels_as_they_are(tmp_path: Path) -> None:
@@ -569,7 +723,10 @@ def test_scale_leaves_the_pixels_as_they_are(tmp_path: Path) -> None:
 
 def test_digest_depends_on_the_samples_not_on_where_they_lie(tmp_path: Path) -> None:
     folder = put_idx(tmp_path / "elsewhere", "train-{}.gz")
-    first, second = source(tmp_path).load(), Idx(path=folder, split=EVERYTHING, scale=1 / 255).load()
+    first, second = (
+        source(tmp_path).load(),
+        Idx(path=folder, split=EVERYTHING, scale=1 / 255).load(),
+    )
     assert first.digest == second.digest
     assert len(first.digest) == 32
     assert int(first.digest, 16)
@@ -596,7 +753,9 @@ def test_digest_differs_wherever_the_data_does(tmp_path: Path) -> None:
         (IMAGES.reshape(12, 2, 3), LABELS),
         (IMAGES.astype(np.float32), LABELS),
     ):
-        digests.append(Npz(path=npz(tmp_path, x_train=images, y_train=labels), split=split).load().digest)
+        digests.append(
+            Npz(path=npz(tmp_path, x_train=images, y_train=labels), split=split).load().digest
+        )
     assert len(set(digests)) == len(digests)
 
 
@@ -624,7 +783,9 @@ def test_sets_hold_the_rows_that_the_splitting_names_in_its_order(tmp_path: Path
 
 def test_sets_in_file_order_take_no_memory_of_their_own(tmp_path: Path) -> None:
     dataset = source(tmp_path, Splitting(train=5, val=4, test=3)).load()
-    assert dataset.train.images.base is dataset.val.images.base is dataset.test.images.base is not None
+    assert (
+        dataset.train.images.base is dataset.val.images.base is dataset.test.images.base is not None
+    )
     assert np.array_equal(dataset.val.images, ROWS[5:9])
 
 
@@ -644,7 +805,10 @@ def test_dataset_leaves_out_the_sets_that_are_empty(tmp_path: Path) -> None:
 def test_shares_that_do_not_fit_are_told_with_their_place(tmp_path: Path) -> None:
     with pytest.raises(InvalidValue) as caught:
         source(tmp_path, Splitting(train=10, val=20, test=0)).load()
-    assert str(caught.value) == "split.val=20: train, val and test ask for 30 samples together, there are 12"
+    assert (
+        str(caught.value)
+        == "split.val=20: train, val and test ask for 30 samples together, there are 12"
+    )
 
 
 # ─── Splitting ───
@@ -656,7 +820,14 @@ def sizes(split: Splitting, total: int, own_test: int = 0) -> list[int]:
     return [len(rows) for rows in split.divide(np.zeros(total, np.int64), own_test)]
 
 
-@given(train=shares, val=shares, test=shares, total=st.integers(1, 100), shuffle=st.booleans(), seed=st.integers(0, 9))
+@given(
+    train=shares,
+    val=shares,
+    test=shares,
+    total=st.integers(1, 100),
+    shuffle=st.booleans(),
+    seed=st.integers(0, 9),
+)
 def test_sets_are_disjoint_and_of_the_sizes_asked_for(
     train: float | None, val: float | None, test: float | None, total: int, shuffle: bool, seed: int
 ) -> None:
@@ -684,13 +855,21 @@ def test_sets_are_disjoint_and_of_the_sizes_asked_for(
         assert rows == list(range(len(rows)))
 
 
-@given(cuts=st.tuples(st.integers(1, 100), st.integers(0, 100), st.integers(0, 100)), total=st.integers(1, 500))
-def test_fractions_that_add_up_to_one_take_every_sample(cuts: tuple[int, int, int], total: int) -> None:
+@given(
+    cuts=st.tuples(st.integers(1, 100), st.integers(0, 100), st.integers(0, 100)),
+    total=st.integers(1, 500),
+)
+def test_fractions_that_add_up_to_one_take_every_sample(
+    cuts: tuple[int, int, int], total: int
+) -> None:
     train, val, test = fractions = [cut / sum(cuts) for cut in cuts]
     assume(train * total > 0.5)
     counts = sizes(Splitting(train, val, test), total)
     assert sum(counts) == total
-    assert all(abs(count - fraction * total) <= 1 for count, fraction in zip(counts, fractions, strict=True))
+    assert all(
+        abs(count - fraction * total) <= 1
+        for count, fraction in zip(counts, fractions, strict=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -753,14 +932,18 @@ def test_shuffling_mixes_the_whole_before_it_is_cut() -> None:
     test=st.floats(0.2, 0.35),
     seed=st.integers(0, 99),
 )
-def test_stratified_sets_hold_the_classes_in_proportion(members: list[int], val: float, test: float, seed: int) -> None:
+def test_stratified_sets_hold_the_classes_in_proportion(
+    members: list[int], val: float, test: float, seed: int
+) -> None:
     labels = np.repeat(np.arange(len(members)), members)
     sets = Splitting(None, val, test, shuffle=True, stratify=True, seed=seed).divide(labels, 0)
     assert sorted(row for part in sets for row in part) == list(range(len(labels)))
     # The first cut rounds each class to a neighbouring count, the second rounds once more.
     for part, tolerance in zip(sets, (1, 2, 2), strict=True):
         expected = np.array(members) * len(part) / len(labels)
-        assert np.abs(np.bincount(labels[part], minlength=len(members)) - expected).max() < tolerance
+        assert (
+            np.abs(np.bincount(labels[part], minlength=len(members)) - expected).max() < tolerance
+        )
 
 
 def test_stratified_and_plain_sets_are_of_the_same_sizes() -> None:
@@ -780,7 +963,10 @@ TOO_SMALL: dict[str, tuple[list[int], int, int]] = {
 
 @pytest.mark.parametrize(("labels", "val", "test"), TOO_SMALL.values(), ids=TOO_SMALL)
 def test_classes_too_small_to_stratify_are_refused(labels: list[int], val: int, test: int) -> None:
-    with pytest.raises(InvalidValue, match=r"^stratify=True: \d+ samples can't be divided into \d+ and \d+ with every"):
+    with pytest.raises(
+        InvalidValue,
+        match=r"^stratify=True: \d+ samples can't be divided into \d+ and \d+ with every",
+    ):
         Splitting(None, val, test, shuffle=True, stratify=True).divide(np.array(labels), 0)
 
 
@@ -789,15 +975,30 @@ def test_classes_too_small_to_stratify_are_refused(labels: list[int], val: int, 
     [
         ({"train": 0}, "train=0: training needs samples"),
         ({"train": 0.0}, "train=0.0: training needs samples"),
-        ({"train": "own"}, "train=own: must be a count, a fraction, null for the rest, or own (test only)"),
-        ({"test": "all"}, "test=all: must be a count, a fraction, null for the rest, or own (test only)"),
+        (
+            {"train": "own"},
+            "train=own: must be a count, a fraction, null for the rest, or own (test only)",
+        ),
+        (
+            {"test": "all"},
+            "test=all: must be a count, a fraction, null for the rest, or own (test only)",
+        ),
         ({"train": -1}, "train=-1: must be a count, a fraction from 0 to 1, or null for the rest"),
         ({"val": 1.5}, "val=1.5: must be a count, a fraction from 0 to 1, or null for the rest"),
-        ({"val": math.nan}, "val=nan: must be a count, a fraction from 0 to 1, or null for the rest"),
-        ({"test": -0.1}, "test=-0.1: must be a count, a fraction from 0 to 1, or null for the rest"),
+        (
+            {"val": math.nan},
+            "val=nan: must be a count, a fraction from 0 to 1, or null for the rest",
+        ),
+        (
+            {"test": -0.1},
+            "test=-0.1: must be a count, a fraction from 0 to 1, or null for the rest",
+        ),
         ({"val": None}, "val=None: only one of train, val and test can be null"),
         ({"test": None}, "test=None: only one of train, val and test can be null"),
-        ({"stratify": True}, "stratify=True: needs shuffle=true: in file order nothing can be balanced"),
+        (
+            {"stratify": True},
+            "stratify=True: needs shuffle=true: in file order nothing can be balanced",
+        ),
         ({"seed": -1}, "seed=-1: must be from 0 to 4294967295"),
         ({"seed": 2**32}, "seed=4294967296: must be from 0 to 4294967295"),
     ],

@@ -3,26 +3,32 @@
 import numpy as np
 import pytest
 
-from src.training.batching import Full, Mini
-from src.training.diagnostics import LayerState, findings, inspect, measurements
 from src.nn.initializers import Random, Uniform, XavierNormal, Zeros
 from src.nn.layers import Activation, LeakyReLU, ReLU, Sigmoid, Tanh
 from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import MLP, Parameters, backward, forward
-from src.training.optimizers import SGD
 from src.support.randomness import stream
+from src.training.batching import Full, Mini
+from src.training.diagnostics import LayerState, findings, inspect, measurements
+from src.training.optimizers import SGD
 from tests.test_training import blobs, follow
 
 
 def one_unit_each(z: list[float], activation: Activation) -> tuple[LayerState, ...]:
     """Inspect a layer whose units have these pre-activations on every sample."""
     network = MLP(1, (len(z),), 2, activation).layers
-    parameters: Parameters = ((np.zeros((1, len(z))), np.array([z])), (), (np.ones((len(z), 2)), np.zeros((1, 2))))
+    parameters: Parameters = (
+        (np.zeros((1, len(z))), np.array([z])),
+        (),
+        (np.ones((len(z), 2)), np.zeros((1, 2))),
+    )
     return inspect(network, parameters, parameters, parameters, np.zeros((5, 1)))
 
 
 def test_a_sigmoid_is_saturated_on_its_flat_parts() -> None:
-    first, last = one_unit_each([0.0, 4.0, 4.5, -4.5, -100.0], Sigmoid())  # a slope of 5 % of the greatest is at ±4.36
+    first, last = one_unit_each(
+        [0.0, 4.0, 4.5, -4.5, -100.0], Sigmoid()
+    )  # a slope of 5 % of the greatest is at ±4.36
     assert (first.saturated, first.dead, first.units) == (3, None, 5)
     assert (last.saturated, last.dead) == (None, None)
     assert measurements((first, last))["layer1/saturated"] == 0.6
@@ -39,7 +45,9 @@ def test_a_relu_is_dead_that_is_zero_on_every_sample() -> None:
         (np.ones((2, 2)), np.zeros((1, 2))),
     )
     x = np.array([[0.0], [1], [2], [3], [4]])
-    assert inspect(network, parameters, parameters, parameters, x)[0].dead == 1  # the other one lives on one sample
+    assert (
+        inspect(network, parameters, parameters, parameters, x)[0].dead == 1
+    )  # the other one lives on one sample
 
 
 def test_updates_and_gradients_are_measured_by_their_length() -> None:
@@ -52,9 +60,13 @@ def test_updates_and_gradients_are_measured_by_their_length() -> None:
     assert measurements([state]) == {"layer1/update_ratio": 3 / 5, "layer1/gradient_norm": 10}
 
 
-def test_the_loop_looks_at_the_first_epoch_every_nth_and_the_last_and_measures_the_next_update() -> None:
+def test_the_loop_looks_at_the_first_epoch_every_nth_and_the_last_and_measures_the_next_update() -> (
+    None
+):
     network = MLP(6, (5,), 3, Sigmoid()).layers
-    parameters = Random(XavierNormal(), Zeros()).initialize(network, stream(0, "weights"), np.float64)
+    parameters = Random(XavierNormal(), Zeros()).initialize(
+        network, stream(0, "weights"), np.float64
+    )
     data = blobs(50, 1)
     history = list(
         follow(
@@ -63,25 +75,38 @@ def test_the_loop_looks_at_the_first_epoch_every_nth_and_the_last_and_measures_t
         )
     )  # fmt: skip
     assert [epoch.number for epoch in history if epoch.layers] == [1, 3, 6, 7]
-    now, then = history[5].parameters, history[6].parameters  # with full batches, the next update is the one foretold
+    now, then = (
+        history[5].parameters,
+        history[6].parameters,
+    )  # with full batches, the next update is the one foretold
     values = forward(network, now, data.x)
-    gradients = backward(network, now, values, SoftmaxCrossEntropy().gradient(values[-1], data.labels))
+    gradients = backward(
+        network, now, values, SoftmaxCrossEntropy().gradient(values[-1], data.labels)
+    )
     for k, state in zip((0, 2), history[5].layers, strict=True):
         moved = np.linalg.norm(then[k][0] - now[k][0]) / np.linalg.norm(now[k][0])
         assert state.update_ratio == pytest.approx(moved, rel=1e-9)
         np.testing.assert_allclose(state.gradient_norm, np.linalg.norm(gradients[k][0]), rtol=1e-9)
 
 
-def told(initializer: Random, activation: Activation, *, lr: float = 0.1, epochs: int = 6) -> list[str]:
+def told(
+    initializer: Random, activation: Activation, *, lr: float = 0.1, epochs: int = 6
+) -> list[str]:
     """Train and return what is found; the weights are told apart by what they start from and how fast they move."""
     network = MLP(6, (8, 8), 3, activation).layers
     parameters = initializer.initialize(network, stream(0, "weights"), np.float64)
     data = blobs(50, 1)
     values = forward(network, parameters, data.x)
-    gradients = backward(network, parameters, values, SoftmaxCrossEntropy().gradient(values[-1], data.labels))
+    gradients = backward(
+        network, parameters, values, SoftmaxCrossEntropy().gradient(values[-1], data.labels)
+    )
     looks = {
         0: inspect(
-            network, parameters, SGD().update(parameters, gradients, SGD().start(parameters), lr)[0], gradients, data.x
+            network,
+            parameters,
+            SGD().update(parameters, gradients, SGD().start(parameters), lr)[0],
+            gradients,
+            data.x,
         )
     }
     for epoch in follow(
@@ -104,7 +129,9 @@ def test_nothing_is_said_of_a_healthy_network(activation: Activation) -> None:
 def test_a_wide_initializer_is_told_by_what_it_saturates() -> None:
     first, *_ = told(Random(Uniform(-20, 20), Zeros()), Sigmoid(), lr=1e-3)
     assert first.startswith("layer 1: ")
-    assert first.endswith(" of 8 units saturated from the start; the initializer is wide for 6 inputs")
+    assert first.endswith(
+        " of 8 units saturated from the start; the initializer is wide for 6 inputs"
+    )
 
 
 def test_a_rate_that_saturates_is_told_apart_from_an_initializer_that_does() -> None:
@@ -115,15 +142,23 @@ def test_a_rate_that_saturates_is_told_apart_from_an_initializer_that_does() -> 
 
 def test_units_that_a_great_rate_killed_are_counted() -> None:
     sentences = told(XAVIER, ReLU(), lr=5.0)
-    assert any("8 of 8 units dead from epoch 1; a smaller lr or leaky_relu may help" in told for told in sentences)
+    assert any(
+        "8 of 8 units dead from epoch 1; a smaller lr or leaky_relu may help" in told
+        for told in sentences
+    )
 
 
 def test_units_that_are_alike_are_told_of_for_as_long_as_they_are() -> None:
     for activation in (Sigmoid(), ReLU()):
         first, second, *_ = told(Random(Zeros(), Zeros()), activation)
-        assert first == "layer 1: its 8 units have had equal weights from the start: equal gradients will keep them so"
+        assert (
+            first
+            == "layer 1: its 8 units have had equal weights from the start: equal gradients will keep them so"
+        )
         assert second.startswith("layer 2: its 8 units")
-    assert told(Random(XavierNormal(), Zeros(), output=Zeros()), Tanh()) == []  # these part at the first update
+    assert (
+        told(Random(XavierNormal(), Zeros(), output=Zeros()), Tanh()) == []
+    )  # these part at the first update
 
 
 def test_a_layer_that_hardly_moves_and_one_that_is_thrown_about_are_told() -> None:
@@ -134,13 +169,21 @@ def test_a_layer_that_hardly_moves_and_one_that_is_thrown_about_are_told() -> No
     )
     state = LayerState(8, 0, None, False, 0.5, 1.0, 1.0)
     network = MLP(6, (), 8, Tanh()).layers
-    assert findings(network, {0: [state], 1: [state]})[0].startswith("layer 1: an update moves its weights by 50% of")
+    assert findings(network, {0: [state], 1: [state]})[0].startswith(
+        "layer 1: an update moves its weights by 50% of"
+    )
 
 
 def test_what_was_wrong_and_no_longer_is_is_not_told() -> None:
-    ill, well = LayerState(8, 8, None, False, 1e-3, 1.0, 9.0), LayerState(8, 1, None, False, 1e-3, 1.0, 9.0)
+    ill, well = (
+        LayerState(8, 8, None, False, 1e-3, 1.0, 9.0),
+        LayerState(8, 1, None, False, 1e-3, 1.0, 9.0),
+    )
     network = MLP(6, (), 8, Sigmoid()).layers
     assert findings(network, {0: [ill], 1: [ill], 2: [well]}) == []
     (sentence,) = findings(network, {0: [ill], 1: [well], 2: [ill], 3: [ill]})
-    assert sentence == "layer 1: 8 of 8 units saturated from epoch 2; the initializer is wide for 6 inputs"
+    assert (
+        sentence
+        == "layer 1: 8 of 8 units saturated from epoch 2; the initializer is wide for 6 inputs"
+    )
     assert findings(network, {}) == []

@@ -7,6 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from src.nn.initializers import Random, Uniform, XavierNormal
+from src.nn.layers import GELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from src.nn.network import MLP
+from src.support.randomness import stream
 from src.training.batching import Batching, Full, Mini, Sample
 from src.training.engines import chunked
 from src.training.engines.base import Arrays
@@ -15,14 +20,9 @@ from src.training.engines.choice import choose
 from src.training.engines.chunked import Chunked
 from src.training.engines.deferred import Deferred
 from src.training.engines.plain import Plain
-from src.nn.initializers import Random, Uniform, XavierNormal
-from src.nn.layers import GELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
-from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
-from src.nn.network import MLP
-from src.training.optimizers import SGD, Adam, Optimizer
-from src.support.randomness import stream
-from src.training.schedules import Constant, Cosine
 from src.training.loop import Epoch
+from src.training.optimizers import SGD, Adam, Optimizer
+from src.training.schedules import Constant, Cosine
 from tests.test_training import follow
 
 ACTIVATIONS = [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), GELU(), Identity()]
@@ -37,14 +37,26 @@ OPTIMIZERS = [
     SGD(), SGD(weight_decay=0.01), SGD(clip_norm=0.1), SGD(momentum=0.9), SGD(momentum=0.9, nesterov=True, weight_decay=0.01),
     Adam(), Adam(weight_decay=0.01, clip_norm=0.1),
 ]  # fmt: skip
-BATCHINGS = [Full(), Mini(8), Mini(7, drop_last=True), Mini(7, shuffle=False), Mini(1), Sample(), Sample(shuffle=False)]
+BATCHINGS = [
+    Full(),
+    Mini(8),
+    Mini(7, drop_last=True),
+    Mini(7, shuffle=False),
+    Mini(1),
+    Sample(),
+    Sample(shuffle=False),
+]
 
 
 def images(n: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return np.random.default_rng(0).integers(0, 256, (n, 12)).astype(dtype)
 
 
-USUAL: dict[str, Any] = {"loss": SoftmaxCrossEntropy(), "optimizer": SGD(), "schedule": Cosine(warmup=0.5)}
+USUAL: dict[str, Any] = {
+    "loss": SoftmaxCrossEntropy(),
+    "optimizer": SGD(),
+    "schedule": Cosine(warmup=0.5),
+}
 
 
 def trained(
@@ -60,15 +72,30 @@ def trained(
     **settings: Any,
 ) -> list[Epoch]:
     network = MLP(12, hidden, 3, activation or ReLU(), dropout).layers
-    parameters = Random(XavierNormal(), Uniform(-0.5, 0.5)).initialize(network, stream(0, "weights"), dtype)
+    parameters = Random(XavierNormal(), Uniform(-0.5, 0.5)).initialize(
+        network, stream(0, "weights"), dtype
+    )
     data = Arrays(images(n, pixels), np.arange(n) % 3, 1 / 255, dtype)
     settings = {**USUAL, "batching": Mini(8), **settings}
-    return list(follow(network, parameters, {"train": data}, lr=0.05, epochs=epochs, seed=0, engine=engine, **settings))
+    return list(
+        follow(
+            network,
+            parameters,
+            {"train": data},
+            lr=0.05,
+            epochs=epochs,
+            seed=0,
+            engine=engine,
+            **settings,
+        )
+    )
 
 
 def assert_equal(fast: list[Epoch], plain: list[Epoch], within: float = 1e-11) -> None:
     for ours, theirs in zip(fast, plain, strict=True):
-        np.testing.assert_allclose(ours.scores["train"].loss, theirs.scores["train"].loss, rtol=within)
+        np.testing.assert_allclose(
+            ours.scores["train"].loss, theirs.scores["train"].loss, rtol=within
+        )
         assert ours.scores["train"].accuracy == theirs.scores["train"].accuracy
         for layer, expected in zip(ours.parameters, theirs.parameters, strict=True):
             for p, q in zip(layer, expected, strict=True):
@@ -87,14 +114,21 @@ def test_layers_and_losses(batching: Batching, activation: Activation, loss: Los
 @pytest.mark.parametrize("batching", BATCHINGS, ids=str)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
 def test_optimizers(batching: Batching, optimizer: Optimizer) -> None:
-    settings: dict[str, Any] = {"batching": batching, "optimizer": optimizer, "activation": Sigmoid()}
+    settings: dict[str, Any] = {
+        "batching": batching,
+        "optimizer": optimizer,
+        "activation": Sigmoid(),
+    }
     assert_equal(trained("fast", **settings), trained("plain", **settings))
 
 
 @pytest.mark.parametrize("batching", BATCHINGS, ids=str)
 @pytest.mark.parametrize("hidden", [(), (1,), (9,), (4, 5, 6, 7)])
 def test_any_depth(batching: Batching, hidden: tuple[int, ...]) -> None:
-    assert_equal(trained("fast", batching=batching, hidden=hidden), trained("plain", batching=batching, hidden=hidden))
+    assert_equal(
+        trained("fast", batching=batching, hidden=hidden),
+        trained("plain", batching=batching, hidden=hidden),
+    )
 
 
 @pytest.mark.parametrize("batching", BATCHINGS, ids=str)
@@ -111,29 +145,47 @@ def test_single_precision_and_pixels_of_any_kind(batching: Batching, pixels: npt
     assert_equal(fast, plain, within=2e-5)
 
 
-def test_more_samples_than_a_block_and_than_every_lane_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_samples_than_a_block_and_than_every_lane_of_chunks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(chunked, "CHUNK", 10)
     for n in (9, 10, 11, 150, 157):
         assert_equal(trained("fast", batching=Full(), n=n), trained("plain", batching=Full(), n=n))
     for n in (63, 64, 65, 200):
-        assert_equal(trained("fast", batching=Sample(), n=n), trained("plain", batching=Sample(), n=n))
+        assert_equal(
+            trained("fast", batching=Sample(), n=n), trained("plain", batching=Sample(), n=n)
+        )
 
 
 @pytest.mark.parametrize("size", [1, 8, 100])
 @pytest.mark.parametrize("hidden", [(), (5, 4)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
-    "logits", [(900, 901, 899), (-900, -902, -901), (50, 80, 60), (-90, -85, -80), (0, 900, -900), (0, -900, 1)]
+    "logits",
+    [
+        (900, 901, 899),
+        (-900, -902, -901),
+        (50, 80, 60),
+        (-90, -85, -80),
+        (0, 900, -900),
+        (0, -900, 1),
+    ],
 )
 def test_logits_far_from_0(
-    logits: tuple[float, ...], dtype: npt.DTypeLike, hidden: tuple[int, ...], size: int, monkeypatch: pytest.MonkeyPatch
+    logits: tuple[float, ...],
+    dtype: npt.DTypeLike,
+    hidden: tuple[int, ...],
+    size: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(chunked, "CHUNK", 10)
     monkeypatch.setattr(
         chunked, "available_cores", lambda: 2
     )  # that no thread warns of what this one was told to ignore
     network = MLP(12, hidden, 3, Tanh()).layers
-    drawn = Random(XavierNormal(), Uniform(-0.5, 0.5)).initialize(network, stream(0, "weights"), dtype)
+    drawn = Random(XavierNormal(), Uniform(-0.5, 0.5)).initialize(
+        network, stream(0, "weights"), dtype
+    )
     W, _ = drawn[-1]
     start = (*drawn[:-1], (W, np.array([logits], dtype)))
     data = Arrays(images(100, np.uint8), np.arange(100) % 3, 1 / 255, dtype)
@@ -153,20 +205,30 @@ def test_logits_far_from_0(
 
 @pytest.mark.parametrize("hidden", [(), (5, 4)])
 @pytest.mark.parametrize("decay", [0.1, 20.0, 30.0])
-def test_updates_that_leave_little_of_the_weights_nothing_or_less(decay: float, hidden: tuple[int, ...]) -> None:
-    settings: dict[str, Any] = {"optimizer": SGD(weight_decay=decay), "batching": Sample(), "hidden": hidden}
+def test_updates_that_leave_little_of_the_weights_nothing_or_less(
+    decay: float, hidden: tuple[int, ...]
+) -> None:
+    settings: dict[str, Any] = {
+        "optimizer": SGD(weight_decay=decay),
+        "batching": Sample(),
+        "hidden": hidden,
+    }
     settings["schedule"] = Constant()  # at a rate of 1/20
     assert_equal(trained("fast", **settings), trained("plain", **settings))
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
-def test_any_number_of_cores_gives_equal_bytes(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_number_of_cores_gives_equal_bytes(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(chunked, "CHUNK", 10)
 
     def weights(cores: int) -> list[bytes]:
         monkeypatch.setattr(chunked, "available_cores", lambda: cores)
         return [
-            p.tobytes() for layer in trained("fast", batching=Full(), dtype=np.float32)[-1].parameters for p in layer
+            p.tobytes()
+            for layer in trained("fast", batching=Full(), dtype=np.float32)[-1].parameters
+            for p in layer
         ]
 
     assert weights(workers) == weights(4)
@@ -197,9 +259,15 @@ def test_what_an_epoch_left_is_not_written_into_by_the_next(batching: Batching) 
         (150, Plain, {"dropout": 0.1}),
     ],
 )
-def test_the_choice_is_the_fastest_that_serves(size: int, expected: type, settings: dict[str, Any]) -> None:
-    network = MLP(12, (5,), 3, settings.get("activation", ReLU()), settings.get("dropout", 0.0)).layers
-    parameters = Random(XavierNormal(), Uniform(-0.5, 0.5)).initialize(network, stream(0, "weights"), np.float32)
+def test_the_choice_is_the_fastest_that_serves(
+    size: int, expected: type, settings: dict[str, Any]
+) -> None:
+    network = MLP(
+        12, (5,), 3, settings.get("activation", ReLU()), settings.get("dropout", 0.0)
+    ).layers
+    parameters = Random(XavierNormal(), Uniform(-0.5, 0.5)).initialize(
+        network, stream(0, "weights"), np.float32
+    )
     data = Arrays(images(150, np.uint8), np.arange(150) % 3, 1 / 255, np.float32)
     chosen = choose(
         size, network, parameters, data,

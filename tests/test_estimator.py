@@ -20,19 +20,19 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from src.training.batching import Mini
-from src.training.engines.base import Arrays
-from src.support.errors import Diverged
 from src.estimator import NetworkClassifier
 from src.nn.initializers import FromFile, HeNormal, Random, Zeros
 from src.nn.layers import GELU, LeakyReLU, Tanh
 from src.nn.losses import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from src.nn.network import MLP
-from src.training.optimizers import SGD, Adam
+from src.support.errors import Diverged
 from src.support.randomness import stream
+from src.training.batching import Mini
+from src.training.engines.base import Arrays
+from src.training.loop import score
+from src.training.optimizers import SGD, Adam
 from src.training.schedules import Constant, Cosine, Plateau
 from src.training.stopping import EarlyStopping, Never, Target
-from src.training.loop import score
 from tests.conftest import ROOT
 from tests.test_training import follow
 
@@ -43,7 +43,9 @@ NAMES = np.array(["setosa", "versicolor", "virginica"])
 
 def fitted(x: Any = SCALED, y: Any = Y, **changes: Any) -> NetworkClassifier:
     """A small network on the irises, trained for a moment."""
-    return NetworkClassifier(**{"hidden": (8,), "epochs": 5, "random_state": 0, **changes}).fit(x, y)
+    return NetworkClassifier(**{"hidden": (8,), "epochs": 5, "random_state": 0, **changes}).fit(
+        x, y
+    )
 
 
 def bytes_of(model: NetworkClassifier) -> list[bytes]:
@@ -51,7 +53,9 @@ def bytes_of(model: NetworkClassifier) -> list[bytes]:
 
 
 @parametrize_with_checks([NetworkClassifier()])  # type: ignore[untyped-decorator]
-def test_scikit_learns_checks(estimator: NetworkClassifier, check: Callable[[NetworkClassifier], None]) -> None:
+def test_scikit_learns_checks(
+    estimator: NetworkClassifier, check: Callable[[NetworkClassifier], None]
+) -> None:
     check(estimator)
 
 
@@ -76,15 +80,24 @@ def test_none_of_the_checks_fails_or_is_skipped_or_warns() -> None:
 
 def test_digits_are_learned_out_of_the_box_in_a_pipeline() -> None:
     images, digits = load_digits(return_X_y=True)
-    x, x_test, y, y_test = train_test_split(images, digits, test_size=0.25, stratify=digits, random_state=0)
+    x, x_test, y, y_test = train_test_split(
+        images, digits, test_size=0.25, stratify=digits, random_state=0
+    )
     pipeline = make_pipeline(StandardScaler(), NetworkClassifier(random_state=0)).fit(x, y)
     assert pipeline.score(x_test, y_test) >= 0.95
-    assert NetworkClassifier(random_state=0).fit(x, y).score(x_test, y_test) >= 0.95  # nothing scaled
+    assert (
+        NetworkClassifier(random_state=0).fit(x, y).score(x_test, y_test) >= 0.95
+    )  # nothing scaled
 
 
 def test_a_grid_search_finds_what_works() -> None:
-    grid = {"networkclassifier__lr": np.array([1e-6, 0.01]), "networkclassifier__activation": ["tanh", LeakyReLU(0.1)]}
-    pipeline = make_pipeline(StandardScaler(), NetworkClassifier(hidden=(8,), epochs=40, random_state=0))
+    grid = {
+        "networkclassifier__lr": np.array([1e-6, 0.01]),
+        "networkclassifier__activation": ["tanh", LeakyReLU(0.1)],
+    }
+    pipeline = make_pipeline(
+        StandardScaler(), NetworkClassifier(hidden=(8,), epochs=40, random_state=0)
+    )
     search = GridSearchCV(pipeline, grid, cv=3, n_jobs=2).fit(X, NAMES[Y])
     assert search.best_params_["networkclassifier__lr"] == 0.01
     assert search.best_score_ > 0.9
@@ -93,7 +106,9 @@ def test_a_grid_search_finds_what_works() -> None:
 
 
 def test_cross_validation_of_probabilities() -> None:
-    scores = cross_val_score(NetworkClassifier(epochs=30, random_state=0), SCALED, Y, cv=3, scoring="roc_auc_ovr")
+    scores = cross_val_score(
+        NetworkClassifier(epochs=30, random_state=0), SCALED, Y, cv=3, scoring="roc_auc_ovr"
+    )
     assert scores.min() > 0.95
 
 
@@ -166,7 +181,9 @@ def test_it_is_the_trainer_called_directly(dtype: str) -> None:
         )
     )  # fmt: skip
     assert model.network_ == network
-    assert bytes_of(model) == [array.tobytes() for layer in history[-1].parameters for array in layer]
+    assert bytes_of(model) == [
+        array.tobytes() for layer in history[-1].parameters for array in layer
+    ]
     assert model.loss_curve_ == [epoch.scores["train"].loss for epoch in history]
     assert model.predict_proba(SCALED).dtype == dtype
     assert (model.n_iter_, model.kept_epoch_, model.loss_) == (6, 6, model.loss_curve_[-1])
@@ -179,7 +196,9 @@ def test_it_is_the_trainer_called_directly(dtype: str) -> None:
 
 def test_early_stopping_keeps_the_weights_of_the_best_epoch() -> None:
     """The validation set is drawn here again: the weights that are kept score on it what their epoch scored."""
-    model = fitted(epochs=200, lr=0.1, stopping=EarlyStopping("val/loss", 7), validation_fraction=0.2)
+    model = fitted(
+        epochs=200, lr=0.1, stopping=EarlyStopping("val/loss", 7), validation_fraction=0.2
+    )
     _, x, _, labels = train_test_split(SCALED, Y, test_size=0.2, stratify=Y, random_state=0)
     losses = [row["val/loss"] for row in model.history_]
     assert model.kept_epoch_ == int(np.argmin(losses)) + 1 == model.n_iter_ - 7 < 193
@@ -198,13 +217,17 @@ def test_early_stopping_keeps_the_weights_of_the_best_epoch() -> None:
         ({"schedule": "plateau", "validation_fraction": 0.2}, 120),
     ],
 )
-def test_samples_are_set_apart_only_where_a_validation_metric_is_watched(changes: dict[str, Any], trained: int) -> None:
+def test_samples_are_set_apart_only_where_a_validation_metric_is_watched(
+    changes: dict[str, Any], trained: int
+) -> None:
     first = fitted(**changes).history_[0]
     assert first["samples"] == trained
     assert ("val/loss" in first) == (trained < 150)
 
 
-@pytest.mark.parametrize(("size", "updates"), [(32, 5), (1, 150), ("full", 1), (10**6, 1), (np.int64(50), 3)])
+@pytest.mark.parametrize(
+    ("size", "updates"), [(32, 5), (1, 150), ("full", 1), (10**6, 1), (np.int64(50), 3)]
+)
 def test_batches(size: Any, updates: int) -> None:
     assert fitted(batch_size=size, epochs=1).history_[0]["updates"] == updates
 
@@ -226,7 +249,9 @@ def test_a_pickle_answers_as_the_original() -> None:
     assert restored.get_params() == model.get_params()
 
 
-@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"])
+@pytest.mark.parametrize(
+    "loss", ["softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"]
+)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_what_is_predicted_is_most_probable(loss: str, dtype: str) -> None:
     model = fitted(y=NAMES[Y], loss=loss, dtype=dtype, epochs=80)
@@ -243,7 +268,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"optimizer": "momentun"}, "optimizer=momentun: no such optimizer; did you mean momentum?"),
     ({"stopping": "earl"}, "stopping=earl: no such stopping; did you mean early?"),
     ({"optimizer": SGD}, "must be the name of an option or an object of class Optimizer"),
-    ({"schedule": None}, "schedule=None: must be the name of an option or an object of class Schedule"),
+    (
+        {"schedule": None},
+        "schedule=None: must be the name of an option or an object of class Schedule",
+    ),
     ({"loss": Tanh()}, "an object of class Loss"),
     ({"hidden": 100}, "hidden=100: must be a list"),
     ({"hidden": (5, 0)}, "hidden=[5, 0]: every layer needs 1 unit or more"),
@@ -256,7 +284,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"epochs": 0}, "epochs=0: must be 1 or more"),
     ({"epochs": 2.5}, "epochs=2.5: must be a whole number"),
     ({"validation_fraction": 1.0}, "validation_fraction=1.0: must lie between 0 and 1"),
-    ({"validation_fraction": 0.001, "stopping": "early"}, "validation_fraction=0.001: 150 samples can't be divided"),
+    (
+        {"validation_fraction": 0.001, "stopping": "early"},
+        "validation_fraction=0.001: 150 samples can't be divided",
+    ),
     ({"stopping": EarlyStopping("test/loss", 3)}, "metric=test/loss: there is no test set here"),
     ({"dtype": "float46"}, "dtype=float46: must be float64 or float32; did you mean float64?"),
     ({"random_state": -1}, "Seed must be between 0 and"),
@@ -265,14 +296,18 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "message"), WRONG, ids=[str(changes) for changes, _ in WRONG])
-def test_a_wrong_value_is_a_value_error_that_says_what_is_right(changes: dict[str, Any], message: str) -> None:
+def test_a_wrong_value_is_a_value_error_that_says_what_is_right(
+    changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011
         fitted(**changes)
     assert message in str(raised.value)
 
 
 def test_one_class_is_refused() -> None:
-    with pytest.raises(ValueError, match="y holds one class only, setosa: a classifier needs two or more"):
+    with pytest.raises(
+        ValueError, match="y holds one class only, setosa: a classifier needs two or more"
+    ):
         fitted(y=NAMES[np.zeros(150, dtype=int)])
 
 

@@ -16,9 +16,13 @@ from src.support.randomness import stream
 X, LABELS = np.random.default_rng(0).random((10, 30)).astype(np.float32), np.arange(10) % 3
 
 
-def checked(activation: Activation, loss: Loss, hidden: tuple[int, ...] = (8, 7)) -> gradcheck.Check:
+def checked(
+    activation: Activation, loss: Loss, hidden: tuple[int, ...] = (8, 7)
+) -> gradcheck.Check:
     network = MLP(30, hidden, 3, activation).layers
-    parameters = Random(HeNormal(), XavierNormal()).initialize(network, stream(0, "weights"), np.float32)
+    parameters = Random(HeNormal(), XavierNormal()).initialize(
+        network, stream(0, "weights"), np.float32
+    )
     kept = [p.copy() for layer in parameters for p in layer]
     found = gradcheck.check_gradient(network, parameters, loss, X, LABELS)
     for p, before in zip((p for layer in parameters for p in layer), kept, strict=True):
@@ -26,8 +30,12 @@ def checked(activation: Activation, loss: Loss, hidden: tuple[int, ...] = (8, 7)
     return found
 
 
-@pytest.mark.parametrize("loss", [SoftmaxCrossEntropy(0.1), SigmoidCrossEntropy(), SquaredError(Sigmoid())], ids=str)
-@pytest.mark.parametrize("activation", [ReLU(), LeakyReLU(), Tanh(), Sigmoid(), GELU(), Identity()], ids=str)
+@pytest.mark.parametrize(
+    "loss", [SoftmaxCrossEntropy(0.1), SigmoidCrossEntropy(), SquaredError(Sigmoid())], ids=str
+)
+@pytest.mark.parametrize(
+    "activation", [ReLU(), LeakyReLU(), Tanh(), Sigmoid(), GELU(), Identity()], ids=str
+)
 def test_a_right_gradient_passes(activation: Activation, loss: Loss) -> None:
     found = checked(activation, loss)
     assert found.passed
@@ -36,13 +44,17 @@ def test_a_right_gradient_passes(activation: Activation, loss: Loss) -> None:
 
 
 @pytest.mark.parametrize("place", [(0, 0), (0, 1), (2, 0), (4, 0), (4, 1)])
-@pytest.mark.parametrize("fault", [lambda g: -g, lambda g: 1.001 * g, lambda g: g[..., ::-1], lambda g: 0 * g])
+@pytest.mark.parametrize(
+    "fault", [lambda g: -g, lambda g: 1.001 * g, lambda g: g[..., ::-1], lambda g: 0 * g]
+)
 def test_a_wrong_gradient_is_found_and_named(
     place: tuple[int, int], fault: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer, array = place
 
-    def wrong(network: Network, parameters: Parameters, values: Sequence[Array], dlogits: Array) -> Parameters:
+    def wrong(
+        network: Network, parameters: Parameters, values: Sequence[Array], dlogits: Array
+    ) -> Parameters:
         gradients = [list(of_layer) for of_layer in backward(network, parameters, values, dlogits)]
         gradients[layer][array] = fault(gradients[layer][array])
         return tuple(tuple(of_layer) for of_layer in gradients)
@@ -57,7 +69,9 @@ def test_a_wrong_gradient_is_found_and_named(
 
 def test_no_difference_is_taken_across_a_corner() -> None:
     network = MLP(30, (4,), 3, ReLU()).layers
-    parameters = Random(Zeros(), Zeros(), output=XavierNormal()).initialize(network, stream(0, "weights"), np.float64)
+    parameters = Random(Zeros(), Zeros(), output=XavierNormal()).initialize(
+        network, stream(0, "weights"), np.float64
+    )
     found = gradcheck.check_gradient(
         network, parameters, SoftmaxCrossEntropy(), X, LABELS
     )  # every unit is at its corner
@@ -68,7 +82,9 @@ def test_no_difference_is_taken_across_a_corner() -> None:
 
 def test_the_corner_of_an_output_is_one_too() -> None:
     network = MLP(30, (4,), 3, Tanh()).layers
-    start = Random(XavierNormal(), Zeros(), output=Zeros()).initialize(network, stream(0, "weights"), np.float64)
+    start = Random(XavierNormal(), Zeros(), output=Zeros()).initialize(
+        network, stream(0, "weights"), np.float64
+    )
     found = gradcheck.check_gradient(network, start, SquaredError(ReLU()), X, LABELS)
     assert found.skipped > 0
     assert found.passed

@@ -8,7 +8,6 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from src.support.errors import DataError, InvalidValue
 from src.nn.initializers import (
     Distribution,
     FromFile,
@@ -24,6 +23,7 @@ from src.nn.initializers import (
 from src.nn.layers import Dense, ReLU
 from src.nn.network import MLP
 from src.nn.weights import load_weights, save_weights
+from src.support.errors import DataError, InvalidValue
 from src.support.randomness import stream
 
 FAN_IN, FAN_OUT = 300, 200
@@ -59,7 +59,8 @@ def test_zeros_are_zeros() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "field"), [(1, 1, "high"), (2, 1, "high"), (-math.inf, 1, "low"), (0, math.nan, "high")]
+    ("low", "high", "field"),
+    [(1, 1, "high"), (2, 1, "high"), (-math.inf, 1, "low"), (0, math.nan, "high")],
 )
 def test_an_empty_range_is_refused(low: float, high: float, field: str) -> None:
     with pytest.raises(InvalidValue) as caught:
@@ -74,10 +75,14 @@ def test_a_normal_distribution_needs_a_spread() -> None:
         assert caught.value.field == field
 
 
-def drawn(initializer: Random, dtype: npt.DTypeLike = np.float32, seed: int = 0) -> list[npt.NDArray[np.floating]]:
+def drawn(
+    initializer: Random, dtype: npt.DTypeLike = np.float32, seed: int = 0
+) -> list[npt.NDArray[np.floating]]:
     network = MLP(30, (20, 10), 5, ReLU()).layers
     parameters = initializer.initialize(network, stream(seed, "weights"), dtype)
-    assert [tuple(a.shape for a in layer) for layer in parameters] == [layer.parameter_shapes for layer in network]
+    assert [tuple(a.shape for a in layer) for layer in parameters] == [
+        layer.parameter_shapes for layer in network
+    ]
     return [array for layer in parameters for array in layer]
 
 
@@ -122,7 +127,9 @@ def test_weights_come_back_from_the_file_they_were_saved_to(tmp_path: Path) -> N
     saved = Random(HeNormal(), Uniform(-1, 1)).initialize(NETWORK, stream(0, "weights"), np.float32)
     save_weights(tmp_path / "w.npz", NETWORK, saved)
     loaded = FromFile(tmp_path / "w.npz").initialize(NETWORK, stream(9, "weights"), np.float32)
-    assert [[a.tobytes() for a in layer] for layer in loaded] == [[a.tobytes() for a in layer] for layer in saved]
+    assert [[a.tobytes() for a in layer] for layer in loaded] == [
+        [a.tobytes() for a in layer] for layer in saved
+    ]
 
 
 def test_biases_may_be_flat_or_rows(tmp_path: Path) -> None:
@@ -150,7 +157,9 @@ def test_a_file_that_does_not_fit_is_refused_with_its_name_and_the_fault(
 ) -> None:
     path = tmp_path / "w.npz"
     np.savez(
-        path, allow_pickle=False, **{name: array for name, array in (arrays() | change).items() if array is not None}
+        path,
+        allow_pickle=False,
+        **{name: array for name, array in (arrays() | change).items() if array is not None},
     )
     with pytest.raises(DataError, match=rf"w\.npz: {fault}"):
         load_weights(path, NETWORK, np.float32)
@@ -168,4 +177,6 @@ def test_a_file_that_is_missing_damaged_or_pickled_is_refused(tmp_path: Path) ->
 
 
 def test_only_dense_layers_have_parameters() -> None:
-    assert [bool(layer.parameter_shapes) for layer in NETWORK] == [isinstance(layer, Dense) for layer in NETWORK]
+    assert [bool(layer.parameter_shapes) for layer in NETWORK] == [
+        isinstance(layer, Dense) for layer in NETWORK
+    ]

@@ -23,9 +23,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import src.run  # noqa: F401 (registers the resolver that folder names use)
-from src.config.reader import CONF, read
+from src.config.reader import read
 from src.data import Dataset, Mnist, Splitting, mnist
 from src.support.errors import DataError
+from src.support.paths import CONF
 from tests.test_data import Trap, put_idx
 
 Bytes = npt.NDArray[np.uint8]
@@ -34,7 +35,9 @@ SPLIT = Splitting(train=None, val=0, test="own")
 EVERY = Splitting(train=None, val=0, test=0)
 
 REAL = os.environ.get("SCRATCHGRID_MNIST", "")
-needs_mnist = pytest.mark.skipif(not REAL, reason="SCRATCHGRID_MNIST names no folder of MNIST's four IDX files")
+needs_mnist = pytest.mark.skipif(
+    not REAL, reason="SCRATCHGRID_MNIST names no folder of MNIST's four IDX files"
+)
 
 # Five rows in MNIST's form: every value that a pixel can have, and labels not in order.
 IMAGES: Bytes = np.arange(5 * 784, dtype=np.uint16).reshape(5, 784).astype(np.uint8)
@@ -62,8 +65,16 @@ def arff(images: npt.NDArray[np.integer[Any]], labels: Bytes) -> bytes:
         "",
     ]
     # Four bytes for each number and what follows it, of which those not needed are dropped: 70,000 rows in seconds.
-    cells = np.array([f"{number},".encode() for number in range(1000)], "S4").view(np.uint8).reshape(1000, 4)
-    ends = np.array([f"{number}\n".encode() for number in range(10)], "S4").view(np.uint8).reshape(10, 4)
+    cells = (
+        np.array([f"{number},".encode() for number in range(1000)], "S4")
+        .view(np.uint8)
+        .reshape(1000, 4)
+    )
+    ends = (
+        np.array([f"{number}\n".encode() for number in range(10)], "S4")
+        .view(np.uint8)
+        .reshape(10, 4)
+    )
     content = ["\n".join(header).encode()]
     for start in range(0, len(images), 10_000):
         rows = slice(start, start + 10_000)
@@ -79,8 +90,16 @@ def features(number: int) -> dict[str, Any]:
         {"index": str(i), "name": name, "data_type": "numeric", "is_target": "false", **common}
         for i, name in enumerate(names)
     ]
-    nominal = {"data_type": "nominal", "nominal_values": [str(i) for i in range(10)], "is_target": "true"}
-    return {"data_features": {"feature": [*pixels, {"index": str(number), "name": "class", **nominal, **common}]}}
+    nominal = {
+        "data_type": "nominal",
+        "nominal_values": [str(i) for i in range(10)],
+        "is_target": "true",
+    }
+    return {
+        "data_features": {
+            "feature": [*pixels, {"index": str(number), "name": "class", **nominal, **common}]
+        }
+    }
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -152,7 +171,9 @@ class OpenML(ThreadingHTTPServer):
         self.asked: list[str] = []
         self.ended = threading.Event()
         self.offer(IMAGES, LABELS)
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
 
     def offer(
         self,
@@ -186,9 +207,13 @@ class OpenML(ThreadingHTTPServer):
             LIST: {"data": {"dataset": [listed]}},
             DESCRIPTION: {"data_set_description": description},
             FEATURES: features(images.shape[1]),
-            QUALITIES: {"data_qualities": {"quality": [{"name": "AutoCorrelation", "value": []}, instances]}},
+            QUALITIES: {
+                "data_qualities": {"quality": [{"name": "AutoCorrelation", "value": []}, instances]}
+            },
         }
-        self.pages |= {path: page(json.dumps(answer).encode(), gz=gz) for path, answer in answers.items()}
+        self.pages |= {
+            path: page(json.dumps(answer).encode(), gz=gz) for path, answer in answers.items()
+        }
         self.pages[ARFF] = page(content, gz=gz)
 
     def close(self) -> None:
@@ -225,7 +250,9 @@ def point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from sklearn.datasets import _openml
 
     monkeypatch.setattr(mnist, "_OPENML", f"{url}/")
-    for name, value in list(vars(_openml).items()):  # whatever their names, which differ between its versions
+    for name, value in list(
+        vars(_openml).items()
+    ):  # whatever their names, which differ between its versions
         if isinstance(value, str) and name.isupper():
             monkeypatch.setattr(_openml, name, re.sub("^https?://[^/]+", url, value))
 
@@ -261,7 +288,11 @@ def test_openml_is_asked_for_version_1_and_its_rows_become_bytes(openml: OpenML,
 
 def refused(message: str) -> bool:
     """Tell whether the message says what a person can do without OpenML."""
-    return message.startswith("OpenML can't be had (") and "data.path=FOLDER" in message and "data=digits" in message
+    return (
+        message.startswith("OpenML can't be had (")
+        and "data.path=FOLDER" in message
+        and "data=digits" in message
+    )
 
 
 def test_openml_that_refuses_connections_is_told_at_once(openml: OpenML) -> None:
@@ -281,7 +312,9 @@ def test_openml_that_never_replies_is_given_up_within_seconds(
     openml.pages["/" if first else ARFF] = hang
     start = time.monotonic()
     message = complaint(Mnist(split=SPLIT).load)
-    assert time.monotonic() - start < (2 if first else 6)  # in the middle, scikit-learn tries three times more
+    assert time.monotonic() - start < (
+        2 if first else 6
+    )  # in the middle, scikit-learn tries three times more
     assert refused(message)
     assert "no answer in 0.5 s" in message or "timed out" in message
 
@@ -302,7 +335,9 @@ def test_waiting_is_ten_seconds_at_most() -> None:
     assert mnist._PROBE_SECONDS <= 10
 
 
-def test_look_up_of_a_name_that_hangs_is_given_up(openml: OpenML, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_look_up_of_a_name_that_hangs_is_given_up(
+    openml: OpenML, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mnist, "_PROBE_SECONDS", 1.0)
 
     def look_up(*args: Any, **kwargs: Any) -> Any:  # in C, without a time-out
@@ -318,11 +353,19 @@ def test_look_up_of_a_name_that_hangs_is_given_up(openml: OpenML, monkeypatch: p
 
 
 BROKEN: dict[str, tuple[list[str], Page, str]] = {
-    "500 for everything": (["/", LIST], page(b"<h1>Internal Server Error</h1>", 500), "Internal Server Error"),
+    "500 for everything": (
+        ["/", LIST],
+        page(b"<h1>Internal Server Error</h1>", 500),
+        "Internal Server Error",
+    ),
     "500 for the rows": ([ARFF], page(b"", 500), "Internal Server Error"),
     "404 for the rows": ([ARFF], page(b"", 404), "Not Found"),
     "unknown data set": ([LIST], page(b"{}", 412), "mnist_784 with version 1 not found"),
-    "page of a hotel's network": (["/", LIST], page(b"<html>Please log in</html>"), "Expecting value"),
+    "page of a hotel's network": (
+        ["/", LIST],
+        page(b"<html>Please log in</html>"),
+        "Expecting value",
+    ),
     "JSON of another form": ([LIST], page(b'{"data": []}'), ""),
     "features of another form": ([FEATURES], page(b'{"data_features": "none"}'), ""),
     "not HTTP": (["/"], gibberish, "220 mail ready"),
@@ -371,10 +414,16 @@ def test_rows_of_another_checksum_are_refused(openml: OpenML) -> None:
 
 def test_fewer_rows_or_columns_are_refused_and_not_kept(openml: OpenML) -> None:
     wanted = "MNIST's are uint8 of (70000, 784)"
-    assert complaint(Mnist(split=SPLIT).load) == f"OpenML's mnist_784: the images are uint8 of shape (5, 784), {wanted}"
+    assert (
+        complaint(Mnist(split=SPLIT).load)
+        == f"OpenML's mnist_784: the images are uint8 of shape (5, 784), {wanted}"
+    )
     openml.offer(IMAGES[:, 1:], LABELS)
     shutil.rmtree(os.environ["SCIKIT_LEARN_DATA"])
-    assert complaint(Mnist(split=SPLIT).load) == f"OpenML's mnist_784: the images are uint8 of shape (5, 783), {wanted}"
+    assert (
+        complaint(Mnist(split=SPLIT).load)
+        == f"OpenML's mnist_784: the images are uint8 of shape (5, 783), {wanted}"
+    )
     assert not mnist.cache_file().exists()
 
 
@@ -435,7 +484,9 @@ def test_mnist_is_fetched_once_and_then_read_from_the_cache(openml: OpenML, tmp_
     assert fetched.train.labels.tolist() == [5, 0, 4]
     assert fetched.test.labels.tolist() == [1, 9]
     assert mnist.cache_file().is_relative_to(tmp_path / "home")
-    assert list(mnist.cache_file().parent.iterdir()) == [mnist.cache_file()], "nothing half written stays"
+    assert list(mnist.cache_file().parent.iterdir()) == [mnist.cache_file()], (
+        "nothing half written stays"
+    )
     openml.close()
     assert Mnist(split=SPLIT).load().digest == fetched.digest
 
@@ -559,12 +610,16 @@ def test_openml_with_one_pixel_changed_is_refused(openml: OpenML) -> None:
 
 @pytest.mark.usefixtures("five")
 @pytest.mark.parametrize("part", ["train images", "train labels", "test images", "test labels"])
-def test_folder_with_one_byte_changed_is_refused_and_not_replaced(openml: OpenML, tmp_path: Path, part: str) -> None:
+def test_folder_with_one_byte_changed_is_refused_and_not_replaced(
+    openml: OpenML, tmp_path: Path, part: str
+) -> None:
     images, labels = IMAGES.copy(), LABELS.copy()
     array = images if part.endswith("images") else labels
     array[0 if part.startswith("train") else 4] ^= 1
     folder = put_folder(tmp_path / "folder", images, labels)
-    assert complaint(Mnist(path=folder, split=SPLIT).load).startswith(f"{folder}: the {part} are not MNIST's")
+    assert complaint(Mnist(path=folder, split=SPLIT).load).startswith(
+        f"{folder}: the {part} are not MNIST's"
+    )
     assert openml.asked == []
 
 
@@ -576,7 +631,10 @@ def test_folder_without_mnist_is_refused_with_the_fault(tmp_path: Path) -> None:
     folder = put_idx(tmp_path / "folder", "train-{}", IMAGES[:3].reshape(-1, 28, 28), LABELS[:3])
     assert refusal(folder) == f"{folder}: holds no t10k-images-idx3-ubyte, gzipped or not"
     put_idx(folder, "t10k-{}", IMAGES[3:].reshape(-1, 28, 28), LABELS[3:])
-    assert refusal(folder) == f"{folder}: the images are uint8 of shape (5, 784), MNIST's are uint8 of (70000, 784)"
+    assert (
+        refusal(folder)
+        == f"{folder}: the images are uint8 of shape (5, 784), MNIST's are uint8 of (70000, 784)"
+    )
     put_idx(folder, "t10k-{}", IMAGES[3:].reshape(-1, 14, 56), LABELS[3:])
     assert refusal(folder) == f"{folder}: holds images of 14×56 pixels, MNIST's are 28×28"
 
@@ -615,15 +673,23 @@ def test_real_mnist_with_one_byte_changed_is_refused(tmp_path: Path, name: str) 
         else:
             (tmp_path / file.name).symlink_to(file.absolute())
     part = name.replace("t10k", "test").replace("-", " ")
-    assert complaint(Mnist(path=tmp_path, split=SPLIT).load).startswith(f"{tmp_path}: the {part} are not MNIST's")
+    assert complaint(Mnist(path=tmp_path, split=SPLIT).load).startswith(
+        f"{tmp_path}: the {part} are not MNIST's"
+    )
 
 
 @needs_mnist
 def test_real_mnist_comes_from_openml_once_and_is_checked(
-    openml: OpenML, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    openml: OpenML,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     published = Mnist(path=Path(REAL), split=EVERY).load()
-    images, labels = published.train.images.astype(np.uint8), published.train.labels.astype(np.uint8)
+    images, labels = (
+        published.train.images.astype(np.uint8),
+        published.train.labels.astype(np.uint8),
+    )
     openml.offer(images, labels)
     fetched = Mnist(split=EVERY).load()
     assert fetched.digest == published.digest
@@ -644,4 +710,6 @@ def test_real_mnist_comes_from_openml_once_and_is_checked(
     with contextlib.closing(OpenML()) as wrong:
         point_at(wrong.url, monkeypatch)
         wrong.offer(images, labels)
-        assert complaint(Mnist(split=EVERY).load).startswith("OpenML's mnist_784: the test images are not MNIST's")
+        assert complaint(Mnist(split=EVERY).load).startswith(
+            "OpenML's mnist_784: the test images are not MNIST's"
+        )

@@ -10,25 +10,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
 
-from src.support.errors import InvalidValue
 from src.nn.layers import GELU, Activation, Dense, Dropout, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError, log_softmax
 from src.nn.network import MLP, Network, Parameters, backward, forward, parameter_count, with_masks
+from src.support.errors import InvalidValue
 from tests import oracle
 
 Float = npt.NDArray[np.float64]
 
 ACTIVATIONS: dict[str, Activation] = {
-    str(activation): activation for activation in (ReLU(), LeakyReLU(), GELU(), Sigmoid(), Tanh(), Identity())
+    str(activation): activation
+    for activation in (ReLU(), LeakyReLU(), GELU(), Sigmoid(), Tanh(), Identity())
 }
 
 # Each loss, and the value that it should have.
 LOSSES: dict[str, tuple[Loss, Callable[[Float, npt.NDArray[np.integer]], float]]] = {
     "softmax": (SoftmaxCrossEntropy(), oracle.mean_cross_entropy),
-    "smoothed": (SoftmaxCrossEntropy(0.1), lambda z, labels: oracle.mean_smoothed_cross_entropy(z, labels, 0.1)),
+    "smoothed": (
+        SoftmaxCrossEntropy(0.1),
+        lambda z, labels: oracle.mean_smoothed_cross_entropy(z, labels, 0.1),
+    ),
     "sigmoid": (SigmoidCrossEntropy(), oracle.mean_sigmoid_cross_entropy),
     "least squares": (SquaredError(Identity()), oracle.mean_squared_error),
-    "squared sigmoid": (SquaredError(Sigmoid()), lambda z, labels: oracle.mean_squared_error(special.expit(z), labels)),
+    "squared sigmoid": (
+        SquaredError(Sigmoid()),
+        lambda z, labels: oracle.mean_squared_error(special.expit(z), labels),
+    ),
 }
 
 sizes = st.integers(1, 6)
@@ -37,8 +44,13 @@ stacks: st.SearchStrategy[tuple[int, ...]] = st.sampled_from([(), (1,), (3,)])
 seeds = st.integers(0, 2**32 - 1)
 
 
-def random_parameters(rng: np.random.Generator, network: Network, stack: tuple[int, ...]) -> Parameters:
-    return tuple(tuple(rng.normal(0, 0.8, (*stack, *shape)) for shape in layer.parameter_shapes) for layer in network)
+def random_parameters(
+    rng: np.random.Generator, network: Network, stack: tuple[int, ...]
+) -> Parameters:
+    return tuple(
+        tuple(rng.normal(0, 0.8, (*stack, *shape)) for shape in layer.parameter_shapes)
+        for layer in network
+    )
 
 
 def one_of(parameters: Parameters, index: tuple[int, ...]) -> list[tuple[Float, Float]]:
@@ -72,7 +84,9 @@ def test_dense_gradients_are_those_of_finite_differences(
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @given(seed=seeds, stack=stacks)
-def test_activation_and_its_gradient_agree_with_the_oracle(name: str, seed: int, stack: tuple[int, ...]) -> None:
+def test_activation_and_its_gradient_agree_with_the_oracle(
+    name: str, seed: int, stack: tuple[int, ...]
+) -> None:
     rng = np.random.default_rng(seed)
     layer = ACTIVATIONS[name]
     x = rng.normal(0, 3, (*stack, 4, 5))
@@ -87,7 +101,9 @@ def test_activation_and_its_gradient_agree_with_the_oracle(name: str, seed: int,
 def test_relu_passes_nothing_back_at_zero() -> None:
     layer = ACTIVATIONS["relu"]
     x = np.array([[-1.0, 0.0, 2.0]])
-    assert layer.input_gradient((), x, layer.forward((), x), np.ones_like(x)).tolist() == [[0, 0, 1]]
+    assert layer.input_gradient((), x, layer.forward((), x), np.ones_like(x)).tolist() == [
+        [0, 0, 1]
+    ]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -106,12 +122,16 @@ def test_a_loss_and_its_gradient_agree_with_the_oracle(
     rng = np.random.default_rng(seed)
     loss, expected = LOSSES[name]
     logits = rng.normal(0, 4, (*stack, batch, classes))
-    labels = rng.integers(0, classes, (*stack, batch) if own_labels else batch)  # each network's own, or shared by all
+    labels = rng.integers(
+        0, classes, (*stack, batch) if own_labels else batch
+    )  # each network's own, or shared by all
     value = loss.value(logits, labels)
     assert value.shape == stack
     each = np.broadcast_to(labels, (*stack, batch))
     for index in np.ndindex(stack):
-        np.testing.assert_allclose(value[index], expected(logits[index], each[index]), rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(
+            value[index], expected(logits[index], each[index]), rtol=1e-12, atol=1e-14
+        )
     numeric = oracle.central_difference(lambda: float(loss.value(logits, labels).sum()), logits)
     np.testing.assert_allclose(loss.gradient(logits, labels), numeric, rtol=1e-5, atol=1e-7)
     probabilities = loss.probabilities(logits)
@@ -134,7 +154,9 @@ def test_probabilities_are_what_each_loss_takes_the_logits_for() -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-def test_the_least_value_is_reached_where_the_probabilities_are_the_targets(smoothing: float) -> None:
+def test_the_least_value_is_reached_where_the_probabilities_are_the_targets(
+    smoothing: float,
+) -> None:
     loss, labels = SoftmaxCrossEntropy(smoothing), np.array([2])
     logits = np.log(np.maximum(oracle.targets(labels, 4, smoothing), 1e-300))
     np.testing.assert_allclose(loss.least(4), loss.value(logits, labels), atol=1e-12)
@@ -146,7 +168,11 @@ def test_the_least_value_is_reached_where_the_probabilities_are_the_targets(smoo
 def test_losses_keep_their_precision_and_bear_huge_logits(name: str, dtype: type) -> None:
     loss, labels = LOSSES[name][0], np.array([1, 0])
     logits: npt.NDArray[Any] = np.array([[1e4, -1e4, 0], [-1e4, -1e4, -1e4]], dtype)
-    for found in (loss.value(logits, labels), loss.gradient(logits, labels), loss.probabilities(logits)):
+    for found in (
+        loss.value(logits, labels),
+        loss.gradient(logits, labels),
+        loss.probabilities(logits),
+    ):
         assert found.dtype == dtype
         assert np.isfinite(found).all()
     np.testing.assert_allclose(loss.probabilities(logits).sum(axis=-1), 1, rtol=1e-6)
@@ -174,13 +200,19 @@ def test_backward_gives_the_gradient_of_the_loss_with_respect_to_every_parameter
     rng = np.random.default_rng(seed)
     network = MLP(inputs, tuple(hidden), classes, ACTIVATIONS[activation]).layers
     parameters = random_parameters(rng, network, stack)
-    x, labels = rng.normal(size=(3, inputs)), rng.integers(0, classes, 3)  # one batch, shared by the whole stack
+    x, labels = (
+        rng.normal(size=(3, inputs)),
+        rng.integers(0, classes, 3),
+    )  # one batch, shared by the whole stack
     loss = SoftmaxCrossEntropy()
 
     values = forward(network, parameters, x)
     for index in np.ndindex(stack):
         np.testing.assert_allclose(
-            values[-1][index], oracle.logits(one_of(parameters, index), activation, x), rtol=1e-10, atol=1e-12
+            values[-1][index],
+            oracle.logits(one_of(parameters, index), activation, x),
+            rtol=1e-10,
+            atol=1e-12,
         )
 
     gradients = backward(network, parameters, values, loss.gradient(values[-1], labels))
@@ -222,7 +254,9 @@ def test_precision_is_kept_from_the_pixels_to_the_gradients(activation: str, dty
     values = forward(network, parameters, np.ones((2, 4), dtype))
     loss = SoftmaxCrossEntropy()
     gradients = backward(network, parameters, values, loss.gradient(values[-1], np.array([0, 1])))
-    assert {array.dtype for array in (*values, *(g for layer in gradients for g in layer))} == {np.dtype(dtype)}
+    assert {array.dtype for array in (*values, *(g for layer in gradients for g in layer))} == {
+        np.dtype(dtype)
+    }
 
 
 def test_dropout_silences_its_share_of_units_and_scales_up_the_rest() -> None:
@@ -236,7 +270,9 @@ def test_dropout_silences_its_share_of_units_and_scales_up_the_rest() -> None:
 
 
 @given(seed=seeds, stack=stacks)
-def test_backward_goes_through_the_masks_that_forward_went_through(seed: int, stack: tuple[int, ...]) -> None:
+def test_backward_goes_through_the_masks_that_forward_went_through(
+    seed: int, stack: tuple[int, ...]
+) -> None:
     rng = np.random.default_rng(seed)
     network = MLP(4, (5, 3), 3, Tanh(), dropout=0.4).layers
     assert [str(layer) for layer in network][2] == "dropout 0.4"
@@ -244,15 +280,27 @@ def test_backward_goes_through_the_masks_that_forward_went_through(seed: int, st
     x, labels = rng.normal(size=(6, 4)), rng.integers(0, 3, 6)
     masked = with_masks(network, parameters, (*stack, 6), rng)
     values = forward(network, masked, x)
-    gradients = backward(network, masked, values, SoftmaxCrossEntropy().gradient(values[-1], labels))
-    total = lambda: float(SoftmaxCrossEntropy().value(forward(network, masked, x)[-1], labels).sum())  # noqa: E731
+    gradients = backward(
+        network, masked, values, SoftmaxCrossEntropy().gradient(values[-1], labels)
+    )
+
+    def total() -> float:
+        logits = forward(network, masked, x)[-1]
+        return float(SoftmaxCrossEntropy().value(logits, labels).sum())
+
     assert [len(layer) for layer in gradients] == [len(layer) for layer in parameters]
     for layer, layer_gradients in zip(parameters, gradients, strict=True):
         for array, gradient in zip(layer, layer_gradients, strict=True):
-            np.testing.assert_allclose(gradient, oracle.central_difference(total, array), rtol=1e-4, atol=1e-7)
+            np.testing.assert_allclose(
+                gradient, oracle.central_difference(total, array), rtol=1e-4, atol=1e-7
+            )
     # Without masks the layer is not there: that is how a network is judged.
     plain = MLP(4, (5, 3), 3, Tanh()).layers
-    same = tuple(layer for layer, step in zip(parameters, network, strict=True) if not isinstance(step, Dropout))
+    same = tuple(
+        layer
+        for layer, step in zip(parameters, network, strict=True)
+        if not isinstance(step, Dropout)
+    )
     np.testing.assert_array_equal(forward(network, parameters, x)[-1], forward(plain, same, x)[-1])
 
 
@@ -267,7 +315,9 @@ def test_a_network_is_a_list_of_layers_one_can_draw() -> None:
     ]
     assert str(model) == "784 ─ 16 sigmoid ─ 16 sigmoid ─ 10"
     assert parameter_count(model.layers) == 784 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
-    assert [str(layer) for layer in MLP(784, (), 10, ReLU()).layers] == ["dense 784→10"]  # softmax regression
+    assert [str(layer) for layer in MLP(784, (), 10, ReLU()).layers] == [
+        "dense 784→10"
+    ]  # softmax regression
 
 
 @pytest.mark.parametrize(
@@ -281,7 +331,9 @@ def test_a_network_is_a_list_of_layers_one_can_draw() -> None:
         (lambda: SoftmaxCrossEntropy(1.0), "smoothing"),
     ],
 )
-def test_an_impossible_network_is_refused_by_the_name_of_its_field(make: Callable[[], object], field: str) -> None:
+def test_an_impossible_network_is_refused_by_the_name_of_its_field(
+    make: Callable[[], object], field: str
+) -> None:
     with pytest.raises(InvalidValue) as caught:
         make()
     assert caught.value.field == field

@@ -6,21 +6,25 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from src.support.errors import InvalidValue
 from src.nn.network import Parameters
+from src.support.errors import InvalidValue
 from src.training.optimizers import SGD, Adam, Optimizer, clipped, norm
 
 LR = 0.1
 
 
-def trajectory(optimizer: Optimizer, gradient: Callable[[float], float], start: float, steps: int) -> list[float]:
+def trajectory(
+    optimizer: Optimizer, gradient: Callable[[float], float], start: float, steps: int
+) -> list[float]:
     """Return where one number goes, taken as the only weight of a network."""
     parameters: Parameters = ((np.array([[start]]), np.zeros((1, 1))),)
     state = optimizer.start(parameters)
     found = []
     for _ in range(steps):
         p = float(parameters[0][0].item())
-        parameters, state = optimizer.update(parameters, ((np.array([[gradient(p)]]), np.zeros((1, 1))),), state, LR)
+        parameters, state = optimizer.update(
+            parameters, ((np.array([[gradient(p)]]), np.zeros((1, 1))),), state, LR
+        )
         found.append(float(parameters[0][0].item()))
     return found
 
@@ -45,7 +49,9 @@ def test_momentum(nesterov: bool) -> None:
         v = 0.9 * v + g
         p -= LR * (g + 0.9 * v if nesterov else v)
         expected.append(p)
-    np.testing.assert_allclose(trajectory(SGD(momentum=0.9, nesterov=nesterov), slope, 1.7, 20), expected, rtol=1e-13)
+    np.testing.assert_allclose(
+        trajectory(SGD(momentum=0.9, nesterov=nesterov), slope, 1.7, 20), expected, rtol=1e-13
+    )
 
 
 def test_adam() -> None:
@@ -63,10 +69,14 @@ OPTIMIZERS = [SGD(), SGD(momentum=0.9), SGD(momentum=0.9, nesterov=True), Adam()
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
-def test_weight_decay_is_the_gradient_of_half_the_sum_of_squares_of_the_weights(optimizer: Optimizer) -> None:
+def test_weight_decay_is_the_gradient_of_half_the_sum_of_squares_of_the_weights(
+    optimizer: Optimizer,
+) -> None:
     decaying = type(optimizer)(**{**vars(optimizer), "weight_decay": 0.3})
     found = trajectory(decaying, slope, 1.7, 20)
-    np.testing.assert_allclose(found, trajectory(optimizer, lambda p: slope(p) + 0.3 * p, 1.7, 20), rtol=1e-12)
+    np.testing.assert_allclose(
+        found, trajectory(optimizer, lambda p: slope(p) + 0.3 * p, 1.7, 20), rtol=1e-12
+    )
 
 
 def random_tree(seed: int, stack: tuple[int, ...] = ()) -> Parameters:
@@ -80,7 +90,10 @@ def random_tree(seed: int, stack: tuple[int, ...] = ()) -> Parameters:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
 def test_biases_do_not_decay(optimizer: Optimizer) -> None:
-    parameters, zero = random_tree(0), tuple(tuple(0 * p for p in layer) for layer in random_tree(0))
+    parameters, zero = (
+        random_tree(0),
+        tuple(tuple(0 * p for p in layer) for layer in random_tree(0)),
+    )
     decaying = type(optimizer)(**{**vars(optimizer), "weight_decay": 0.3})
     moved, _ = decaying.update(parameters, zero, decaying.start(parameters), LR)
     for before, after in zip(parameters, moved, strict=True):
@@ -94,7 +107,9 @@ def test_a_gradient_that_is_too_long_is_shortened_as_a_whole_and_a_short_one_is_
     flat = np.concatenate([g.ravel() for layer in gradients for g in layer])
     np.testing.assert_allclose(norm(gradients).item(), np.linalg.norm(flat), rtol=1e-14)
     half = clipped(gradients, float(np.linalg.norm(flat)) / 2)
-    np.testing.assert_allclose(np.concatenate([g.ravel() for layer in half for g in layer]), flat / 2, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.concatenate([g.ravel() for layer in half for g in layer]), flat / 2, rtol=1e-5
+    )
     for layer, untouched in zip(gradients, clipped(gradients, 1e3), strict=True):
         for g, same in zip(layer, untouched, strict=True):
             np.testing.assert_array_equal(g, same)
@@ -119,7 +134,9 @@ def test_a_stack_moves_as_each_of_its_networks_would_alone(optimizer: Optimizer)
     together = random_tree(0, (3,))
     state = whole.start(together)
     for seed in range(1, 6):
-        together, state = whole.update(together, random_tree(seed, (3,)), state, rates[:, None, None])
+        together, state = whole.update(
+            together, random_tree(seed, (3,)), state, rates[:, None, None]
+        )
     for k, rate in enumerate(rates):
         alone: Parameters = tuple(tuple(p[k] for p in layer) for layer in random_tree(0, (3,)))
         own = whole.start(alone)
@@ -133,7 +150,9 @@ def test_a_stack_moves_as_each_of_its_networks_would_alone(optimizer: Optimizer)
 
 @pytest.mark.parametrize("optimizer", [*OPTIMIZERS, SGD(weight_decay=0.1, clip_norm=0.1)], ids=str)
 def test_an_update_leaves_what_it_was_given_and_keeps_the_precision(optimizer: Optimizer) -> None:
-    parameters: Parameters = tuple(tuple(p.astype(np.float32) for p in layer) for layer in random_tree(0))
+    parameters: Parameters = tuple(
+        tuple(p.astype(np.float32) for p in layer) for layer in random_tree(0)
+    )
     kept = [p.copy() for layer in parameters for p in layer]
     moved, state = optimizer.update(parameters, parameters, optimizer.start(parameters), LR)
     moved, state = optimizer.update(moved, parameters, state, LR)
@@ -155,7 +174,9 @@ def test_an_update_leaves_what_it_was_given_and_keeps_the_precision(optimizer: O
         (lambda: Adam(epsilon=0.0), "epsilon"),
     ],
 )
-def test_an_impossible_optimizer_is_refused_by_the_name_of_its_field(make: Callable[[], Optimizer], field: str) -> None:
+def test_an_impossible_optimizer_is_refused_by_the_name_of_its_field(
+    make: Callable[[], Optimizer], field: str
+) -> None:
     with pytest.raises(InvalidValue) as caught:
         make()
     assert caught.value.field == field

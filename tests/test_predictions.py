@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from src.data import Split
-from src.support.errors import DataError
 from src.experiment.predictions import Contingency, Predictions
+from src.support.errors import DataError
 
 
 def split(seed: int = 0) -> Split:
@@ -37,13 +37,19 @@ def test_they_are_read_back_as_they_were_kept_but_for_rounded_probabilities(tmp_
 def test_ten_thousand_of_ten_classes_take_less_than_a_quarter_of_a_megabyte(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 10_000)
-    Predictions("test", "", labels, labels, rng.dirichlet([1] * 10, 10_000)).save(tmp_path / "p.npz")
+    Predictions("test", "", labels, labels, rng.dirichlet([1] * 10, 10_000)).save(
+        tmp_path / "p.npz"
+    )
     assert (tmp_path / "p.npz").stat().st_size < 250_000
 
 
 def test_two_networks_are_compared_sample_by_sample() -> None:
-    assert answers(FIRST).against(answers(SECOND)) == Contingency(both=4, only_first=2, only_second=1, neither=1)
-    assert answers(SECOND).against(answers(FIRST)) == Contingency(both=4, only_first=1, only_second=2, neither=1)
+    assert answers(FIRST).against(answers(SECOND)) == Contingency(
+        both=4, only_first=2, only_second=1, neither=1
+    )
+    assert answers(SECOND).against(answers(FIRST)) == Contingency(
+        both=4, only_first=1, only_second=2, neither=1
+    )
 
 
 def test_answers_to_other_samples_are_not_compared() -> None:
@@ -52,7 +58,10 @@ def test_answers_to_other_samples_are_not_compared() -> None:
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
-    arrays = {name: np.array(["x"]) for name in ("part", "samples", "labels", "predicted", "probabilities")}
+    arrays = {
+        name: np.array(["x"])
+        for name in ("part", "samples", "labels", "predicted", "probabilities")
+    }
     np.savez(tmp_path / "x.npz", allow_pickle=False, **arrays)
     with pytest.raises(DataError, match=r"x\.npz: holds something else than predictions"):
         Predictions.load(tmp_path / "x.npz")

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.config.reader import Curve, read_curve
+from src.experiment.job import Curve, read_curve
 from tests.conftest import Ended, run
 from tests.test_run import history
 
 pytestmark = pytest.mark.skipif(
-    "SCRATCHGRID_MNIST" not in os.environ, reason="needs MNIST: set SCRATCHGRID_MNIST to a folder of its IDX files"
+    "SCRATCHGRID_MNIST" not in os.environ,
+    reason="needs MNIST: set SCRATCHGRID_MNIST to a folder of its IDX files",
 )
 
 
@@ -41,7 +42,9 @@ def test_relu10_fullbatch_follows_its_published_curve(tmp_path: Path) -> None:
     ended, metrics = recipe("relu10_fullbatch", tmp_path)
     assert metrics["train/accuracy"] >= 0.880
     ours = {row["epoch"]: row["train/accuracy"] for row in history(ended.folders[0])}
-    for epoch, published in zip(*read_curve(Curve("relu10_fullbatch.csv", "train/accuracy", 301, 0.03)), strict=True):
+    for epoch, published in zip(
+        *read_curve(Curve("relu10_fullbatch.csv", "train/accuracy", 301, 0.03)), strict=True
+    ):
         if epoch >= 301:
             assert abs(ours[epoch] - published) <= 0.03, epoch
 

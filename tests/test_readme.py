@@ -6,7 +6,8 @@ import shlex
 import pytest
 from hydra import compose, initialize_config_dir
 
-from src.config.reader import CONF, read
+from src.config.reader import read
+from src.support.paths import CONF
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,7 +18,8 @@ COMMANDS = [
 ]
 RUNS = sorted({line for line in COMMANDS if line.startswith("python -m src.run")})
 MAKES = sorted(
-    {line.split()[1] for line in COMMANDS if line.startswith("make")} | set(re.findall(r"`make (\w+)`", README))
+    {line.split()[1] for line in COMMANDS if line.startswith("make")}
+    | set(re.findall(r"`make (\w+)`", README))
 )
 
 
@@ -25,7 +27,9 @@ MAKES = sorted(
 def test_every_run_shown_composes(line: str) -> None:
     overrides = [word for word in shlex.split(line)[3:] if "=" in word]
     first = [
-        re.sub(r"^([^=]+)=(range\((\d+).*|([^\[,]+),.*)$", lambda m: f"{m[1]}={m[4] or 0}", override)
+        re.sub(
+            r"^([^=]+)=(range\((\d+).*|([^\[,]+),.*)$", lambda m: f"{m[1]}={m[4] or 0}", override
+        )
         for override in overrides
     ]
     with initialize_config_dir(str(CONF), version_base="1.3"):

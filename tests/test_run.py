@@ -21,10 +21,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from src.data import Digits, Splitting
+from src.experiment.predictions import Predictions
 from src.nn.layers import ReLU, Sigmoid
 from src.nn.network import MLP, forward
 from src.nn.weights import load_weights
-from src.experiment.predictions import Predictions
 from tests.conftest import ROOT, Ended, command, run
 
 
@@ -33,7 +33,9 @@ def runs(ended: Ended) -> list[Run]:
     client = MlflowClient(ended.store)
     experiment = client.get_experiment_by_name("scratchgrid")
     assert experiment is not None
-    return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"]))
+    return list(
+        client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    )
 
 
 def only_run(ended: Ended) -> Run:
@@ -49,7 +51,9 @@ def test_a_run_ends_well_and_says_where_to_look(finished: Ended) -> None:
     assert finished.err == ""
     lines = finished.out.splitlines()
     assert lines[0] == "model       784 ─ 128 relu ─ 10  (101,770 parameters)"
-    assert any(line.startswith("data        digits: 1,257 train, 180 val, 360 test") for line in lines)
+    assert any(
+        line.startswith("data        digits: 1,257 train, 180 val, 360 test") for line in lines
+    )
     assert any(line.startswith("epoch 40/40  train ") for line in lines)
     (folder,) = finished.folders
     assert f"folder      {folder}" in lines
@@ -79,9 +83,13 @@ def test_the_store_holds_every_epoch_of_every_curve(finished: Ended) -> None:
     found, client = only_run(finished), MlflowClient(finished.store)
     rows = history(finished.folders[0])
     assert [row["epoch"] for row in rows] == list(range(1, 41))
-    keys = [f"{part}/{measure}" for part in ("train", "val", "test") for measure in ("loss", "accuracy")]
+    keys = [
+        f"{part}/{measure}" for part in ("train", "val", "test") for measure in ("loss", "accuracy")
+    ]
     for key in [*keys, "updates", "samples", "seconds"]:
-        metrics = sorted(client.get_metric_history(found.info.run_id, key), key=lambda metric: metric.step)
+        metrics = sorted(
+            client.get_metric_history(found.info.run_id, key), key=lambda metric: metric.step
+        )
         assert [metric.step for metric in metrics] == list(range(1, 41))
         assert [metric.value for metric in metrics] == [row[key] for row in rows], key
     last = rows[-1]
@@ -132,7 +140,12 @@ def test_pictures_configuration_and_curve_are_artifacts(finished: Ended) -> None
     def listed(folder: str) -> set[str]:
         return {Path(item.path).name for item in client.list_artifacts(run_id, folder)}
 
-    assert listed("pictures") == {"curves.png", "confusion.png", "predictions.png", "first_layer.png"}
+    assert listed("pictures") == {
+        "curves.png",
+        "confusion.png",
+        "predictions.png",
+        "first_layer.png",
+    }
     assert listed("config") == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     assert "history.csv" in listed("")
     for picture in (finished.outputs / "artifacts").rglob("*.png"):
@@ -162,36 +175,68 @@ def test_saved_weights_score_what_the_run_reported_and_start_another_run(
 
 def test_equal_runs_give_equal_bytes(finished: Ended, tmp_path: Path) -> None:
     again = run(tmp_path, "epochs=40", "model=relu2", OPENBLAS_NUM_THREADS="1")
-    for name in ("weights.npz", "predictions.npz", "curves.png", "confusion.png", "predictions.png", "first_layer.png"):
-        assert (again.folders[0] / name).read_bytes() == (finished.folders[0] / name).read_bytes(), name
-    assert only_run(again).data.tags["config_digest"] == only_run(finished).data.tags["config_digest"]
+    for name in (
+        "weights.npz",
+        "predictions.npz",
+        "curves.png",
+        "confusion.png",
+        "predictions.png",
+        "first_layer.png",
+    ):
+        assert (again.folders[0] / name).read_bytes() == (
+            finished.folders[0] / name
+        ).read_bytes(), name
+    assert (
+        only_run(again).data.tags["config_digest"] == only_run(finished).data.tags["config_digest"]
+    )
 
 
 @pytest.mark.parametrize("model", ["relu2", "relu2_dropout", "sigmoid3", "relu3", "relu2_small"])
-def test_every_model_learns_the_digits_with_all_else_at_its_default(model: str, invoke: Callable[..., Ended]) -> None:
+def test_every_model_learns_the_digits_with_all_else_at_its_default(
+    model: str, invoke: Callable[..., Ended]
+) -> None:
     ended = invoke(f"model={model}")
     assert ended.code == 0
-    assert json.loads((ended.folders[0] / "result.json").read_text())["metrics"]["test/accuracy"] >= 0.95
+    assert (
+        json.loads((ended.folders[0] / "result.json").read_text())["metrics"]["test/accuracy"]
+        >= 0.95
+    )
 
 
 # --- training features --------------------------------------------------------------------------------------------
 
 
-def test_early_stopping_keeps_the_best_weights_and_their_scores(invoke: Callable[..., Ended]) -> None:
-    ended = invoke("model=relu2", "stopping=early", "stopping.patience=3", "lr=0.5", "epochs=300", "optimizer=momentum")
+def test_early_stopping_keeps_the_best_weights_and_their_scores(
+    invoke: Callable[..., Ended],
+) -> None:
+    ended = invoke(
+        "model=relu2",
+        "stopping=early",
+        "stopping.patience=3",
+        "lr=0.5",
+        "epochs=300",
+        "optimizer=momentum",
+    )
     assert ended.code == 0, ended.err
     (folder,) = ended.folders
     losses = [row["val/loss"] for row in history(folder)]
     best = int(np.argmin(losses)) + 1
     assert len(losses) == best + 3
-    assert f"stopped     after epoch {best + 3}: val/loss has not improved on epoch {best}'s" in ended.out
+    assert (
+        f"stopped     after epoch {best + 3}: val/loss has not improved on epoch {best}'s"
+        in ended.out
+    )
     assert f"kept        the weights of epoch {best}, and its scores" in ended.out
     metrics = only_run(ended).data.metrics
     assert metrics["final/val/loss"] == losses[best - 1] == min(losses)
-    parameters = load_weights(folder / "weights.npz", MLP(784, (128,), 10, ReLU()).layers, np.float32)
+    parameters = load_weights(
+        folder / "weights.npz", MLP(784, (128,), 10, ReLU()).layers, np.float32
+    )
     test = digits().test
     logits = forward(
-        MLP(784, (128,), 10, ReLU()).layers, parameters, test.images.astype(np.float32) * np.float32(1 / 255)
+        MLP(784, (128,), 10, ReLU()).layers,
+        parameters,
+        test.images.astype(np.float32) * np.float32(1 / 255),
     )[-1]
     assert (logits.argmax(axis=-1) == test.labels).mean() == metrics["final/test/accuracy"]
 
@@ -205,7 +250,10 @@ def test_the_rate_of_a_schedule_is_kept_by_epoch(invoke: Callable[..., Ended]) -
 
 def test_what_ails_the_layers_is_logged_drawn_and_said(invoke: Callable[..., Ended]) -> None:
     ended = invoke("model=sigmoid3", "lr=20", "epochs=6", "diagnose=2")
-    assert "look at     layer 2: 16 of 16 units saturated from epoch 1; a smaller lr may help" in ended.out
+    assert (
+        "look at     layer 2: 16 of 16 units saturated from epoch 1; a smaller lr may help"
+        in ended.out
+    )
     client, run_id = MlflowClient(ended.store), only_run(ended).info.run_id
     keys = {
         "layer1/saturated": [0, 1, 2, 4, 6],
@@ -228,7 +276,9 @@ def test_a_run_that_fails_says_what_was_wrong_in_its_layers(invoke: Callable[...
     assert "look at     layer 1: its 16 units have had equal weights" in missed.out
 
 
-def test_predictions_are_kept_with_the_run_and_compared(finished: Ended, invoke: Callable[..., Ended]) -> None:
+def test_predictions_are_kept_with_the_run_and_compared(
+    finished: Ended, invoke: Callable[..., Ended]
+) -> None:
     kept = Predictions.load(finished.folders[0] / "predictions.npz")
     assert kept.part == "test"
     assert kept.right.mean() == history(finished.folders[0])[-1]["test/accuracy"]
@@ -236,12 +286,21 @@ def test_predictions_are_kept_with_the_run_and_compared(finished: Ended, invoke:
     counts = kept.against(worse)
     assert counts.only_first > counts.only_second
     assert counts.both + counts.only_first == kept.right.sum()
-    listed = {item.path for item in MlflowClient(finished.store).list_artifacts(only_run(finished).info.run_id)}
+    listed = {
+        item.path
+        for item in MlflowClient(finished.store).list_artifacts(only_run(finished).info.run_id)
+    }
     assert "predictions.npz" in listed
 
 
 def test_debug_gradcheck_checks_before_training(invoke: Callable[..., Ended]) -> None:
-    ended = invoke("debug=gradcheck", "model=relu3", "model.dropout=0.2", "epochs=1", "loss=sigmoid_cross_entropy")
+    ended = invoke(
+        "debug=gradcheck",
+        "model=relu3",
+        "model.dropout=0.2",
+        "epochs=1",
+        "loss=sigmoid_cross_entropy",
+    )
     assert ended.code == 0, ended.err
     line = next(line for line in ended.out.splitlines() if line.startswith("gradient"))
     assert "by backpropagation" in line
@@ -261,7 +320,9 @@ def test_debug_gradcheck_stops_at_a_wrong_gradient(
 
 
 @pytest.mark.parametrize("model", ["relu2", "sigmoid3", "relu3", "relu2_small"])
-def test_debug_overfit_learns_twenty_samples_by_heart(model: str, invoke: Callable[..., Ended]) -> None:
+def test_debug_overfit_learns_twenty_samples_by_heart(
+    model: str, invoke: Callable[..., Ended]
+) -> None:
     ended = invoke("debug=overfit", f"model={model}")
     assert ended.code == 0, ended.err
     assert "20 train," in ended.out
@@ -278,7 +339,9 @@ def test_debug_overfit_fails_where_the_network_cant_learn(invoke: Callable[..., 
     client = MlflowClient(ended.store)
     experiment = client.get_experiment_by_name("scratchgrid-debug")
     assert experiment is not None
-    assert [found.info.status for found in client.search_runs([experiment.experiment_id])] == ["FAILED"]
+    assert [found.info.status for found in client.search_runs([experiment.experiment_id])] == [
+        "FAILED"
+    ]
 
 
 def test_debug_fast_runs_one_tiny_epoch_through_everything(invoke: Callable[..., Ended]) -> None:
@@ -317,7 +380,10 @@ def test_debug_fast_runs_one_tiny_epoch_through_everything(invoke: Callable[...,
             ["schedule=plateau", "schedule.metric=val/los"],
             "schedule.metric=val/los: no such metric; did you mean val/loss",
         ),
-        (["optimizer=adam", "optimizer.momentum=0.9"], "no such key or option as optimizer.momentum"),
+        (
+            ["optimizer=adam", "optimizer.momentum=0.9"],
+            "no such key or option as optimizer.momentum",
+        ),
         (["optimizer.weight_decay=-1"], "optimizer.weight_decay=-1.0: must be 0 or more"),
         (["diagnose=0"], "diagnose=0: must be 1 epoch or more"),
         (
@@ -328,7 +394,10 @@ def test_debug_fast_runs_one_tiny_epoch_through_everything(invoke: Callable[...,
             ["stopping=target", "stopping.metric=val/accuracy"],
             "stopping.value has no value: set it with stopping.value=…",
         ),
-        (["debug=overfit", "loss.smoothing=0.1"], "stopping.value=0.01: this loss is never below 0.5"),
+        (
+            ["debug=overfit", "loss.smoothing=0.1"],
+            "stopping.value=0.01: this loss is never below 0.5",
+        ),
         (["optimizer=adam", "optimizer.epsilon=1e-50"], "optimizer.epsilon=1e-50: is 0 in float32"),
         (["debug=fsat"], "debug=fsat: no such option; did you mean fast?"),
         (["hydra.job.chdir=true"], "hydra.job.chdir=true: not supported"),
@@ -336,7 +405,10 @@ def test_debug_fast_runs_one_tiny_epoch_through_everything(invoke: Callable[...,
         (["model.hidden=[1000000000]"], "795,000,000,010 parameters don't fit into memory"),
         (["tracking.uri='sqlite://'"], "a database in memory would keep nothing"),
         (["tracking.uri=nonsense://x"], "error the MLflow store nonsense://x can't be opened"),
-        (["-m", "experiment=relu10_fullbatch,openml_relu128", "data.path=x"], "write ++data.path=x"),
+        (
+            ["-m", "experiment=relu10_fullbatch,openml_relu128", "data.path=x"],
+            "write ++data.path=x",
+        ),
         (["-m", "outputs=a,b"], "outputs and tracking can't be swept"),
         (["-m", "model=relu2,none_such"], "model=none_such: no such option"),
     ],
@@ -353,15 +425,23 @@ def test_bad_input_is_told_in_a_line_and_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_of_another_shape_are_refused(invoke: Callable[..., Ended], finished: Ended, tmp_path: Path) -> None:
-    ended = invoke("model=sigmoid3", "initializer=file", f"initializer.path={finished.folders[0]}/weights.npz")
+def test_weights_of_another_shape_are_refused(
+    invoke: Callable[..., Ended], finished: Ended, tmp_path: Path
+) -> None:
+    ended = invoke(
+        "model=sigmoid3", "initializer=file", f"initializer.path={finished.folders[0]}/weights.npz"
+    )
     assert ended.code == 2
     assert "weights.npz: lacks W3, b3" in ended.err
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("place", ["outputs={file}/here", "hydra.run.dir={file}/here", "outputs=/proc/here"])
-def test_a_folder_that_cant_be_written_is_refused(place: str, invoke: Callable[..., Ended], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "place", ["outputs={file}/here", "hydra.run.dir={file}/here", "outputs=/proc/here"]
+)
+def test_a_folder_that_cant_be_written_is_refused(
+    place: str, invoke: Callable[..., Ended], tmp_path: Path
+) -> None:
     file = tmp_path / "file"
     file.touch()
     ended = invoke(place.format(file=file))
@@ -379,7 +459,9 @@ def test_a_store_that_cant_be_opened_is_told_without_its_password_and_leaves_not
     (kept / "thesis.txt").touch()
     folder = "hydra.sweep.dir" if sweep else "hydra.run.dir"
     arguments = [*sweep, "epochs=1", f"{folder}={kept}"]
-    ended = run(tmp_path / "outputs", *arguments, MLFLOW_TRACKING_URI="http://me:secret@127.0.0.1:9")
+    ended = run(
+        tmp_path / "outputs", *arguments, MLFLOW_TRACKING_URI="http://me:secret@127.0.0.1:9"
+    )
     assert ended.code == 2
     assert ended.err.startswith("error the MLflow store http://me:***@127.0.0.1:9 can't be opened")
     assert "secret" not in ended.err + ended.out
@@ -413,7 +495,11 @@ def test_a_run_that_diverges_fails_with_the_reason(invoke: Callable[..., Ended])
     assert found.info.status == "FAILED"
     assert found.data.tags["failure"] in ended.err
     result = json.loads((ended.folders[0] / "result.json").read_text())
-    assert (result["status"], result["failure"], result["value"]) == ("FAILED", found.data.tags["failure"], None)
+    assert (result["status"], result["failure"], result["value"]) == (
+        "FAILED",
+        found.data.tags["failure"],
+        None,
+    )
 
 
 @pytest.fixture
@@ -426,7 +512,11 @@ def in_a_terminal(tmp_path: Path) -> Iterator[Callable[..., tuple[int, int]]]:
         if pid == 0:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.chdir(ROOT)
-            os.execvpe(sys.executable, command(tmp_path, *arguments), {**os.environ, "TERM": "xterm", "COLUMNS": "120"})
+            os.execvpe(
+                sys.executable,
+                command(tmp_path, *arguments),
+                {**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+            )
         started.append(pid)
         return pid, terminal
 
@@ -461,7 +551,10 @@ def wait_for_a_run(folder: Path, count: int = 1, seconds: float = 60) -> None:
     """Wait until so many runs are open in the store, where MLflow is imported beside training."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as store:
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as store,
+        ):
             if store.execute("SELECT count(*) FROM runs").fetchone()[0] >= count:
                 return
         time.sleep(0.1)
@@ -490,7 +583,11 @@ def test_ctrl_c_marks_the_run_killed_and_keeps_what_was_learned(
 
 def test_termination_marks_the_run_killed(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        command(tmp_path, "epochs=100000"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command(tmp_path, "epochs=100000"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert process.stdout is not None
     with process.stdout as lines:
@@ -505,7 +602,9 @@ def test_ctrl_c_ends_a_sweep_with_every_run_closed_and_a_table(
     launcher: str, in_a_terminal: Callable[..., tuple[int, int]], tmp_path: Path
 ) -> None:
     arguments = ("-m", "seed=0,1,2", "epochs=100000", f"hydra/launcher={launcher}")
-    pid, terminal = in_a_terminal(*arguments, *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []))
+    pid, terminal = in_a_terminal(
+        *arguments, *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])
+    )
     wait_for(tmp_path, "sweeps/*/0/history.csv")
     wait_for_a_run(tmp_path)
     os.write(terminal, b"\x03")
@@ -514,7 +613,9 @@ def test_ctrl_c_ends_a_sweep_with_every_run_closed_and_a_table(
     assert os.waitstatus_to_exitcode(status) == 130, shown
     found = runs(Ended(tmp_path, 130, shown, ""))
     assert found
-    assert {(run.info.status, run.data.tags["failure"]) for run in found} == {("KILLED", "interrupted")}
+    assert {(run.info.status, run.data.tags["failure"]) for run in found} == {
+        ("KILLED", "interrupted")
+    }
     assert "0 of 3 finished" in shown
     assert shown.count("KILLED") >= len(found)
 
@@ -527,20 +628,30 @@ def open_files(pid: str) -> list[str]:
     return found
 
 
-def test_a_worker_that_is_killed_costs_its_sweep_no_result_and_leaves_no_run_open(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_costs_its_sweep_no_result_and_leaves_no_run_open(
+    tmp_path: Path,
+) -> None:
     arguments = ("-m", "epochs=1,100000", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     process = subprocess.Popen(
-        command(tmp_path, *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(tmp_path, *arguments),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline().startswith("1/2")
     wait_for(tmp_path, "sweeps/*/1/history.csv")
     wait_for_a_run(tmp_path, 2)
     children = [
-        pid for task in Path(f"/proc/{process.pid}/task").glob("*/children") for pid in task.read_text().split()
+        pid
+        for task in Path(f"/proc/{process.pid}/task").glob("*/children")
+        for pid in task.read_text().split()
     ]
     # The one whose run goes on: another killed while it hands in a result would leave the launcher waiting for the rest.
-    (worker,) = (pid for pid in children if any("1/history.csv" in held for held in open_files(pid)))
+    (worker,) = (
+        pid for pid in children if any("1/history.csv" in held for held in open_files(pid))
+    )
     os.kill(int(worker), signal.SIGKILL)
     try:
         out, err = process.communicate(timeout=60)
@@ -549,14 +660,19 @@ def test_a_worker_that_is_killed_costs_its_sweep_no_result_and_leaves_no_run_ope
     assert process.returncode == 1
     assert "1 of 2 finished" in out
     assert "error the launcher gave up: " in err
-    assert {str(found.info.run_name): found.info.status for found in runs(Ended(tmp_path, 1, out, err))} == {
+    assert {
+        str(found.info.run_name): found.info.status for found in runs(Ended(tmp_path, 1, out, err))
+    } == {
         "epochs=1": "FINISHED",
         "epochs=100000": "FAILED",
     }
 
 
 def test_two_first_starts_at_once_both_succeed(tmp_path: Path) -> None:
-    processes = [subprocess.Popen(command(tmp_path, "epochs=1"), cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(2)]
+    processes = [
+        subprocess.Popen(command(tmp_path, "epochs=1"), cwd=ROOT, stdout=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
     assert [process.wait(120) for process in processes] == [0, 0]
     ended = Ended(tmp_path, 0, "", "")
     assert [found.info.status for found in runs(ended)] == ["FINISHED", "FINISHED"]
@@ -592,7 +708,9 @@ def test_the_table_of_a_sweep_is_sorted_by_its_metric(swept: Ended) -> None:
     assert not any(math.isnan(value) for value in values)
 
 
-def test_the_runs_of_a_sweep_are_flat_share_a_tag_and_are_named_by_what_differs(swept: Ended) -> None:
+def test_the_runs_of_a_sweep_are_flat_share_a_tag_and_are_named_by_what_differs(
+    swept: Ended,
+) -> None:
     found = runs(swept)
     (sweep_id,) = {run.data.tags["sweep_id"] for run in found}
     assert sweep_id in swept.out
@@ -601,7 +719,9 @@ def test_the_runs_of_a_sweep_are_flat_share_a_tag_and_are_named_by_what_differs(
         f"model={m}, lr={lr}" for m in ("relu2", "sigmoid3") for lr in ("0.1", "1e+20")
     }
     assert [folder.name for folder in swept.folders] == ["0", "1", "2", "3"]
-    assert {run.data.tags["output_dir"] for run in found} == {str(folder) for folder in swept.folders}
+    assert {run.data.tags["output_dir"] for run in found} == {
+        str(folder) for folder in swept.folders
+    }
 
 
 def test_a_job_that_trains_by_itself_gives_the_bytes_of_a_run_alone_under_any_launcher(
@@ -611,9 +731,18 @@ def test_a_job_that_trains_by_itself_gives_the_bytes_of_a_run_alone_under_any_la
     alone = invoke(*settings, "seed=1")
     basic = invoke("-m", *settings, "seed=0,1", "hydra/launcher=basic")
     single = run(tmp_path / "single", "-m", *settings, "seed=0,1", "hydra.launcher.together=1")
-    joblib = run(tmp_path / "joblib", "-m", *settings, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    joblib = run(
+        tmp_path / "joblib",
+        "-m",
+        *settings,
+        "seed=0,1",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+    )
     assert (alone.code, basic.code, joblib.code, single.code) == (0, 0, 0, 0)
-    by_itself, first, second = (folder / "weights.npz" for folder in basic.folders)  # both kinds in one outputs folder
+    by_itself, first, second = (
+        folder / "weights.npz" for folder in basic.folders
+    )  # both kinds in one outputs folder
     for same in (second, joblib.folders[1] / "weights.npz", single.folders[1] / "weights.npz"):
         assert same.read_bytes() == by_itself.read_bytes()
     for other in (first, joblib.folders[0] / "weights.npz"):
@@ -638,7 +767,9 @@ def test_help_explains_and_shows_the_choices(invoke: Callable[..., Ended]) -> No
 
 def test_help_may_be_cut_short() -> None:
     script = f"set -o pipefail; {sys.executable} -m src.run --help | head -1"
-    ended = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert ended.stdout.startswith("scratchgrid: which of many")
     assert ended.stderr == ""
 
@@ -649,7 +780,11 @@ def test_the_console_script_completes_choices_and_keys() -> None:
     def completed(line: str) -> set[str]:
         environment = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))}
         ended = subprocess.run(
-            [script, "-sc", "query=bash"], env=environment, capture_output=True, text=True, check=True
+            [script, "-sc", "query=bash"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return set(ended.stdout.split())
 

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from src.support.errors import InvalidValue
-from src.training.schedules import Constant, Cosine, InverseScaling, Plateau, Schedule, Step
 from src.training.metric_watch import Watch
+from src.training.schedules import Constant, Cosine, InverseScaling, Plateau, Schedule, Step
 
 
 def by_update(schedule: Schedule, *, epochs: int, updates: int) -> list[float]:
-    return [float(f) for epoch in range(1, epochs + 1) for f in schedule.factors(epoch, updates, epochs)]
+    return [
+        float(f) for epoch in range(1, epochs + 1) for f in schedule.factors(epoch, updates, epochs)
+    ]
 
 
 def test_constant_is_one() -> None:
@@ -20,7 +22,18 @@ def test_constant_is_one() -> None:
 
 
 def test_step_falls_between_epochs() -> None:
-    assert by_update(Step(every=2, factor=0.5), epochs=5, updates=2) == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]
+    assert by_update(Step(every=2, factor=0.5), epochs=5, updates=2) == [
+        1,
+        1,
+        1,
+        1,
+        0.5,
+        0.5,
+        0.5,
+        0.5,
+        0.25,
+        0.25,
+    ]
 
 
 def test_inverse_scaling_falls_from_update_to_update() -> None:
@@ -41,7 +54,9 @@ def test_cosine_begins_at_one_and_is_half_way_in_the_middle() -> None:
 def test_warm_up_rises_in_equal_steps_and_then_the_schedule_begins(warmup: float) -> None:
     found = by_update(Cosine(warmup=warmup), epochs=4, updates=4)
     rising = round(warmup * 4)
-    np.testing.assert_allclose(found[:rising], [(k + 1) / rising for k in range(rising)], rtol=1e-12)
+    np.testing.assert_allclose(
+        found[:rising], [(k + 1) / rising for k in range(rising)], rtol=1e-12
+    )
     rest = 16 - rising
     np.testing.assert_allclose(
         found[rising:], [(1 + math.cos(math.pi * k / rest)) / 2 for k in range(rest)], rtol=1e-12
@@ -64,13 +79,20 @@ def test_plateau_falls_after_more_than_patience_epochs_without_improvement() -> 
 def test_a_plateau_waits_for_the_end_of_the_warm_up() -> None:
     schedule = Plateau(metric="val/loss", factor=0.5, patience=0, warmup=2.5)
     losses = [1.0, 1.0, 1.0, 1.0, 1.0]
-    assert [schedule.factors(epoch, 1, 20, losses[: epoch - 1])[0] for epoch in (4, 5, 6)] == [1, 1, 0.5]
+    assert [schedule.factors(epoch, 1, 20, losses[: epoch - 1])[0] for epoch in (4, 5, 6)] == [
+        1,
+        1,
+        0.5,
+    ]
 
 
 @pytest.mark.parametrize(
-    ("metric", "improved"), [("val/loss", [True, False, True]), ("val/accuracy", [True, True, False])]
+    ("metric", "improved"),
+    [("val/loss", [True, False, True]), ("val/accuracy", [True, True, False])],
 )
-def test_a_loss_improves_downwards_and_an_accuracy_upwards(metric: str, improved: list[bool]) -> None:
+def test_a_loss_improves_downwards_and_an_accuracy_upwards(
+    metric: str, improved: list[bool]
+) -> None:
     assert list(Watch(metric).improvements([0.5, 0.6, 0.4])) == improved
 
 
@@ -89,7 +111,9 @@ def test_a_loss_improves_downwards_and_an_accuracy_upwards(metric: str, improved
         (lambda: Plateau(metric="val/loss", factor=0.5, patience=1, min_delta=-1), "min_delta"),
     ],
 )
-def test_an_impossible_schedule_is_refused_by_the_name_of_its_field(make: Callable[[], Schedule], field: str) -> None:
+def test_an_impossible_schedule_is_refused_by_the_name_of_its_field(
+    make: Callable[[], Schedule], field: str
+) -> None:
     with pytest.raises(InvalidValue) as caught:
         make()
     assert caught.value.field == field

@@ -45,7 +45,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(command: list[str], port: int, *, ready: str, cwd: Path, **environment: str) -> Iterator[str]:
+def server(
+    command: list[str], port: int, *, ready: str, cwd: Path, **environment: str
+) -> Iterator[str]:
     """Start a server and give its address once it answers; it ends with the block."""
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # MLflow starts its workers by name
     log = (cwd / "server.log").open("w")
@@ -98,9 +100,17 @@ def _no_outputs() -> Any:
     raise AssertionError("the run has no model")
 
 
-def test_the_stored_model_holds_no_pickle_and_all_the_code_it_needs(model_folder: Path, tmp_path: Path) -> None:
+def test_the_stored_model_holds_no_pickle_and_all_the_code_it_needs(
+    model_folder: Path, tmp_path: Path
+) -> None:
     names = {path.name for path in model_folder.rglob("*") if path.is_file()}
-    assert {"weights.npz", "network.json", "serving.py", "MLmodel", "requirements.txt"} <= names
+    assert {
+        "weights.npz",
+        "network.json",
+        "served_model.py",
+        "MLmodel",
+        "requirements.txt",
+    } <= names
     assert not {name for name in names if name.endswith((".pkl", ".pickle", ".joblib"))}
     # In an empty folder and with the project off the path, only what was stored can be imported.
     script = f"""
@@ -140,9 +150,13 @@ def test_the_model_answers_over_http(
         "--host",
         "127.0.0.1",
     ]
-    with server([*command, "--port", str(port), "--workers", "1"], port, ready="/ping", cwd=tmp_path) as address:
+    with server(
+        [*command, "--port", str(port), "--workers", "1"], port, ready="/ping", cwd=tmp_path
+    ) as address:
         body = json.dumps({"inputs": images[:20].tolist()}).encode()
-        request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{address}/invocations", body, {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request, timeout=30) as response:
             predictions = json.load(response)["predictions"]
     assert np.mean(np.array(predictions["label"]) == labels[:20]) > 0.8

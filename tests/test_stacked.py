@@ -24,11 +24,12 @@ from omegaconf import OmegaConf, open_dict
 
 from hydra_plugins.scratchgrid._composing import Composer
 from src.config.composition import compose, composer
-from src.config.reader import CONF
-from src.data import Dataset, Digits, Source, Splitting
-from src.nn.layers import Sigmoid
 from src.config.preflight import check
-from src.experiment.runner import Finished, Origin, Recorder, Result
+from src.data import Dataset, Digits, Source, Splitting
+from src.experiment.recorder import Finished, Origin, Recorder
+from src.experiment.results import Result
+from src.nn.layers import Sigmoid
+from src.support.paths import CONF
 from src.sweep import sharing
 from src.sweep.groups import group, likeness, sizes
 from src.sweep.sharing import keep
@@ -52,7 +53,9 @@ def assignments(folder: Path, *jobs: list[str]) -> list[Assignment]:
             job, prepared = check(compose([*overrides, f"outputs={folder}"]))
             own = folder / str(number)
             own.mkdir(parents=True)
-            made.append(Assignment(job, prepared, Origin(own, f"job {number}", overrides, {"seed": number})))
+            made.append(
+                Assignment(job, prepared, Origin(own, f"job {number}", overrides, {"seed": number}))
+            )
     return made
 
 
@@ -73,8 +76,12 @@ SWEEPS = {
 
 
 @pytest.mark.parametrize("sweep", SWEEPS, ids=str)
-def test_each_run_of_a_stack_agrees_with_the_run_made_alone(sweep: str, invoke: Callable[..., Ended]) -> None:
-    ended = invoke("-m", "hydra.launcher.workers=1", "dtype=float64", "model.hidden=[12,8]", *SWEEPS[sweep])
+def test_each_run_of_a_stack_agrees_with_the_run_made_alone(
+    sweep: str, invoke: Callable[..., Ended]
+) -> None:
+    ended = invoke(
+        "-m", "hydra.launcher.workers=1", "dtype=float64", "model.hidden=[12,8]", *SWEEPS[sweep]
+    )
     assert ended.code == 0, ended.out + ended.err
     together = ended.folders
     assert f"{len(together)} runs: 1 stack of {len(together)}; 1 process" in ended.out
@@ -112,12 +119,19 @@ def test_what_ends_one_run_of_a_stack_leaves_the_others_alone(stacked: Ended) ->
     assert stacked.code == 1
     results = [Result.load(folder) for folder in stacked.folders]
     for result in results:
-        diverged, stops = "lr=1e+20" in result.overrides, "stopping.min_delta=10" in result.overrides
+        diverged, stops = (
+            "lr=1e+20" in result.overrides,
+            "stopping.min_delta=10" in result.overrides,
+        )
         assert result.status == ("FAILED" if diverged else "FINISHED"), result
         assert ("loss became" in str(result.failure)) == diverged
-        assert len(history(stacked.folders[results.index(result)])) == (0 if diverged else 3 if stops else 4)
+        assert len(history(stacked.folders[results.index(result)])) == (
+            0 if diverged else 3 if stops else 4
+        )
     statuses = {run.data.tags["output_dir"]: run.info.status for run in runs(stacked)}
-    assert statuses == {str(folder): result.status for folder, result in zip(stacked.folders, results, strict=True)}
+    assert statuses == {
+        str(folder): result.status for folder, result in zip(stacked.folders, results, strict=True)
+    }
     assert "4 of 8 finished" in stacked.out
 
 
@@ -132,10 +146,14 @@ def test_each_run_of_a_stack_has_a_folder_a_log_and_artifacts_of_its_own(stacked
         assert (str(result.run_id) in log) == (result.status == "FINISHED")
         found = client.get_run(str(result.run_id))
         assert found.data.tags["output_dir"] == str(folder)
-        config = [Path(item.path).name for item in client.list_artifacts(str(result.run_id), "config")]
+        config = [
+            Path(item.path).name for item in client.list_artifacts(str(result.run_id), "config")
+        ]
         assert sorted(config) == ["config.yaml", "hydra.yaml", "overrides.yaml"]
         if result.status == "FINISHED":
-            assert client.get_metric_history(str(result.run_id), "train/loss")[-1].step == len(history(folder))
+            assert client.get_metric_history(str(result.run_id), "train/loss")[-1].step == len(
+                history(folder)
+            )
 
 
 def test_callbacks_hear_of_each_job_when_it_starts_and_when_it_has_ended(stacked: Ended) -> None:
@@ -176,11 +194,15 @@ def test_a_wrong_gradient_or_a_full_disk_ends_its_own_run_alone(
     derivative = Sigmoid.derivative
     wrong = {"on": True}
     monkeypatch.setattr(
-        Sigmoid, "derivative", lambda self, x, y: y * (1 + y) if wrong.pop("on", False) else derivative(self, x, y)
+        Sigmoid,
+        "derivative",
+        lambda self, x, y: y * (1 + y) if wrong.pop("on", False) else derivative(self, x, y),
     )
     jobs = [["gradcheck=true"], ["seed=1"], ["seed=2"]]
     told: list[int | Path] = []
-    outcomes = execute_together(assignments(tmp_path, *([*job, "epochs=3"] for job in jobs)), told.append)
+    outcomes = execute_together(
+        assignments(tmp_path, *([*job, "epochs=3"] for job in jobs)), told.append
+    )
     assert "the gradient is wrong" in str(outcomes[0])
     assert str(outcomes[1]) == "OSError: [Errno 28] No space left on device"
     assert isinstance(outcomes[2], Finished)
@@ -198,7 +220,9 @@ def test_an_interruption_closes_every_open_run_and_goes_on(tmp_path: Path) -> No
     with pytest.raises(KeyboardInterrupt):
         execute_together(assignments(tmp_path, ["seed=1"], ["seed=2"]), interrupt)
     results = [Result.load(tmp_path / str(n)) for n in (0, 1)]
-    assert [(result.status, result.failure) for result in results] == [("KILLED", "interrupted")] * 2
+    assert [(result.status, result.failure) for result in results] == [
+        ("KILLED", "interrupted")
+    ] * 2
     assert [len(history(tmp_path / str(n))) for n in (0, 1)] == [1, 1]
 
 
@@ -214,8 +238,14 @@ def test_an_interruption_while_one_run_is_finished_ends_them_all(
 
     monkeypatch.setattr(Recorder, "finish", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        execute_together(assignments(tmp_path, *([f"seed={k}", "epochs=1"] for k in range(3))), lambda news: None)
-    assert [Result.load(tmp_path / str(n)).status for n in range(3)] == ["FINISHED", "KILLED", "KILLED"]
+        execute_together(
+            assignments(tmp_path, *([f"seed={k}", "epochs=1"] for k in range(3))), lambda news: None
+        )
+    assert [Result.load(tmp_path / str(n)).status for n in range(3)] == [
+        "FINISHED",
+        "KILLED",
+        "KILLED",
+    ]
 
 
 # --- which train together -------------------------------------------------------------------------------------------
@@ -226,7 +256,9 @@ def prepared(*overrides: str) -> Any:
         return check(compose(list(overrides)))[1]
 
 
-def test_what_differs_in_rates_seeds_starts_and_penalties_trains_together_and_nothing_else() -> None:
+def test_what_differs_in_rates_seeds_starts_and_penalties_trains_together_and_nothing_else() -> (
+    None
+):
     base = likeness(prepared())
     same = [
         ["lr=0.5"], ["seed=3"], ["initializer=he"], ["schedule=cosine"], ["stopping=early"], ["data.split.seed=5"],
@@ -259,8 +291,16 @@ def test_every_run_is_in_one_group_those_of_a_seed_together_and_every_worker_has
 
 
 def test_a_group_has_no_more_than_a_worker_s_share() -> None:
-    grid = [prepared(f"lr={lr}", f"model.hidden={net}") for net in ("[30]", "[16,16]") for lr in (0.1, 0.2, 0.3, 0.4)]
-    assert group(grid, 2) == [[4, 5, 6, 7], [0, 1], [2, 3]]  # [30] is more than half of the work: it is divided
+    grid = [
+        prepared(f"lr={lr}", f"model.hidden={net}")
+        for net in ("[30]", "[16,16]")
+        for lr in (0.1, 0.2, 0.3, 0.4)
+    ]
+    assert group(grid, 2) == [
+        [4, 5, 6, 7],
+        [0, 1],
+        [2, 3],
+    ]  # [30] is more than half of the work: it is divided
     assert group(grid, 1) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
@@ -284,13 +324,22 @@ def test_as_many_train_together_as_were_measured_to_be_quicker(
     example = prepared(*overrides)
     for one_order, expected in ((True, in_one_order), (False, in_orders)):
         found = sizes(example, one_order)
-        assert (found.start, found.stop) == (expected.start, expected.stop) or not (found or expected)
-    few = [replace(example, experiment=replace(example.experiment, lr=0.1 + k / 10)) for k in range(alone)]
+        assert (found.start, found.stop) == (expected.start, expected.stop) or not (
+            found or expected
+        )
+    few = [
+        replace(example, experiment=replace(example.experiment, lr=0.1 + k / 10))
+        for k in range(alone)
+    ]
     assert sorted(group(few, 1)) == [[k] for k in range(alone)]
 
 
 def test_orders_that_do_not_pay_together_stay_apart() -> None:
-    grid = [prepared(f"seed={seed}", f"lr={lr}", "model=relu2") for lr in (0.1, 0.2, 0.3, 0.4) for seed in (0, 1)]
+    grid = [
+        prepared(f"seed={seed}", f"lr={lr}", "model=relu2")
+        for lr in (0.1, 0.2, 0.3, 0.4)
+        for seed in (0, 1)
+    ]
     assert sorted(group(grid, 1)) == [[0, 2, 4, 6], [1, 3, 5, 7]]
     grid = [prepared(f"seed={seed}", "model=relu2") for seed in range(5)]
     assert sorted(group(grid, 1)) == [[n] for n in range(5)]
@@ -319,7 +368,9 @@ def test_a_job_composed_from_another_is_what_hydra_composes(grid: list[list[str]
     GlobalHydra.instance().clear()
     try:
         hydra = Hydra.create_main_hydra2("run", create_config_search_path(str(CONF)))
-        master = hydra.compose_config("config", [], run_mode=RunMode.MULTIRUN, with_log_configuration=False)
+        master = hydra.compose_config(
+            "config", [], run_mode=RunMode.MULTIRUN, with_log_configuration=False
+        )
         ours = Composer(hydra.config_loader, master)
         for number, job in enumerate([*grid, *grid]):
             theirs = hydra.config_loader.load_sweep_config(master, job)
@@ -330,8 +381,13 @@ def test_a_job_composed_from_another_is_what_hydra_composes(grid: list[list[str]
         GlobalHydra.instance().hydra = before
 
 
-def test_shared_data_is_the_data_in_arrays_of_numpy_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sources = [Digits(split=Splitting(train=None, val=10, test=10, shuffle=True, seed=seed)) for seed in (1, 1, 2)]
+def test_shared_data_is_the_data_in_arrays_of_numpy_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [
+        Digits(split=Splitting(train=None, val=10, test=10, shuffle=True, seed=seed))
+        for seed in (1, 1, 2)
+    ]
     sources[1] = replace(sources[1], scale=1 / 255)  # another source of the same data
     datasets: dict[Source, Dataset] = {source: source.load() for source in sources}
     paths = {source: keep(dataset, tmp_path) for source, dataset in datasets.items()}
@@ -342,7 +398,11 @@ def test_shared_data_is_the_data_in_arrays_of_numpy_s_own(tmp_path: Path, monkey
     assert provided.keys() == datasets.keys()
     for source, dataset in datasets.items():
         taken = provided[source]
-        assert (taken.digest, taken.name, taken.scale) == (dataset.digest, dataset.name, dataset.scale)
+        assert (taken.digest, taken.name, taken.scale) == (
+            dataset.digest,
+            dataset.name,
+            dataset.scale,
+        )
         for (_, one), (_, other) in zip(taken.splits(), dataset.splits(), strict=True):
             np.testing.assert_array_equal(one.images, other.images)
             np.testing.assert_array_equal(one.labels, other.labels)
@@ -368,7 +428,9 @@ def test_a_worker_that_dies_takes_its_own_task_with_it() -> None:
     assert str(results[1]) == "ValueError: one is wrong"
     assert isinstance(results[2], WorkerDied)
     assert "by signal 9" in str(results[2])
-    assert len({results[n][1] for n in (0, 3, 4, 5)}) <= 3  # two workers, and one in place of the dead
+    assert (
+        len({results[n][1] for n in (0, 3, 4, 5)}) <= 3
+    )  # two workers, and one in place of the dead
 
 
 def deaf(task: int, tell: Callable[[Any], None]) -> None:
@@ -440,7 +502,9 @@ def begun(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 
 def statuses(tmp_path: Path) -> dict[str, str]:
-    return {str(found.info.run_name): found.info.status for found in runs(Ended(tmp_path, 0, "", ""))}
+    return {
+        str(found.info.run_name): found.info.status for found in runs(Ended(tmp_path, 0, "", ""))
+    }
 
 
 def test_a_worker_that_is_killed_fails_its_own_runs_and_no_others(tmp_path: Path) -> None:
@@ -478,7 +542,9 @@ def test_a_sweep_that_is_ended_closes_its_runs_and_leaves_no_process(
     assert process.returncode == code, out + err
     assert set(statuses(tmp_path).values()) == {"KILLED"}
     for folder in Ended(tmp_path, 0, "", "").folders:
-        assert Result.load(folder).failure == ("interrupted" if number == signal.SIGINT else "terminated")
+        assert Result.load(folder).failure == (
+            "interrupted" if number == signal.SIGINT else "terminated"
+        )
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
@@ -495,7 +561,9 @@ def test_workers_whose_parent_is_gone_close_their_runs_and_end(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("setting", ["workers=0", "together=0", "workers=many", "together=true"])
-def test_wrong_settings_of_the_launcher_are_refused(setting: str, invoke: Callable[..., Ended], tmp_path: Path) -> None:
+def test_wrong_settings_of_the_launcher_are_refused(
+    setting: str, invoke: Callable[..., Ended], tmp_path: Path
+) -> None:
     ended = invoke("-m", "seed=0,1", f"hydra.launcher.{setting}")
     assert ended.code == 2, ended.out + ended.err
     assert f"hydra.launcher.{setting.replace('true', 'True')}: must be 1 or more" in ended.err
@@ -513,18 +581,30 @@ def test_weights_of_float32_agree_to_rounding(invoke: Callable[..., Ended]) -> N
         np.testing.assert_allclose(same[name], by_itself[name], rtol=1e-3, atol=1e-4)
 
 
-def test_a_sweep_has_a_folder_of_its_own_and_so_has_each_run(invoke: Callable[..., Ended], tmp_path: Path) -> None:
+def test_a_sweep_has_a_folder_of_its_own_and_so_has_each_run(
+    invoke: Callable[..., Ended], tmp_path: Path
+) -> None:
     ended = invoke("-m", "seed=0,1", "hydra.sweep.subdir=x")
-    assert (ended.code, ended.err) == (2, "error hydra.sweep.subdir: gives several jobs one folder\n")
+    assert (ended.code, ended.err) == (
+        2,
+        "error hydra.sweep.subdir: gives several jobs one folder\n",
+    )
     ended = invoke("-m", "seed=0,1", "hydra.sweeper.max_batch_size=0")
-    assert (ended.code, ended.err) == (2, "error hydra.sweeper.max_batch_size=0: must be 1 or more, or null\n")
+    assert (ended.code, ended.err) == (
+        2,
+        "error hydra.sweeper.max_batch_size=0: must be 1 or more, or null\n",
+    )
     assert list(tmp_path.iterdir()) == []
     again = ("-m", "seed=0,1", "epochs=1", f"hydra.sweep.dir={tmp_path}/mine")
     assert invoke(*again).code == 0
     ended = invoke(*again)
     assert ended.code == 2
     assert "holds another sweep" in ended.err
-    ended = invoke(*again[:-1], "hydra.sweep.subdir=${hydra:job.num}_${seed}", "hydra.sweeper.max_batch_size=1")
+    ended = invoke(
+        *again[:-1], "hydra.sweep.subdir=${hydra:job.num}_${seed}", "hydra.sweeper.max_batch_size=1"
+    )
     assert ended.code == 0
     assert "2 of 2 finished" in ended.out
-    assert {path.name for path in tmp_path.glob("outputs/sweeps/*/*_*/result.json")} == {"result.json"}
+    assert {path.name for path in tmp_path.glob("outputs/sweeps/*/*_*/result.json")} == {
+        "result.json"
+    }

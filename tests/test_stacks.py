@@ -2,28 +2,29 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from src.nn.initializers import Random, Uniform, XavierNormal
+from src.nn.layers import GELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from src.nn.network import MLP, Parameters
+from src.support.errors import Diverged
+from src.support.randomness import stream
 from src.training.batching import Batching, Full, Mini, Sample
 from src.training.engines.base import Arrays
 from src.training.engines.batched_stack import BatchedStack, PlainStack
 from src.training.engines.deferred_stack import DeferredStack
 from src.training.engines.plain import Plain
 from src.training.engines.stack import Lane, Stack
-from src.support.errors import Diverged
-from src.nn.initializers import Random, Uniform, XavierNormal
-from src.nn.layers import GELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
-from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
-from src.nn.network import MLP, Parameters
+from src.training.loop import Course, Epoch, train, train_together
 from src.training.optimizers import SGD, Adam, Optimizer
-from src.support.randomness import stream
 from src.training.schedules import Constant, Cosine, Step
 from src.training.stopping import EarlyStopping, Never, Stopping
-from src.training.loop import Course, Epoch, train, train_together
 from tests.test_engines import images
 from tests.test_training import blobs
 
@@ -54,7 +55,8 @@ def side_by_side(
         (W, _) = starts[1][-1]
         starts[1] = (*starts[1][:-1], (W, np.array([last_bias], dtype)))
     data = [
-        Arrays(np.roll(images(n, np.uint8), q, axis=0), np.arange(n) % 3, 1 / 255, dtype) for q in range(len(lanes))
+        Arrays(np.roll(images(n, np.uint8), q, axis=0), np.arange(n) % 3, 1 / 255, dtype)
+        for q in range(len(lanes))
     ]
     settings: dict[str, Any] = {"loss": loss or SoftmaxCrossEntropy()}
     rules = [optimizers[j % len(optimizers)] for j in range(k)]
@@ -63,7 +65,10 @@ def side_by_side(
     stack: Stack = kind(network, starts, states, places, optimizers=rules, size=size, **settings)
     kept = [p.copy() for start in starts for layer in start for p in layer]
     of_each = [q for q, members in enumerate(lanes) for _ in range(members)]
-    alone = [Plain(network, starts[j], data[of_each[j]], optimizer=rules[j], **settings) for j in range(k)]
+    alone = [
+        Plain(network, starts[j], data[of_each[j]], optimizer=rules[j], **settings)
+        for j in range(k)
+    ]
     updates = -(-n // size)
     for epoch in range(1, epochs + 1):
         orders: list[Any] = [stream(q, "order", epoch).permutation(n) for q in range(len(lanes))]
@@ -72,7 +77,9 @@ def side_by_side(
         rates = np.random.default_rng(epoch).uniform(0.01, 0.1, (updates, k))
         logits = stack.epoch(orders, rates)
         for j, engine in enumerate(alone):
-            expected = engine.epoch(orders[of_each[j]], size, rates[:, j].tolist(), stream(0, "dropout", epoch))
+            expected = engine.epoch(
+                orders[of_each[j]], size, rates[:, j].tolist(), stream(0, "dropout", epoch)
+            )
             np.testing.assert_allclose(logits[j], expected, rtol=within, atol=within)
             for layer, other in zip(stack.parameters[j], engine.parameters, strict=True):
                 for p, q in zip(layer, other, strict=True):
@@ -83,12 +90,16 @@ def side_by_side(
                 for of, same in zip(memories, others, strict=True):
                     for m, q in zip(of, same, strict=True):
                         np.testing.assert_allclose(m, q, rtol=within, atol=within)
-    for p, before in zip((p for start in starts for layer in start for p in layer), kept, strict=True):
+    for p, before in zip(
+        (p for start in starts for layer in start for p in layer), kept, strict=True
+    ):
         np.testing.assert_array_equal(p, before)
 
 
 @pytest.mark.parametrize("lanes", LANES, ids=str)
-@pytest.mark.parametrize("activation", [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), Identity()], ids=str)
+@pytest.mark.parametrize(
+    "activation", [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), Identity()], ids=str
+)
 def test_single_samples(lanes: list[int], activation: Activation) -> None:
     side_by_side(DeferredStack, lanes, activation=activation)
 
@@ -96,7 +107,9 @@ def test_single_samples(lanes: list[int], activation: Activation) -> None:
 @pytest.mark.parametrize("lanes", LANES, ids=str)
 @pytest.mark.parametrize("loss", [SoftmaxCrossEntropy(0.1), SigmoidCrossEntropy()], ids=str)
 @pytest.mark.parametrize("hidden", [(), (4,), (4, 5, 6)])
-def test_single_samples_by_any_loss_at_any_depth(lanes: list[int], loss: Loss, hidden: tuple[int, ...]) -> None:
+def test_single_samples_by_any_loss_at_any_depth(
+    lanes: list[int], loss: Loss, hidden: tuple[int, ...]
+) -> None:
     side_by_side(DeferredStack, lanes, loss=loss, hidden=hidden)
 
 
@@ -106,7 +119,9 @@ def test_single_samples_in_single_precision() -> None:
 
 @pytest.mark.parametrize("lanes", LANES, ids=str)
 @pytest.mark.parametrize("hidden", [(), (6, 5)])
-def test_single_samples_with_penalties_of_their_own(lanes: list[int], hidden: tuple[int, ...]) -> None:
+def test_single_samples_with_penalties_of_their_own(
+    lanes: list[int], hidden: tuple[int, ...]
+) -> None:
     rules = [
         SGD(weight_decay=decay) for decay in (0, 0.01, 10.0, 20.0)
     ]  # at rates up to 0.1, so that some updates leave nothing of the weights, or less
@@ -115,7 +130,9 @@ def test_single_samples_with_penalties_of_their_own(lanes: list[int], hidden: tu
 
 @pytest.mark.parametrize("lanes", LANES, ids=str)
 @pytest.mark.parametrize("hidden", [(), (6, 5)])
-@pytest.mark.parametrize("logits", [(900, 901, 899), (-900, -902, -901), (0, 900, -900), (-90, -85, -80)], ids=str)
+@pytest.mark.parametrize(
+    "logits", [(900, 901, 899), (-900, -902, -901), (0, 900, -900), (-90, -85, -80)], ids=str
+)
 def test_single_samples_with_logits_far_from_0(
     lanes: list[int], hidden: tuple[int, ...], logits: tuple[float, ...]
 ) -> None:
@@ -132,14 +149,18 @@ def test_blocks_that_are_not_full(n: int) -> None:
 @pytest.mark.parametrize("kind", [PlainStack, BatchedStack])
 @pytest.mark.parametrize("lanes", LANES, ids=str)
 @pytest.mark.parametrize("size", [1, 8, 7, 150])
-@pytest.mark.parametrize("activation", [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), GELU(), Identity()], ids=str)
+@pytest.mark.parametrize(
+    "activation", [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), GELU(), Identity()], ids=str
+)
 def test_batches(kind: type[Stack], lanes: list[int], size: int, activation: Activation) -> None:
     side_by_side(kind, lanes, size=size, activation=activation)
 
 
 @pytest.mark.parametrize("kind", [PlainStack, BatchedStack])
 @pytest.mark.parametrize("lanes", LANES, ids=str)
-@pytest.mark.parametrize("loss", [SoftmaxCrossEntropy(0.1), SigmoidCrossEntropy(), SquaredError(Sigmoid())], ids=str)
+@pytest.mark.parametrize(
+    "loss", [SoftmaxCrossEntropy(0.1), SigmoidCrossEntropy(), SquaredError(Sigmoid())], ids=str
+)
 @pytest.mark.parametrize("hidden", [(), (4,), (4, 5, 6)])
 def test_batches_by_any_loss_at_any_depth(
     kind: type[Stack], lanes: list[int], loss: Loss, hidden: tuple[int, ...]
@@ -150,13 +171,19 @@ def test_batches_by_any_loss_at_any_depth(
 @pytest.mark.parametrize("kind", [PlainStack, BatchedStack])
 @pytest.mark.parametrize("lanes", LANES, ids=str)
 @pytest.mark.parametrize("size", [7, 150])
-def test_networks_with_penalties_of_their_own(kind: type[Stack], lanes: list[int], size: int) -> None:
-    side_by_side(kind, lanes, size=size, optimizers=[SGD(weight_decay=decay) for decay in (0, 0.01, 0.3)])
+def test_networks_with_penalties_of_their_own(
+    kind: type[Stack], lanes: list[int], size: int
+) -> None:
+    side_by_side(
+        kind, lanes, size=size, optimizers=[SGD(weight_decay=decay) for decay in (0, 0.01, 0.3)]
+    )
 
 
 @pytest.mark.parametrize("lanes", LANES, ids=str)
 @pytest.mark.parametrize(
-    "optimizer", [SGD(momentum=0.9), SGD(momentum=0.9, nesterov=True), SGD(clip_norm=0.1), Adam(clip_norm=0.2)], ids=str
+    "optimizer",
+    [SGD(momentum=0.9), SGD(momentum=0.9, nesterov=True), SGD(clip_norm=0.1), Adam(clip_norm=0.2)],
+    ids=str,
 )
 def test_any_optimizer(lanes: list[int], optimizer: Optimizer) -> None:
     rules = [replace(optimizer, weight_decay=decay) for decay in (0.01, 0.0)]
@@ -165,34 +192,50 @@ def test_any_optimizer(lanes: list[int], optimizer: Optimizer) -> None:
 
 @pytest.mark.parametrize("lanes", LANES, ids=str)
 @pytest.mark.parametrize("size", [25, 50, 150])
-def test_large_batches_go_through_in_chunks(lanes: list[int], size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_batches_go_through_in_chunks(
+    lanes: list[int], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("src.training.engines.batched_stack.CHUNK", 10 if size != 25 else 25)
     side_by_side(BatchedStack, lanes, size=size)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
-def test_any_number_of_cores_gives_a_stack_equal_bytes(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_number_of_cores_gives_a_stack_equal_bytes(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("src.training.engines.batched_stack.CHUNK", 10)
 
     def trained(cores: int) -> list[bytes]:
         monkeypatch.setattr("src.training.engines.batched_stack.available_cores", lambda: cores)
         network = MLP(12, (6,), 3, Sigmoid()).layers
         drawn = Random(XavierNormal(), Uniform(-0.5, 0.5))
-        starts = [drawn.initialize(network, stream(seed, "weights"), np.float32) for seed in range(4)]
+        starts = [
+            drawn.initialize(network, stream(seed, "weights"), np.float32) for seed in range(4)
+        ]
         data = Arrays(images(157, np.uint8), np.arange(157) % 3, 1 / 255, np.float32)
-        settings: dict[str, Any] = {"loss": SoftmaxCrossEntropy(), "optimizers": [SGD()] * 4, "size": 157}
+        settings: dict[str, Any] = {
+            "loss": SoftmaxCrossEntropy(),
+            "optimizers": [SGD()] * 4,
+            "size": 157,
+        }
         states = [SGD().start(start) for start in starts]
         stack = BatchedStack(network, starts, states, [Lane(data, 3), Lane(data, 1)], **settings)
         for _ in range(3):
             stack.epoch([slice(0, 157)] * 2, np.full((1, 4), 0.5))
-        return [p.tobytes() for parameters in stack.parameters for layer in parameters for p in layer]
+        return [
+            p.tobytes() for parameters in stack.parameters for layer in parameters for p in layer
+        ]
 
     assert trained(workers) == trained(4)
 
 
 @pytest.mark.parametrize("size", [7, 40])
-@pytest.mark.parametrize("logits", [(900, 901, 899), (-900, -902, -901), (0, 900, -900), (-90, -85, -80)], ids=str)
-def test_batches_with_logits_far_from_0(size: int, logits: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "logits", [(900, 901, 899), (-900, -902, -901), (0, 900, -900), (-90, -85, -80)], ids=str
+)
+def test_batches_with_logits_far_from_0(
+    size: int, logits: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("src.training.engines.batched_stack.CHUNK", 10)
     monkeypatch.setattr("src.training.engines.batched_stack.available_cores", lambda: 2)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
@@ -203,14 +246,26 @@ def courses(k: int, *, batching: Batching, **changes: Sequence[Any]) -> list[Cou
     """Return courses that differ in what is given as a sequence."""
     network = MLP(6, (5,), 3, Sigmoid()).layers
     sets = {"train": blobs(50, 1), "val": blobs(30, 2)}
-    settings: dict[str, Any] = {"loss": SoftmaxCrossEntropy(), "optimizer": SGD(), "lr": 0.5, "epochs": 6, "seed": 0}
+    settings: dict[str, Any] = {
+        "loss": SoftmaxCrossEntropy(),
+        "optimizer": SGD(),
+        "lr": 0.5,
+        "epochs": 6,
+        "seed": 0,
+    }
     each = [{name: values[j % len(values)] for name, values in changes.items()} for j in range(k)]
-    return [Course(**{"network": network, "sets": sets, "batching": batching, **settings, **own}) for own in each]
+    return [
+        Course(**{"network": network, "sets": sets, "batching": batching, **settings, **own})
+        for own in each
+    ]
 
 
 def starts(members: Sequence[Course]) -> list[Parameters]:
     drawn = Random(XavierNormal(), Uniform(-0.5, 0.5))
-    return [drawn.initialize(course.network, stream(j, "weights"), np.float64) for j, course in enumerate(members)]
+    return [
+        drawn.initialize(course.network, stream(j, "weights"), np.float64)
+        for j, course in enumerate(members)
+    ]
 
 
 def together(members: Sequence[Course]) -> list[list[Epoch | Diverged]]:
@@ -242,7 +297,11 @@ def assert_each_as_alone(make: Callable[[], list[Course]]) -> list[list[Epoch | 
             if isinstance(record, Diverged) or isinstance(other, Diverged):
                 assert str(record) == str(other)
                 continue
-            assert (record.number, record.updates, record.samples) == (other.number, other.updates, other.samples)
+            assert (record.number, record.updates, record.samples) == (
+                other.number,
+                other.updates,
+                other.samples,
+            )
             assert (record.lr, record.kept, record.stopped) == (other.lr, other.kept, other.stopped)
             for part, score in record.scores.items():
                 np.testing.assert_allclose(score.loss, other.scores[part].loss, rtol=1e-9)
@@ -254,9 +313,13 @@ def assert_each_as_alone(make: Callable[[], list[Course]]) -> list[list[Epoch | 
 
 
 @pytest.mark.parametrize(
-    "batching", [Full(), Mini(8), Mini(7, drop_last=True), Mini(8, shuffle=False), Sample()], ids=str
+    "batching",
+    [Full(), Mini(8), Mini(7, drop_last=True), Mini(8, shuffle=False), Sample()],
+    ids=str,
 )
-def test_networks_that_differ_in_all_that_they_may_are_each_trained_as_alone(batching: Batching) -> None:
+def test_networks_that_differ_in_all_that_they_may_are_each_trained_as_alone(
+    batching: Batching,
+) -> None:
     mine = {"train": blobs(50, 5), "val": blobs(30, 6)}
     theirs = {"train": blobs(50, 1), "val": blobs(30, 2)}
     assert_each_as_alone(
@@ -270,7 +333,7 @@ def test_networks_that_differ_in_all_that_they_may_are_each_trained_as_alone(bat
 def test_penalties_of_their_own() -> None:
     rules = [SGD(weight_decay=decay) for decay in (0, 0.01, 0.1)]
     for batching in (Full(), Mini(8), Sample()):
-        assert_each_as_alone(lambda batching=batching: courses(3, batching=batching, optimizer=rules))  # type: ignore[misc]
+        assert_each_as_alone(partial(courses, 3, batching=batching, optimizer=rules))
     momentum = [SGD(momentum=0.9, weight_decay=decay) for decay in (0, 0.1)]
     assert_each_as_alone(lambda: courses(4, batching=Mini(8), optimizer=momentum, lr=[0.05]))
 
@@ -279,16 +342,28 @@ def test_penalties_of_their_own() -> None:
 def test_one_that_diverges_leaves_the_others_alone(batching: Batching) -> None:
     network = MLP(6, (5,), 3, Identity()).layers
     found = assert_each_as_alone(
-        lambda: courses(5, batching=batching, network=[network], lr=[0.01, 1e200, 0.02, 1e200, 0.03], seed=[0, 0, 1])
+        lambda: courses(
+            5,
+            batching=batching,
+            network=[network],
+            lr=[0.01, 1e200, 0.02, 1e200, 0.03],
+            seed=[0, 0, 1],
+        )
     )
     assert [isinstance(mine[-1], Diverged) for mine in found] == [False, True, False, True, False]
     assert [len(mine) for mine in found][::2] == [6, 6, 6]
 
 
 def test_one_that_stops_early_leaves_the_others_alone() -> None:
-    rules: list[Stopping] = [EarlyStopping("val/loss", patience=1), Never(), EarlyStopping("val/loss", patience=2)]
+    rules: list[Stopping] = [
+        EarlyStopping("val/loss", patience=1),
+        Never(),
+        EarlyStopping("val/loss", patience=2),
+    ]
     found = assert_each_as_alone(
-        lambda: courses(6, batching=Mini(8), stopping=rules, lr=[2.0, 0.5], epochs=[30], seed=[0, 1, 2])
+        lambda: courses(
+            6, batching=Mini(8), stopping=rules, lr=[2.0, 0.5], epochs=[30], seed=[0, 1, 2]
+        )
     )
     lengths = [len(mine) for mine in found]
     assert lengths[1] == lengths[4] == 30

@@ -2,10 +2,10 @@
 
 import pytest
 
-from src.training.batching import Mini
 from src.support.errors import InvalidValue
-from src.training.stopping import EarlyStopping, Never, Stopping, Target
+from src.training.batching import Mini
 from src.training.loop import watched
+from src.training.stopping import EarlyStopping, Never, Stopping, Target
 from tests.test_training import run
 
 
@@ -51,9 +51,9 @@ def test_training_ends_where_the_rule_says_and_is_the_longer_training_up_to_ther
     whole = run(Mini(8), epochs=len(stopped) + 1, lr=2.0)
     assert 2 < len(stopped) < 200
     values = watched(stopping.watch, [epoch.scores for epoch in whole])
-    assert [bool(stopping.reason(values[:n])) for n in range(1, len(stopped) + 1)] == [False] * (len(stopped) - 1) + [
-        True
-    ]
+    assert [bool(stopping.reason(values[:n])) for n in range(1, len(stopped) + 1)] == [False] * (
+        len(stopped) - 1
+    ) + [True]
     assert [epoch.scores for epoch in stopped] == [epoch.scores for epoch in whole[:-1]]
 
 

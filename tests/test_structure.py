@@ -3,33 +3,33 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 
-# From the bottom up: a module imports only what stands above it here.
-ORDER = [
-    "errors", "archives", "plain", "randomness", "threads", "interrupts", "nn.layers", "nn.losses", "nn.network", "nn.weights",
-    "nn.initializers", "nn.gradcheck", "batching", "optimizers", "watching", "schedules", "stopping",
-    "data.splitting", "data.dataset", "data.digits", "data.idx", "data.csv", "data.npz", "data.mnist", "data",
-    "diagnostics", "engines.base", "engines.plain", "engines.inplace", "engines.buffered", "engines.chunked",
-    "engines.deferred", "engines.stack", "engines.batched_stack", "engines.deferred_stack", "engines.choice",
-    "training", "experiment", "predictions", "tracking.links", "tracking.view", "tracking.store",
-    "tracking.provenance", "tracking.tracker", "plots", "config", "estimator", "preflight", "runner", "sweep.plan",
-    "origin", "sweep.groups", "sweep.together", "sweep.workers", "sweep.sharing", "report", "composition", "explain",
-    "warm", "run", "api", "baselines", "ui",
-]  # fmt: skip
-PACKAGES = ["nn", "engines", "sweep", "tracking"]  # their __init__ imports nothing
-ELSEWHERE = {"serving"}  # stored with each model and run where it is loaded
+# From the bottom up: a package imports only itself and those before it; entry points import packages.
+PACKAGES = [
+    "support",
+    "nn",
+    "data",
+    "training",
+    "tracking",
+    "experiment",
+    "config",
+    "sweep",
+    "terminal",
+]
+ENTRY_POINTS = {"run", "ui", "baselines", "api", "estimator"}
 LIBRARIES = {
-    "mlflow": {"tracking.store", "tracking.tracker", "serving"},
-    "hydra": {"run", "explain", "composition", "api"},
-    "omegaconf": {"run", "config", "preflight", "explain", "ui", "composition", "api", "origin"},
-    "matplotlib": {"plots"},
-    "rich": {"report"},
-    "sklearn": {"data.digits", "data.mnist", "data.splitting", "estimator"},
+    "mlflow": {"tracking"},
+    "hydra": {"run", "config", "api"},
+    "omegaconf": {"run", "config", "ui", "api", "sweep"},
+    "matplotlib": {"experiment"},
+    "rich": {"terminal"},
+    "sklearn": {"data", "estimator"},
 }
 
 
@@ -47,31 +47,56 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "src" else {node.module}
+            found |= (
+                {f"{node.module}.{alias.name}" for alias in node.names}
+                if node.module == "src"
+                else {node.module}
+            )
     return found
 
 
-def test_every_module_has_its_place_in_the_order() -> None:
-    assert set(SOURCES) == {*ORDER, *PACKAGES, *ELSEWHERE}
+def package(module: str) -> str:
+    return module.split(".")[0]
 
 
-@pytest.mark.parametrize("module", ORDER)
-def test_imports_point_one_way(module: str) -> None:
-    above = {"src", f"src.{module}", *(f"src.{earlier}" for earlier in ORDER[: ORDER.index(module)])}
-    ours = {found for found in imports(SOURCES[module]) if found.split(".")[0] == "src"}
-    assert ours <= above
+def graph() -> dict[str, set[str]]:
+    """For each module of ours the modules of ours that it imports, wherever in the file."""
+    found = {}
+    for module, path in SOURCES.items():
+        ours = {name.removeprefix("src.") for name in imports(path) if name.startswith("src.")}
+        found[module] = {name for name in ours if name in SOURCES} - {module}
+    return found
+
+
+def test_the_root_holds_entry_points_and_packages_only() -> None:
+    assert {package(module) for module in SOURCES} == {*PACKAGES, *ENTRY_POINTS}
+
+
+def test_packages_import_one_way() -> None:
+    for module, imported in graph().items():
+        if (own := package(module)) in PACKAGES:
+            allowed = PACKAGES[: PACKAGES.index(own) + 1]
+            assert {package(name) for name in imported} <= set(allowed), module
+
+
+def test_modules_import_one_way() -> None:
+    TopologicalSorter(graph()).prepare()  # raises CycleError, which names the modules
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_library_is_known_to_its_places_alone(library: str) -> None:
     users = {
-        module for module, path in SOURCES.items() if any(found.split(".")[0] == library for found in imports(path))
+        package(module)
+        for module, path in SOURCES.items()
+        if any(found.split(".")[0] == library for found in imports(path))
     }
     assert users == LIBRARIES[library]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["lr=0"]])
-def test_help_and_a_wrong_configuration_never_wait_for_the_heavy_libraries(arguments: list[str]) -> None:
+def test_help_and_a_wrong_configuration_never_wait_for_the_heavy_libraries(
+    arguments: list[str],
+) -> None:
     script = (
         "import sys; from src.run import main\n"
         "try: main()\n"
@@ -79,7 +104,11 @@ def test_help_and_a_wrong_configuration_never_wait_for_the_heavy_libraries(argum
         "heavy = {'mlflow', 'matplotlib', 'sklearn', 'pandas', 'scipy'} & set(sys.modules); assert not heavy, heavy"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.experiment.runner import Result
+from src.experiment.results import Result
 from src.sweep.plan import Plan, collect
 from src.tracking.links import run_link, ui_address, view_link
 from src.tracking.view import comparison, sweep_filter, view_tag
@@ -37,10 +37,17 @@ def test_a_plan_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_run_without_a_result_is_failed_for_its_reason_or_lost(tmp_path: Path) -> None:
     plan = Plan.of("s", JOBS)
-    done = Result(plan.names[0], JOBS[0], "FINISHED", "val/accuracy", value=0.9, metrics={"val/accuracy": 0.9})
+    done = Result(
+        plan.names[0], JOBS[0], "FINISHED", "val/accuracy", value=0.9, metrics={"val/accuracy": 0.9}
+    )
     (tmp_path / "0").mkdir()
     done.write(tmp_path / "0")
-    results = collect(plan, [tmp_path / str(k) for k in range(3)], {1: ("FAILED", "the store is gone")}, "val/accuracy")
+    results = collect(
+        plan,
+        [tmp_path / str(k) for k in range(3)],
+        {1: ("FAILED", "the store is gone")},
+        "val/accuracy",
+    )
     assert results[0] == done
     assert [(result.status, result.value) for result in results] == [
         ("FINISHED", 0.9),
@@ -51,10 +58,16 @@ def test_a_run_without_a_result_is_failed_for_its_reason_or_lost(tmp_path: Path)
     assert [list(result.overrides) for result in results] == JOBS
 
 
-def test_results_are_found_where_hydra_put_them(invoke: Callable[..., Ended], tmp_path: Path) -> None:
-    ended = invoke("-m", "epochs=1,2", "hydra.sweep.subdir=${hydra.job.num}_${epochs}", "metric=train/loss")
+def test_results_are_found_where_hydra_put_them(
+    invoke: Callable[..., Ended], tmp_path: Path
+) -> None:
+    ended = invoke(
+        "-m", "epochs=1,2", "hydra.sweep.subdir=${hydra.job.num}_${epochs}", "metric=train/loss"
+    )
     assert ended.code == 0, ended.out + ended.err
-    ranks = [line.split()[:3] for line in ended.out.splitlines() if line.strip()[:2] in ("1 ", "2 ")]
+    ranks = [
+        line.split()[:3] for line in ended.out.splitlines() if line.strip()[:2] in ("1 ", "2 ")
+    ]
     assert [rank[1] for rank in ranks] == ["epochs=2", "epochs=1"]  # a loss: the lowest leads
     assert {path.name for path in tmp_path.glob("outputs/sweeps/*/*_*")} == {"0_1", "1_2"}
 
@@ -63,14 +76,27 @@ def test_results_are_found_where_hydra_put_them(invoke: Callable[..., Ended], tm
 def test_the_view_of_a_sweep_leads_with_its_metric_and_fits_into_a_tag(metric: str) -> None:
     view = json.loads(comparison(sweep_filter("s1"), metric, ["model", "lr"]))
     assert view["searchFilter"] == "tags.sweep_id = 's1'"
-    assert (view["orderByKey"], view["orderByAsc"]) == (f"metrics.`{metric}`", metric.endswith("loss"))
+    assert (view["orderByKey"], view["orderByAsc"]) == (
+        f"metrics.`{metric}`",
+        metric.endswith("loss"),
+    )
     part = metric.split("/")[-2]
-    assert [chart["metricKey"] for chart in view["compareRunCharts"][:2]] == [f"{part}/accuracy", f"{part}/loss"]
+    assert [chart["metricKey"] for chart in view["compareRunCharts"][:2]] == [
+        f"{part}/accuracy",
+        f"{part}/loss",
+    ]
     assert view["compareRunCharts"][2]["selectedParams"] == ["model", "lr"]
     assert {chart["metricSectionId"] for chart in view["compareRunCharts"]} == {
         s["uuid"] for s in view["compareRunSections"]
     }
-    assert len(comparison(sweep_filter("s1"), metric, [f"a.very.long.setting.number.{k}" for k in range(60)])) <= 5000
+    assert (
+        len(
+            comparison(
+                sweep_filter("s1"), metric, [f"a.very.long.setting.number.{k}" for k in range(60)]
+            )
+        )
+        <= 5000
+    )
     assert view_tag("s1").endswith("s1")
 
 

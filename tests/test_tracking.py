@@ -13,9 +13,10 @@ import pytest
 from mlflow import MlflowClient
 
 from src.config.composition import compose, composer
-from src.support.errors import UserError
 from src.config.preflight import check
-from src.experiment.runner import Origin, Recorder, Result, record
+from src.experiment.recorder import Origin, Recorder, record
+from src.experiment.results import Result
+from src.support.errors import UserError
 from src.tracking import tracker
 from src.tracking.store import check_database, open_store
 from src.tracking.tracker import Tracking, _Pace
@@ -46,7 +47,9 @@ def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return event
 
 
-def test_training_does_not_wait_for_mlflow_and_everything_is_kept(held: threading.Event, tmp_path: Path) -> None:
+def test_training_does_not_wait_for_mlflow_and_everything_is_kept(
+    held: threading.Event, tmp_path: Path
+) -> None:
     prepared, recording = recorded(tmp_path)
     with recording as recorder:
         for epoch in prepared.train():
@@ -93,7 +96,9 @@ def test_a_store_that_turns_out_to_be_closed_ends_the_run_with_what_it_learned(
     assert len(history(tmp_path / "run")) == 3
 
 
-def test_an_interruption_before_the_store_is_open_is_known_there(held: threading.Event, tmp_path: Path) -> None:
+def test_an_interruption_before_the_store_is_open_is_known_there(
+    held: threading.Event, tmp_path: Path
+) -> None:
     _, recording = recorded(tmp_path)
     threading.Timer(0.2, held.set).start()
     with pytest.raises(KeyboardInterrupt), recording:
@@ -147,7 +152,9 @@ def test_what_could_not_be_written_in_time_is_written_at_the_end(
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     for k in range(7):
         points = client.get_metric_history(run_id, f"m{k}")
-        assert [(p.step, p.value) for p in points] == [(step, step / 10 + k) for step in range(1, 301)]
+        assert [(p.step, p.value) for p in points] == [
+            (step, step / 10 + k) for step in range(1, 301)
+        ]
 
 
 def test_the_recorder_s_seconds_are_those_of_training_and_keeping(tmp_path: Path) -> None:
@@ -169,9 +176,15 @@ def test_a_store_whose_making_is_broken_off_is_made_anew(tmp_path: Path) -> None
     )
     broken_off = 0
     for delay in (0.0, 0.15, 0.3, 0.5):
-        process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
+        )
         end = time.monotonic() + 60
-        while not (tmp_path / "mlflow.db.new").exists() and process.poll() is None and time.monotonic() < end:
+        while (
+            not (tmp_path / "mlflow.db.new").exists()
+            and process.poll() is None
+            and time.monotonic() < end
+        ):
             time.sleep(0.005)
         time.sleep(delay)
         process.kill()
@@ -198,8 +211,12 @@ def test_an_interruption_waits_for_what_must_not_be_left_half_done(number: signa
         "    print('not reached')\n"
         "except KeyboardInterrupt: print('interrupted'); sys.exit(130)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.stdout.splitlines() == (["done", "interrupted"] if number == signal.SIGINT else ["done"])
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.splitlines() == (
+        ["done", "interrupted"] if number == signal.SIGINT else ["done"]
+    )
     assert ended.returncode == (130 if number == signal.SIGINT else 143)
 
 

@@ -9,17 +9,17 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss
 from threadpoolctl import threadpool_info
 
-from src.training.batching import Batching, Full, Mini, Sample
-from src.training.engines.base import Arrays
-from src.support.errors import Diverged
 from src.nn.initializers import Random, XavierNormal, Zeros
 from src.nn.layers import Identity, Sigmoid
 from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import MLP, Network, Parameters, forward
-from src.training.optimizers import SGD
+from src.support.errors import Diverged
 from src.support.randomness import stream
-from src.training.schedules import InverseScaling, Plateau
+from src.training.batching import Batching, Full, Mini, Sample
+from src.training.engines.base import Arrays
 from src.training.loop import Course, Epoch, score, train
+from src.training.optimizers import SGD
+from src.training.schedules import InverseScaling, Plateau
 from tests import oracle
 
 MODEL = MLP(6, (5,), 3, Sigmoid())
@@ -34,31 +34,52 @@ def blobs(n: int, seed: int, dtype: npt.DTypeLike = np.float64) -> Arrays:
 
 
 def follow(
-    network: Network, parameters: Parameters, sets: Mapping[str, Arrays], *, engine: Any = "fast", **settings: Any
+    network: Network,
+    parameters: Parameters,
+    sets: Mapping[str, Arrays],
+    *,
+    engine: Any = "fast",
+    **settings: Any,
 ) -> Iterator[Epoch]:
     return train(Course(network, sets, **settings), parameters, engine=engine)
 
 
 def run(
-    batching: Batching, *, dtype: npt.DTypeLike = np.float64, sets: Mapping[str, Arrays] | None = None, **changes: Any
+    batching: Batching,
+    *,
+    dtype: npt.DTypeLike = np.float64,
+    sets: Mapping[str, Arrays] | None = None,
+    **changes: Any,
 ) -> list[Epoch]:
-    parameters = Random(XavierNormal(), Zeros()).initialize(MODEL.layers, stream(0, "weights"), dtype)
+    parameters = Random(XavierNormal(), Zeros()).initialize(
+        MODEL.layers, stream(0, "weights"), dtype
+    )
     sets = sets or {"train": blobs(50, 1, dtype), "val": blobs(30, 2, dtype)}
     settings: dict[str, Any] = {"lr": 0.5, "epochs": 4, "seed": 0, **changes}
     return list(
         follow(
-            MODEL.layers, parameters, sets, loss=SoftmaxCrossEntropy(), batching=batching, optimizer=SGD(), **settings
+            MODEL.layers,
+            parameters,
+            sets,
+            loss=SoftmaxCrossEntropy(),
+            batching=batching,
+            optimizer=SGD(),
+            **settings,
         )
     )
 
 
 @pytest.mark.parametrize(
-    "batching", [Full(), Mini(8), Mini(8, drop_last=True), Mini(7, shuffle=False), Sample()], ids=str
+    "batching",
+    [Full(), Mini(8), Mini(8, drop_last=True), Mini(7, shuffle=False), Sample()],
+    ids=str,
 )
 def test_training_is_descent_along_the_gradient_of_each_batch(batching: Batching) -> None:
     """The same training by hand: sigmoid network, gradients by finite differences of the oracle's loss."""
     data = blobs(20, 1)
-    (W1, b1), _, (W2, b2) = Random(XavierNormal(), Zeros()).initialize(MODEL.layers, stream(0, "weights"), np.float64)
+    (W1, b1), _, (W2, b2) = Random(XavierNormal(), Zeros()).initialize(
+        MODEL.layers, stream(0, "weights"), np.float64
+    )
     hand = [np.array(a, dtype=np.float64) for a in (W1, b1, W2, b2)]
 
     for epoch in (1, 2):
@@ -80,25 +101,35 @@ def test_training_is_descent_along_the_gradient_of_each_batch(batching: Batching
 
 
 def test_running_scores_are_those_of_each_pass_before_its_update() -> None:
-    start = Random(XavierNormal(), Zeros()).initialize(MODEL.layers, stream(0, "weights"), np.float64)
+    start = Random(XavierNormal(), Zeros()).initialize(
+        MODEL.layers, stream(0, "weights"), np.float64
+    )
     data = blobs(50, 1)
     first = run(Full())[0].scores["train"]
-    assert first == score(MODEL.layers, start, data, SoftmaxCrossEntropy())  # full batch: the score before the update
+    assert first == score(
+        MODEL.layers, start, data, SoftmaxCrossEntropy()
+    )  # full batch: the score before the update
     batches = run(Mini(8, shuffle=False), lr=1e-12)[0].scores[
         "train"
     ]  # with hardly a step, the mean over the whole set
-    np.testing.assert_allclose((batches.loss, batches.accuracy), (first.loss, first.accuracy), rtol=1e-9)
+    np.testing.assert_allclose(
+        (batches.loss, batches.accuracy), (first.loss, first.accuracy), rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("batching", [Full(), Mini(8)], ids=str)
 def test_exact_scores_are_those_after_the_epoch(batching: Batching) -> None:
     for epoch in run(batching, exact=True):
-        assert epoch.scores["train"] == score(MODEL.layers, epoch.parameters, blobs(50, 1), SoftmaxCrossEntropy())
+        assert epoch.scores["train"] == score(
+            MODEL.layers, epoch.parameters, blobs(50, 1), SoftmaxCrossEntropy()
+        )
     running, exact = run(batching), run(batching, exact=True)
     assert running[-1].scores["val"] == exact[-1].scores["val"]
 
 
-def test_scores_agree_with_scikit_learn_in_any_number_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_agree_with_scikit_learn_in_any_number_of_chunks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     epoch = run(Mini(8))[-1]
     data = blobs(30, 2)
     logits = forward(MODEL.layers, epoch.parameters, data.x)[-1]
@@ -114,7 +145,9 @@ def test_the_schedule_sets_the_rate_of_every_update() -> None:
     """One epoch at a falling rate, update by update, is what as many trainings of one update each come to."""
     data = blobs(32, 1)
     schedule = InverseScaling(power=1.0, rate=3.0, warmup=0.5)
-    parameters = Random(XavierNormal(), Zeros()).initialize(MODEL.layers, stream(0, "weights"), np.float64)
+    parameters = Random(XavierNormal(), Zeros()).initialize(
+        MODEL.layers, stream(0, "weights"), np.float64
+    )
     rates = [0.5 * factor for epoch in (1, 2) for factor in schedule.factors(epoch, 4, 2)]
     for k, rate in enumerate(rates):
         rows = slice(8 * (k % 4), 8 * (k % 4) + 8)
@@ -141,7 +174,9 @@ def test_a_plateau_lowers_the_rate_of_the_epochs_after_it() -> None:
 
 def test_dropout_is_drawn_anew_for_each_batch_by_the_seed_and_never_when_a_set_is_scored() -> None:
     network = MLP(6, (50,), 3, Sigmoid(), dropout=0.5).layers
-    parameters = Random(XavierNormal(), Zeros()).initialize(network, stream(0, "weights"), np.float64)
+    parameters = Random(XavierNormal(), Zeros()).initialize(
+        network, stream(0, "weights"), np.float64
+    )
     sets = {"train": blobs(50, 1), "val": blobs(30, 2)}
 
     def trained(seed: int, **changes: Any) -> list[Epoch]:
@@ -152,11 +187,17 @@ def test_dropout_is_drawn_anew_for_each_batch_by_the_seed_and_never_when_a_set_i
             "epochs": 2,
             **changes,
         }
-        return list(follow(network, parameters, sets, batching=Mini(10, shuffle=False), seed=seed, **settings))
+        return list(
+            follow(
+                network, parameters, sets, batching=Mini(10, shuffle=False), seed=seed, **settings
+            )
+        )
 
     first, again, other = trained(0), trained(0), trained(1)
     assert [epoch.scores for epoch in first] == [epoch.scores for epoch in again]
-    assert first[0].scores["train"] != other[0].scores["train"]  # what is passed forward has other holes
+    assert (
+        first[0].scores["train"] != other[0].scores["train"]
+    )  # what is passed forward has other holes
     assert first[0].scores["train"] != first[1].scores["train"]
     np.testing.assert_allclose(first[0].scores["val"].loss, other[0].scores["val"].loss, rtol=1e-9)
     assert trained(0, lr=0.5, epochs=60)[-1].scores["val"].accuracy > 0.9
@@ -191,7 +232,10 @@ def test_a_longer_training_begins_as_the_shorter_one() -> None:
 
 def test_records_keep_their_parameters_while_training_goes_on() -> None:
     history = run(Mini(8))
-    kept = [score(MODEL.layers, epoch.parameters, blobs(30, 2), SoftmaxCrossEntropy()) for epoch in history]
+    kept = [
+        score(MODEL.layers, epoch.parameters, blobs(30, 2), SoftmaxCrossEntropy())
+        for epoch in history
+    ]
     assert kept == [epoch.scores["val"] for epoch in history]
 
 
@@ -202,26 +246,48 @@ def test_learning_happens() -> None:
 @pytest.mark.parametrize("batching", [Full(), Mini(8), Sample()], ids=str)
 def test_a_loss_that_is_not_finite_stops_training_at_once(batching: Batching) -> None:
     network = MLP(6, (5,), 3, Identity()).layers
-    parameters = Random(XavierNormal(), Zeros()).initialize(network, stream(0, "weights"), np.float32)
-    settings: dict[str, Any] = {"loss": SoftmaxCrossEntropy(), "batching": batching, "optimizer": SGD(), "epochs": 9}
+    parameters = Random(XavierNormal(), Zeros()).initialize(
+        network, stream(0, "weights"), np.float32
+    )
+    settings: dict[str, Any] = {
+        "loss": SoftmaxCrossEntropy(),
+        "batching": batching,
+        "optimizer": SGD(),
+        "epochs": 9,
+    }
     seen: list[Epoch] = []
     with pytest.raises(Diverged, match=r"loss became (nan|inf) in epoch \d+, after \d+ updates"):
-        seen.extend(follow(network, parameters, {"train": blobs(50, 1, np.float32)}, lr=1e15, seed=0, **settings))
+        seen.extend(
+            follow(
+                network,
+                parameters,
+                {"train": blobs(50, 1, np.float32)},
+                lr=1e15,
+                seed=0,
+                **settings,
+            )
+        )
     assert all(np.isfinite(epoch.scores["train"].loss) for epoch in seen)
     assert len(seen) < 9
 
 
 def test_weights_that_are_not_finite_stop_training_where_no_set_would_show_it() -> None:
-    with pytest.raises(Diverged, match="the weights are no longer finite in epoch 1, after 1 updates"):
+    with pytest.raises(
+        Diverged, match="the weights are no longer finite in epoch 1, after 1 updates"
+    ):
         run(Full(), epochs=1, lr=1e39, dtype=np.float32, sets={"train": blobs(50, 1, np.float32)})
 
 
 def test_blas_runs_on_one_thread_while_training_and_as_before_afterwards() -> None:
     def threads() -> list[int]:
-        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+        return [
+            library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
+        ]
 
     before = threads()
-    parameters = Random(XavierNormal(), Zeros()).initialize(MODEL.layers, stream(0, "weights"), np.float64)
+    parameters = Random(XavierNormal(), Zeros()).initialize(
+        MODEL.layers, stream(0, "weights"), np.float64
+    )
     epochs = follow(
         MODEL.layers,
         parameters,

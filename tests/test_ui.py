@@ -15,7 +15,9 @@ from tests.conftest import ROOT, Ended, run
 from tests.test_run import runs
 from tests.test_serving import free_port, server
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,12 @@ def test_a_run_can_be_kept_by_a_server(ui: str, tmp_path: Path) -> None:
 def shown(address: str, profile: Path, *, milliseconds: int) -> str:
     """Return the document that a browser makes of a page within so much of the page's own time."""
     assert CHROMIUM
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
+    quiet = [
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-quic",
+    ]
     command = [
         CHROMIUM,
         "--headless",
@@ -61,12 +68,21 @@ def shown(address: str, profile: Path, *, milliseconds: int) -> str:
         *quiet,
         "--window-size=1600,1000",
     ]
-    more = [f"--user-data-dir={profile}", f"--virtual-time-budget={milliseconds}", "--dump-dom", address]
-    return subprocess.run([*command, *more], capture_output=True, text=True, timeout=120, check=True).stdout
+    more = [
+        f"--user-data-dir={profile}",
+        f"--virtual-time-budget={milliseconds}",
+        "--dump-dom",
+        address,
+    ]
+    return subprocess.run(
+        [*command, *more], capture_output=True, text=True, timeout=120, check=True
+    ).stdout
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_the_link_of_a_sweep_opens_its_runs_and_their_curves(ui: str, swept: Ended, tmp_path: Path) -> None:
+def test_the_link_of_a_sweep_opens_its_runs_and_their_curves(
+    ui: str, swept: Ended, tmp_path: Path
+) -> None:
     link = swept.out.splitlines()[-1].partition("http://127.0.0.1:5000")[2]
     charts = ("val/accuracy", "val/loss", "Parallel Coordinates")
     for milliseconds in (20_000, 60_000, 180_000):  # a busy machine draws the charts later
@@ -83,7 +99,14 @@ def test_the_link_of_a_sweep_opens_its_runs_and_their_curves(ui: str, swept: End
 def test_make_ui_says_where_it_is_and_refuses_a_port_in_use(ui: str) -> None:
     port = ui.rpartition(":")[2]
     ended = subprocess.run(
-        [sys.executable, "-m", "src.ui", "--port", port], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "src.ui", "--port", port],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 2
-    assert f"port {port}: Address already in use; another can be chosen with make ui PORT=5001" in ended.stderr
+    assert (
+        f"port {port}: Address already in use; another can be chosen with make ui PORT=5001"
+        in ended.stderr
+    )

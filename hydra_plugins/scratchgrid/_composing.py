@@ -51,10 +51,16 @@ class Composer:
     def _is_value(self, override: Override, parsed: Sequence[Override]) -> bool:
         """Tell whether this does no more than to set a key to a number or a text, and no other has to do with that key."""
         key = override.key_or_group
-        if override.type != OverrideType.CHANGE or override.is_hydra_override() or self._is_group(key):
+        if (
+            override.type != OverrideType.CHANGE
+            or override.is_hydra_override()
+            or self._is_group(key)
+        ):
             return False
         others = [other.key_or_group for other in parsed if other is not override]
-        return isinstance(override.value(), str | int | float | None) and not any(_nested(key, o) for o in others)
+        return isinstance(override.value(), str | int | float | None) and not any(
+            _nested(key, o) for o in others
+        )
 
 
 def _nested(key: str, other: str) -> bool:

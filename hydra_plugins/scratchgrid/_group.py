@@ -7,16 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, env_override, run_job, setup_globals
+from hydra.core.utils import (
+    JobReturn,
+    JobRuntime,
+    JobStatus,
+    configure_log,
+    env_override,
+    run_job,
+    setup_globals,
+)
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from src.data import Source
-from src.config.run_context import swept
 from src.config.preflight import check
+from src.data import Source
+from src.support.threads import use_at_most
+from src.sweep.run_context import swept
 from src.sweep.sharing import take
 from src.sweep.together import Assignment, execute_together
-from src.support.threads import use_at_most
 
 
 @dataclass(frozen=True)

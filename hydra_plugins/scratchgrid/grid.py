@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.scratchgrid._composing import Composer
 
 if TYPE_CHECKING:
-    from src.config.reader import Job
     from src.data import Source
+    from src.experiment.job import Job
     from src.support.errors import DataError
     from src.sweep.plan import Plan
 
@@ -32,10 +32,10 @@ class GridSweeper(BasicSweeper):
         assert self.config is not None
         assert self.launcher is not None
         assert self.hydra_context is not None
-        from src.terminal import report
-        from src.support.errors import ConfigError
         from src.config.preflight import claim
+        from src.support.errors import ConfigError
         from src.sweep.plan import PLAN, Plan
+        from src.terminal import report
 
         most = self.max_batch_size
         if most is not None and not (type(most) is int and most >= 1):
@@ -47,7 +47,9 @@ class GridSweeper(BasicSweeper):
         jobs = list(itertools.chain(*self.overrides))
         folder = Path(self.config.hydra.sweep.dir)
         if (folder / PLAN).exists():
-            raise ConfigError(f"hydra.sweep.dir={folder}: holds another sweep; choose another folder")
+            raise ConfigError(
+                f"hydra.sweep.dir={folder}: holds another sweep; choose another folder"
+            )
         example, folders = self._check(jobs, folder)
         claim(example, folder)
         plan = Plan.of(folder.name, jobs)
@@ -58,13 +60,21 @@ class GridSweeper(BasicSweeper):
         interruption: BaseException | None = None
         try:
             while not self.is_done():
-                returns.append(self.launcher.launch(self.get_job_batch(), initial_job_idx=sum(map(len, returns))))
+                returns.append(
+                    self.launcher.launch(
+                        self.get_job_batch(), initial_job_idx=sum(map(len, returns))
+                    )
+                )
         except BaseException as error:
             interruption = error
-        all_finished = self._report(plan, folder, folders, list(itertools.chain(*returns)), example, interruption)
+        all_finished = self._report(
+            plan, folder, folders, list(itertools.chain(*returns)), example, interruption
+        )
         if isinstance(interruption, Exception):  # such as that the system killed a worker
             report.problem(
-                f"the launcher gave up: {str(interruption).strip() or type(interruption).__name__}".splitlines()[0]
+                f"the launcher gave up: {str(interruption).strip() or type(interruption).__name__}".splitlines()[
+                    0
+                ]
             )
             sys.exit(1)
         if interruption:
@@ -78,9 +88,9 @@ class GridSweeper(BasicSweeper):
 
         Raises UserError, which names each that is wrong.
         """
-        from src.support.errors import ConfigError, UserError
         from src.config.explain import COMPOSITION_ERRORS, explain
         from src.config.preflight import check
+        from src.support.errors import ConfigError, UserError
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -101,10 +111,14 @@ class GridSweeper(BasicSweeper):
         if wrong:
             rest = f"\n… and {len(wrong) - 5} more" if len(wrong) > 5 else ""
             raise ConfigError(
-                f"{len(wrong)} of {len(jobs)} jobs can't be run, so none was:\n" + "\n".join(wrong[:5]) + rest
+                f"{len(wrong)} of {len(jobs)} jobs can't be run, so none was:\n"
+                + "\n".join(wrong[:5])
+                + rest
             )
         if len({(job.outputs, job.tracking) for job in checked}) > 1:
-            raise ConfigError("outputs and tracking can't be swept: a sweep keeps all its runs in one place")
+            raise ConfigError(
+                "outputs and tracking can't be swept: a sweep keeps all its runs in one place"
+            )
         if len(set(folders)) < len(folders):
             raise ConfigError("hydra.sweep.subdir: gives several jobs one folder")
         return checked[0], folders
@@ -119,8 +133,8 @@ class GridSweeper(BasicSweeper):
         interruption: BaseException | None,
     ) -> bool:
         """Show the table of all runs; return whether every one finished."""
-        from src.terminal import report
         from src.sweep.plan import collect
+        from src.terminal import report
         from src.tracking.links import view_link, with_ui
         from src.tracking.store import close_abandoned
         from src.tracking.tracker import ending
@@ -132,10 +146,18 @@ class GridSweeper(BasicSweeper):
         results = collect(plan, folders, reasons, example.metric)
         if interruption or any(result.run_id is None for result in results):
             # A launcher ends its workers, or they die, in ways that leave them no time to close their runs.
-            status, reason = ending(interruption) if interruption else ("FAILED", "its worker process died")
+            status, reason = (
+                ending(interruption) if interruption else ("FAILED", "its worker process died")
+            )
             client, experiment_id = example.tracking.open(example.outputs)
-            abandoned = close_abandoned(client, experiment_id, plan.sweep_id, status, reason.splitlines()[0])
-            reasons |= {n: (status, reason) for n, place in enumerate(folders) if place.absolute() in abandoned}
+            abandoned = close_abandoned(
+                client, experiment_id, plan.sweep_id, status, reason.splitlines()[0]
+            )
+            reasons |= {
+                n: (status, reason)
+                for n, place in enumerate(folders)
+                if place.absolute() in abandoned
+            }
             results = collect(plan, folders, reasons, example.metric)
         report.sweep_table(results, plan.sweep_id)
         store = example.tracking.store(example.outputs)

@@ -36,7 +36,9 @@ class StackedLauncher(Launcher):
         self._config: DictConfig | None = None
         self._context: HydraContext | None = None
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         from src.support.errors import ConfigError
         from src.sweep.workers import start_method
 
@@ -46,14 +48,16 @@ class StackedLauncher(Launcher):
         self._config, self._context = config, hydra_context
         self._method = start_method(_PRELOAD)
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
         """Run the jobs and return what came of each, in their order."""
         from hydra_plugins.scratchgrid._group import Group, run_group
-        from src.terminal import report
-        from src.experiment.runner import RESULT, Result
+        from src.experiment.results import RESULT, Result
+        from src.support.threads import available_cores
         from src.sweep.groups import group
         from src.sweep.workers import work_through
-        from src.support.threads import available_cores
+        from src.terminal import report
 
         assert self._context is not None
         setup_globals()
@@ -63,10 +67,15 @@ class StackedLauncher(Launcher):
             groups = group(prepared, self._workers or available_cores(), self._together)
             workers = min(self._workers or available_cores(), len(groups))
             cores = max(1, available_cores() // workers)
-            tasks = [Group([configs[n] for n in numbers], self._context, data, cores) for numbers in groups]
+            tasks = [
+                Group([configs[n] for n in numbers], self._context, data, cores)
+                for numbers in groups
+            ]
             report.sweep_plan(map(len, groups), workers)
             ended: list[Path] = []
-            with report.sweep_progress(sum(ready.experiment.epochs for ready in prepared)) as advance:
+            with report.sweep_progress(
+                sum(ready.experiment.epochs for ready in prepared)
+            ) as advance:
 
                 def hear(news: int | Path) -> None:
                     if isinstance(news, int):
@@ -76,7 +85,9 @@ class StackedLauncher(Launcher):
                         report.job_line(Result.load(news), f"{len(ended)}/{len(configs)}")
 
                 for k, result in work_through(self._method, run_group, tasks, workers, hear):
-                    returns |= zip(groups[k], _returns(result, groups[k], job_overrides), strict=True)
+                    returns |= zip(
+                        groups[k], _returns(result, groups[k], job_overrides), strict=True
+                    )
         return [returns[n] for n in range(len(job_overrides))]
 
     def _ready(
@@ -98,12 +109,19 @@ class StackedLauncher(Launcher):
             source = job.experiment.data
             if source not in data:
                 data[source] = keep(ready.dataset, folder)
-            prepared.append(replace(ready, dataset=load(data[source])))  # mapped: many splits would fill the memory
+            prepared.append(
+                replace(ready, dataset=load(data[source]))
+            )  # mapped: many splits would fill the memory
         return configs, prepared, data
 
 
-def _returns(result: Any, numbers: Sequence[int], overrides: Sequence[Sequence[str]]) -> Sequence[JobReturn]:
+def _returns(
+    result: Any, numbers: Sequence[int], overrides: Sequence[Sequence[str]]
+) -> Sequence[JobReturn]:
     """Return what came of each job of a group; of all of them what befell their worker, where something did."""
     if not isinstance(result, Exception):
         return list(result)
-    return [JobReturn(overrides=overrides[n], status=JobStatus.FAILED, _return_value=result) for n in numbers]
+    return [
+        JobReturn(overrides=overrides[n], status=JobStatus.FAILED, _return_value=result)
+        for n in numbers
+    ]

@@ -7,7 +7,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from src.config.reader import CONF
+from src.support.paths import CONF
 
 
 @contextmanager

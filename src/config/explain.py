@@ -4,11 +4,15 @@ from collections.abc import Iterable, Sequence
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 
 from src.config.composition import compose, composer
-from src.config.reader import CONF
 from src.support.errors import suggest
+from src.support.paths import CONF
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
@@ -25,7 +29,9 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
         quoted = (
-            f"""; a text with other signs than letters and digits wants quotes: "{key}='{value}'" """ if value else ""
+            f"""; a text with other signs than letters and digits wants quotes: "{key}='{value}'" """
+            if value
+            else ""
         )
         return f"{error.override}: can't be read as key=value{quoted}".rstrip()
     if isinstance(error, InterpolationResolutionError | InterpolationKeyError):

@@ -7,13 +7,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.config.reader import Job, read
+from src.config.reader import read
 from src.data import Dataset, Source
-from src.support.errors import ConfigError, DataError, InvalidValue, UserError, suggest, within
 from src.experiment.experiment import Prepared
+from src.experiment.job import Job
+from src.support.errors import ConfigError, DataError, InvalidValue, UserError, suggest, within
 
 
-def check(config: DictConfig, unreadable: dict[Source, DataError] | None = None) -> tuple[Job, Prepared]:
+def check(
+    config: DictConfig, unreadable: dict[Source, DataError] | None = None
+) -> tuple[Job, Prepared]:
     """Return a configuration as it will be run, its data loaded and found to fit. Raises UserError.
 
     With Hydra's own part or without it. Data that can't be read is added to ``unreadable``, and not tried again.
@@ -40,7 +43,9 @@ def check(config: DictConfig, unreadable: dict[Source, DataError] | None = None)
     parts = [name for name, _ in dataset.splits()]
     if part not in parts:
         near = suggest(job.metric, [f"{part}/accuracy" for part in parts])
-        raise ConfigError(f"metric={job.metric}: {dataset.name} is split without a {part} set{near}")
+        raise ConfigError(
+            f"metric={job.metric}: {dataset.name} is split without a {part} set{near}"
+        )
     return job, prepared
 
 

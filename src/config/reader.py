@@ -4,83 +4,21 @@ A node may name only a class that is of the kind its place expects, so a configu
 and set, but never import or run anything.
 """
 
-import csv
 import dataclasses
 import inspect
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.support.errors import ConfigError, InvalidValue, require, suggest, within
 from src.experiment.experiment import Experiment
-from src.tracking.tracker import Tracking
-
-CONF = Path(__file__).parents[2] / "conf"
-
-METRICS = [
-    f"{best}{part}/{score}"
-    for best in ("", "best/")
-    for part in ("val", "test", "train")
-    for score in ("accuracy", "loss")
-]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A published curve: a CSV under ``conf/experiment`` with the columns ``epoch`` and ``metric``.
-
-    From epoch ``start`` on, ours is to keep within ``tolerance`` of it.
-    """
-
-    file: str
-    metric: str
-    start: int
-    tolerance: float
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What somebody published for this recipe: ``figures`` by metric, as reached at the end.
-
-    ``tolerance`` says how much worse a mean of ours may be and still count as what was published.
-    """
-
-    source: str
-    figures: dict[str, float]
-    tolerance: dict[str, float]
-    curve: Curve | None = None
-
-    def __post_init__(self) -> None:
-        for metric in self.figures:
-            require(metric in METRICS, "figures", metric, f"no such metric{suggest(metric, METRICS)}")
-        same = self.tolerance.keys() == self.figures.keys()
-        require(same, "tolerance", ", ".join(self.tolerance), f"is needed for each of {', '.join(self.figures)}")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A whole configuration: what to compute, and what to do with the result."""
-
-    experiment: Experiment
-    tracking: Tracking
-    metric: str
-    name: str | None
-    outputs: Path
-    reference: Reference | None
-    diagnose: int | None
-    gradcheck: bool
-
-    def __post_init__(self) -> None:
-        require(
-            self.diagnose is None or self.diagnose >= 1, "diagnose", self.diagnose, "must be 1 epoch or more, or null"
-        )
-        require(self.metric in METRICS, "metric", self.metric, f"no such metric{suggest(self.metric, METRICS)}")
+from src.experiment.job import Job
+from src.support.errors import ConfigError, InvalidValue, suggest, within
+from src.support.paths import CONF
 
 
 def read(config: DictConfig) -> Job:
@@ -94,22 +32,24 @@ def read(config: DictConfig) -> Job:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(plain, dict)
     nodes = {str(key): value for key, value in plain.items()}
-    known = [field.name for cls in (Experiment, Job) for field in dataclasses.fields(cls) if field.name != "experiment"]
+    known = [
+        field.name
+        for cls in (Experiment, Job)
+        for field in dataclasses.fields(cls)
+        if field.name != "experiment"
+    ]
     for key in nodes:
         if key not in known:
             raise ConfigError(f"{key}: no such key{suggest(key, known)}")
-    experiment = {field.name: nodes.pop(field.name) for field in dataclasses.fields(Experiment) if field.name in nodes}
+    experiment = {
+        field.name: nodes.pop(field.name)
+        for field in dataclasses.fields(Experiment)
+        if field.name in nodes
+    }
     try:
         return typing.cast(Job, convert({**nodes, "experiment": experiment}, Job, ""))
     except InvalidValue as error:
         raise ConfigError(str(error)) from None
-
-
-def read_curve(curve: Curve) -> tuple[list[float], list[float]]:
-    """Return the epochs and the values of a published curve."""
-    with (CONF / "experiment" / curve.file).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [float(row["epoch"]) for row in rows], [float(row[curve.metric]) for row in rows]
 
 
 def flatten(config: DictConfig) -> dict[str, Any]:
@@ -139,18 +79,31 @@ def convert(value: Any, kind: Any, place: str) -> Any:
         if value in typing.get_args(kind):
             return value
         options = [str(option) for option in typing.get_args(kind)]
-        raise ConfigError(f"{place}={value}: must be {' or '.join(options)}{suggest(str(value), options)}")
+        raise ConfigError(
+            f"{place}={value}: must be {' or '.join(options)}{suggest(str(value), options)}"
+        )
     if origin is tuple and isinstance(value, list):
-        return tuple(convert(item, typing.get_args(kind)[0], f"{place}[{i}]") for i, item in enumerate(value))
+        return tuple(
+            convert(item, typing.get_args(kind)[0], f"{place}[{i}]") for i, item in enumerate(value)
+        )
     if origin is dict and isinstance(value, dict):
-        return {str(key): convert(item, typing.get_args(kind)[1], f"{place}.{key}") for key, item in value.items()}
+        return {
+            str(key): convert(item, typing.get_args(kind)[1], f"{place}.{key}")
+            for key, item in value.items()
+        }
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if kind is int and isinstance(value, float) and value.is_integer():  # 1e3 is how many people write a thousand
+    if (
+        kind is int and isinstance(value, float) and value.is_integer()
+    ):  # 1e3 is how many people write a thousand
         return int(value)
     if kind is Path and isinstance(value, str) and value:
         return Path(value)
-    if kind in (bool, int, float, str) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+    if (
+        kind in (bool, int, float, str)
+        and isinstance(value, kind)
+        and (kind is bool or not isinstance(value, bool))
+    ):
         return value
     if kind is type(None) and value is None:
         return None
@@ -171,7 +124,9 @@ def _build(node: Mapping[str, Any], kind: type, place: str) -> Any:
     target = node.get("_target_")
     if target is None:
         if inspect.isabstract(kind):
-            raise ConfigError(f"{place}: lacks its _target_, the class it is to be; there are {', '.join(options)}")
+            raise ConfigError(
+                f"{place}: lacks its _target_, the class it is to be; there are {', '.join(options)}"
+            )
         cls: type = kind
     elif target in options:
         cls = options[target]
@@ -189,7 +144,9 @@ def _build(node: Mapping[str, Any], kind: type, place: str) -> Any:
             continue
         if key not in fields:
             raise ConfigError(f"{inner}: no such key{suggest(key, fields) if fields else ''}")
-        arguments[key] = convert(value, hints[key], "" if key == "experiment" and not place else inner)
+        arguments[key] = convert(
+            value, hints[key], "" if key == "experiment" and not place else inner
+        )
     required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
     if missing := sorted(required - set(arguments)):
         raise ConfigError(f"{place or 'the configuration'}: lacks {', '.join(missing)}")
@@ -206,14 +163,20 @@ def _option(kind: type, name: str, place: str) -> dict[str, Any]:
     """Return the node that a name stands for: ``model.activation=tanh`` is what ``conf/activation/tanh.yaml`` holds."""
     options = {path.stem: path for path in _options(kind)}
     if name not in options:
-        raise ConfigError(f"{place}={name}: no such {kind.__name__.lower()}{suggest(name, options)}")
+        raise ConfigError(
+            f"{place}={name}: no such {kind.__name__.lower()}{suggest(name, options)}"
+        )
     try:
         plain = OmegaConf.to_container(OmegaConf.load(options[name]), throw_on_missing=True)
     except MissingMandatoryValue as error:
-        raise ConfigError(f"{place}={name}: needs a {error.full_key}, which a name alone can't give") from None
+        raise ConfigError(
+            f"{place}={name}: needs a {error.full_key}, which a name alone can't give"
+        ) from None
     node = typing.cast(dict[str, Any], plain)
     for entry in node.pop("defaults", []):
-        if entry != "_self_":  # such as {"/distribution@weights": "he"}, which is a name in its turn
+        if (
+            entry != "_self_"
+        ):  # such as {"/distribution@weights": "he"}, which is a name in its turn
             node |= {target.partition("@")[2]: option for target, option in entry.items()}
     return node
 
@@ -242,7 +205,10 @@ def _convert_to_any(value: Any, kinds: tuple[Any, ...], place: str) -> Any:
         kind
         for kind in kinds
         if kind is not type(None)
-        and (isinstance(value, dict | list) == _is_nested(kind) or (isinstance(value, str) and _options(kind)))
+        and (
+            isinstance(value, dict | list) == _is_nested(kind)
+            or (isinstance(value, str) and _options(kind))
+        )
     ]
     for i, kind in enumerate(fitting):
         try:
@@ -250,7 +216,9 @@ def _convert_to_any(value: Any, kinds: tuple[Any, ...], place: str) -> Any:
         except ConfigError:
             if i == len(fitting) - 1 and _is_nested(kind):
                 raise
-    raise ConfigError(f"{place}={_short(value)}: must be {' or '.join(_describe(kind) for kind in kinds)}")
+    raise ConfigError(
+        f"{place}={_short(value)}: must be {' or '.join(_describe(kind) for kind in kinds)}"
+    )
 
 
 def _is_nested(kind: Any) -> bool:

@@ -8,4 +8,15 @@ from src.data.mnist import Mnist
 from src.data.npz import Npz
 from src.data.splitting import Splitting
 
-__all__ = ["Csv", "Dataset", "Digits", "Idx", "Mnist", "Npz", "Samples", "Source", "Split", "Splitting"]
+__all__ = [
+    "Csv",
+    "Dataset",
+    "Digits",
+    "Idx",
+    "Mnist",
+    "Npz",
+    "Samples",
+    "Source",
+    "Split",
+    "Splitting",
+]

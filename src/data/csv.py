@@ -34,8 +34,13 @@ class Csv(Source):
             test_images, test_labels = read_csv(self.test_path)
             if test_images.shape[1] != images.shape[1]:
                 columns = 1 + test_images.shape[1], 1 + images.shape[1]
-                raise DataError(f"{self.test_path}: {columns[0]} columns, {self.path.name} has {columns[1]}")
-            images, labels = np.concatenate([images, test_images]), np.concatenate([labels, test_labels])
+                raise DataError(
+                    f"{self.test_path}: {columns[0]} columns, {self.path.name} has {columns[1]}"
+                )
+            images, labels = (
+                np.concatenate([images, test_images]),
+                np.concatenate([labels, test_labels]),
+            )
             own_test = len(test_labels)
         return Samples(images, labels, square_if_possible(images.shape[1]), own_test)
 
@@ -47,7 +52,9 @@ def read_csv(path: Path) -> tuple[Images, Labels]:
     if len(table) == 0:
         raise DataError(f"{path}: holds no lines of numbers")
     if table.shape[1] < 2:
-        raise DataError(f"{path}: holds one column; a line needs a label and its pixels, with commas between")
+        raise DataError(
+            f"{path}: holds one column; a line needs a label and its pixels, with commas between"
+        )
     labels = checked_labels(table[:, 0], str(path))
     images: Images = np.ascontiguousarray(table[:, 1:])
     if not np.isfinite(images).all():
@@ -60,13 +67,26 @@ def _read_table(path: Path) -> npt.NDArray[Any]:
     try:
         header = _header_lines(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # NumPy's word on an empty file; ours follows
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # NumPy's word on an empty file; ours follows
             # Before 2.3, NumPy deprecates what it has refused since: to cut 0.5 to 0, and to take 256 for 0.
             warnings.simplefilter("error", DeprecationWarning)
-            read = partial(np.loadtxt, path, delimiter=",", comments=None, skiprows=header, ndmin=2, encoding=_ENCODING)
+            read = partial(
+                np.loadtxt,
+                path,
+                delimiter=",",
+                comments=None,
+                skiprows=header,
+                ndmin=2,
+                encoding=_ENCODING,
+            )
             try:
                 return read(dtype=np.uint8)
-            except (ValueError, OverflowError):  # fractions, or values past 255: four bytes a number
+            except (
+                ValueError,
+                OverflowError,
+            ):  # fractions, or values past 255: four bytes a number
                 return read(dtype=np.float32)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
@@ -77,7 +97,9 @@ def _read_table(path: Path) -> npt.NDArray[Any]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a text file ({error})") from None
     except ValueError as error:
-        raise DataError(f"{path}: {_first_fault(path, header) or str(error).splitlines()[0]}") from None
+        raise DataError(
+            f"{path}: {_first_fault(path, header) or str(error).splitlines()[0]}"
+        ) from None
 
 
 def _open(path: Path) -> IO[Any]:

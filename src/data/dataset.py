@@ -52,7 +52,9 @@ class Dataset:
     test: Split
     shape: tuple[int, ...]  # of one image
     scale: float  # pixels are multiplied by this before a network sees them
-    digest: str  # 32 hexadecimal digits: equal digests mean equal samples in equal sets at equal scale
+    digest: (
+        str  # 32 hexadecimal digits: equal digests mean equal samples in equal sets at equal scale
+    )
 
     @property
     def features(self) -> int:
@@ -82,7 +84,12 @@ class Source(ABC):
     scale: str | float = "1/255"  # a number, or a fraction written as one
 
     def __post_init__(self) -> None:
-        require(self._factor() > 0, "scale", self.scale, "must be a positive number or a fraction such as 1/255")
+        require(
+            self._factor() > 0,
+            "scale",
+            self.scale,
+            "must be a positive number or a fraction such as 1/255",
+        )
 
     @property
     @abstractmethod
@@ -100,20 +107,32 @@ class Source(ABC):
             raise DataError(f"{self.name}: holds no samples")
         with within("split"):
             train, val, test = self.split.divide(samples.labels, samples.own_test)
-        digest = hashlib.sha256(repr((samples.shape, self._factor(), samples.images.dtype.str)).encode())
+        digest = hashlib.sha256(
+            repr((samples.shape, self._factor(), samples.images.dtype.str)).encode()
+        )
         for array in (samples.images, samples.labels, train, val, test):
             digest.update(np.ascontiguousarray(array).data)
             digest.update(b"|%d" % len(array))
 
         def take(index: npt.NDArray[np.intp]) -> Split:
             consecutive = (
-                len(index) > 0 and index[-1] - index[0] == len(index) - 1 and bool((np.diff(index) == 1).all())
+                len(index) > 0
+                and index[-1] - index[0] == len(index) - 1
+                and bool((np.diff(index) == 1).all())
             )
-            rows = slice(int(index[0]), int(index[-1]) + 1) if consecutive else index  # a view where it can be one
+            rows = (
+                slice(int(index[0]), int(index[-1]) + 1) if consecutive else index
+            )  # a view where it can be one
             return Split(samples.images[rows], samples.labels[rows])
 
         return Dataset(
-            self.name, take(train), take(val), take(test), samples.shape, self._factor(), digest.hexdigest()[:32]
+            self.name,
+            take(train),
+            take(val),
+            take(test),
+            samples.shape,
+            self._factor(),
+            digest.hexdigest()[:32],
         )
 
     def _factor(self) -> float:
@@ -126,7 +145,11 @@ class Source(ABC):
 
 def checked_labels(labels: npt.NDArray[Any], where: str) -> Labels:
     """Return labels as int64. Raises DataError, which names ``where``, unless they are whole numbers from 0."""
-    if labels.dtype.kind not in "iuf" or not np.isfinite(labels).all() or (labels != np.floor(labels)).any():
+    if (
+        labels.dtype.kind not in "iuf"
+        or not np.isfinite(labels).all()
+        or (labels != np.floor(labels)).any()
+    ):
         raise DataError(f"{where}: labels must be whole numbers")
     if (labels < 0).any():
         raise DataError(f"{where}: labels must be 0 or more, there is a {labels.min():g}")

@@ -33,11 +33,21 @@ class Idx(Source):
                 test_images, test_labels = read_pair(folder, part)
                 sizes = images.shape[1:], test_images.shape[1:]
                 if sizes[0] != sizes[1]:
-                    raise DataError(f"{folder}: training images of {sizes[0]} pixels, {part} images of {sizes[1]}")
-                images, labels = np.concatenate([images, test_images]), np.concatenate([labels, test_labels])
+                    raise DataError(
+                        f"{folder}: training images of {sizes[0]} pixels, {part} images of {sizes[1]}"
+                    )
+                images, labels = (
+                    np.concatenate([images, test_images]),
+                    np.concatenate([labels, test_labels]),
+                )
                 own_test = len(test_labels)
                 break
-        return Samples(images.reshape(len(images), -1), checked_labels(labels, str(folder)), images.shape[1:], own_test)
+        return Samples(
+            images.reshape(len(images), -1),
+            checked_labels(labels, str(folder)),
+            images.shape[1:],
+            own_test,
+        )
 
 
 def find(folder: Path, part: str, kind: str) -> Path | None:
@@ -55,7 +65,9 @@ def find(folder: Path, part: str, kind: str) -> Path | None:
     found = [match for match in map(pattern.fullmatch, names) if match]
     if len({match[1] for match in found}) > 1:
         several = ", ".join(match[0] for match in found)
-        raise DataError(f"{folder}: holds {several}; put the files of one data set into a folder of their own")
+        raise DataError(
+            f"{folder}: holds {several}; put the files of one data set into a folder of their own"
+        )
     return folder / found[0][0] if found else None
 
 
@@ -65,13 +77,19 @@ def read_pair(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], npt.NDArr
     for kind, dimensions in (("images", 3), ("labels", 1)):
         path = find(folder, part, kind)
         if path is None:
-            raise DataError(f"{folder}: holds no {part}-{kind}-idx{dimensions}-ubyte, gzipped or not")
+            raise DataError(
+                f"{folder}: holds no {part}-{kind}-idx{dimensions}-ubyte, gzipped or not"
+            )
         arrays.append(read_idx(path, dimensions=dimensions))
     images, labels = arrays
     if len(images) != len(labels):
-        raise DataError(f"{folder}: {len(labels):,} {part} labels for {len(images):,} {part} images")
+        raise DataError(
+            f"{folder}: {len(labels):,} {part} labels for {len(images):,} {part} images"
+        )
     if images.size == 0:
-        raise DataError(f"{folder}: the {part} images are {'×'.join(map(str, images.shape))}, which is nothing")
+        raise DataError(
+            f"{folder}: the {part} images are {'×'.join(map(str, images.shape))}, which is nothing"
+        )
     return images, labels
 
 
@@ -90,7 +108,9 @@ def read_idx(path: Path, *, dimensions: int) -> npt.NDArray[np.uint8]:
         raise DataError(f"{path}: {len(content)} bytes are too few for an IDX header")
     if content[:4] != bytes([0, 0, 8, dimensions]):
         expected = f"000008{dimensions:02x}"
-        raise DataError(f"{path}: starts with {content[:4].hex()}; an IDX file of its kind starts with {expected}")
+        raise DataError(
+            f"{path}: starts with {content[:4].hex()}; an IDX file of its kind starts with {expected}"
+        )
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, offset=4))
     if len(content) - header != math.prod(shape):
         raise DataError(

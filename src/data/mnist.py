@@ -75,7 +75,10 @@ def _data_home() -> Path:
 
 def check_digests(images: Bytes, labels: Bytes, where: str) -> None:
     """Raise DataError, which names ``where`` and the part, unless these are the canonical 70,000."""
-    for array, kind, shape in ((images, "images", (_TRAIN + _TEST, 784)), (labels, "labels", (_TRAIN + _TEST,))):
+    for array, kind, shape in (
+        (images, "images", (_TRAIN + _TEST, 784)),
+        (labels, "labels", (_TRAIN + _TEST,)),
+    ):
         if array.shape != shape or array.dtype != np.uint8:
             raise DataError(
                 f"{where}: the {kind} are {array.dtype} of shape {array.shape}, MNIST's are uint8 of {shape}"
@@ -98,7 +101,9 @@ def _from_folder(folder: Path) -> tuple[Bytes, Bytes]:
     test_images, test_labels = read_pair(folder, "t10k")
     for images in (train_images, test_images):
         if images.shape[1:] != (28, 28):
-            raise DataError(f"{folder}: holds images of {images.shape[1]}×{images.shape[2]} pixels, MNIST's are 28×28")
+            raise DataError(
+                f"{folder}: holds images of {images.shape[1]}×{images.shape[2]} pixels, MNIST's are 28×28"
+            )
     images = np.concatenate([train_images, test_images]).reshape(-1, 784)
     labels = np.concatenate([train_labels, test_labels])
     check_digests(images, labels, str(folder))
@@ -122,8 +127,12 @@ def read_cache(cache: Path) -> tuple[Bytes, Bytes]:
     try:
         with cache.open("rb") as file:
             images, labels = (np.lib.format.read_array(file, allow_pickle=False) for _ in range(2))
-    except Exception as error:  # NumPy's reader of headers raises a dozen kinds, TokenError among them
-        raise DataError(f"{cache}: the cached MNIST is damaged ({' '.join(str(error).split())})") from None
+    except (
+        Exception
+    ) as error:  # NumPy's reader of headers raises a dozen kinds, TokenError among them
+        raise DataError(
+            f"{cache}: the cached MNIST is damaged ({' '.join(str(error).split())})"
+        ) from None
     check_digests(images, labels, str(cache))
     return images, labels
 
@@ -132,14 +141,20 @@ def write_cache(cache: Path, images: Bytes, labels: Bytes) -> None:
     """Keep the arrays, uncompressed since that opens five times faster; a file half written is never seen."""
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache.parent) as folder:  # which takes with it what can't be finished
+        with tempfile.TemporaryDirectory(
+            dir=cache.parent
+        ) as folder:  # which takes with it what can't be finished
             part = Path(folder) / cache.name
             with part.open("wb") as file:
                 np.save(file, images)
                 np.save(file, labels)
             part.replace(cache)
     except OSError as error:
-        log.warning("%s: can't keep MNIST there (%s); the next run will fetch it again", cache, error.strerror)
+        log.warning(
+            "%s: can't keep MNIST there (%s); the next run will fetch it again",
+            cache,
+            error.strerror,
+        )
 
 
 def fetch() -> tuple[Bytes, Bytes]:
@@ -152,8 +167,12 @@ def fetch() -> tuple[Bytes, Bytes]:
     log.info("fetching MNIST from OpenML, once; this may take a minute")
     try:
         with _socket_timeout(_PROBE_SECONDS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # fetch_openml's, as it tries again; how that ends is told below
-            if not any(_data_home().glob("openml/**/*mnist_784*")):  # scikit-learn keeps what it once fetched
+            warnings.simplefilter(
+                "ignore"
+            )  # fetch_openml's, as it tries again; how that ends is told below
+            if not any(
+                _data_home().glob("openml/**/*mnist_784*")
+            ):  # scikit-learn keeps what it once fetched
                 _probe()
             bunch = fetch_openml(
                 "mnist_784",
@@ -168,7 +187,9 @@ def fetch() -> tuple[Bytes, Bytes]:
     except Exception as error:  # of a network, of gzip, of JSON, of ARFF: of every kind
         if isinstance(error, urllib.error.HTTPError):
             error.close()
-        reason = " ".join(str(getattr(error, "reason", None) or error).split()) or type(error).__name__
+        reason = (
+            " ".join(str(getattr(error, "reason", None) or error).split()) or type(error).__name__
+        )
         raise DataError(
             f"OpenML can't be had ({reason}). Give a folder that holds MNIST's four IDX files with data.path=FOLDER, "
             "or train on the bundled digits with data=digits, which needs no download"
@@ -181,7 +202,9 @@ def _probe() -> None:
 
     A thread, because looking up a name has no time-out of its own and can hang for a minute.
     """
-    outcome: list[OSError | http.client.HTTPException] = [TimeoutError(f"no answer in {_PROBE_SECONDS:g} s")]
+    outcome: list[OSError | http.client.HTTPException] = [
+        TimeoutError(f"no answer in {_PROBE_SECONDS:g} s")
+    ]
 
     def ask() -> None:
         try:

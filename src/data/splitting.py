@@ -48,7 +48,12 @@ class Splitting:
                     "must be a count, a fraction from 0 to 1, or null for the rest",
                 )
         rest = [name for name, share in shares.items() if share is None]
-        require(len(rest) <= 1, rest[-1] if rest else "", None, "only one of train, val and test can be null")
+        require(
+            len(rest) <= 1,
+            rest[-1] if rest else "",
+            None,
+            "only one of train, val and test can be null",
+        )
         require(self.train != 0, "train", self.train, "training needs samples")
         require(
             self.shuffle or not self.stratify,
@@ -56,7 +61,9 @@ class Splitting:
             self.stratify,
             "needs shuffle=true: in file order nothing can be balanced",
         )
-        require(0 <= self.seed < 2**32, "seed", self.seed, "must be from 0 to 4294967295")  # as scikit-learn's
+        require(
+            0 <= self.seed < 2**32, "seed", self.seed, "must be from 0 to 4294967295"
+        )  # as scikit-learn's
 
     def divide(self, labels: npt.NDArray[np.integer], own_test: int) -> tuple[Index, Index, Index]:
         """Return the rows of the three sets, none in two of them.
@@ -66,14 +73,21 @@ class Splitting:
         """
         rows = np.arange(len(labels))
         if self.test == "own":
-            require(own_test > 0, "test", "own", "this data has no test set of its own: give a count or a fraction")
+            require(
+                own_test > 0,
+                "test",
+                "own",
+                "this data has no test set of its own: give a count or a fraction",
+            )
             own = rows[-own_test:]
             train, val, _ = self._take(rows[:-own_test], labels, 0)
             return train, val, own
         assert not isinstance(self.test, str)
         return self._take(rows, labels, self.test)
 
-    def _take(self, rows: Index, labels: npt.NDArray[np.integer], test: Share) -> tuple[Index, Index, Index]:
+    def _take(
+        self, rows: Index, labels: npt.NDArray[np.integer], test: Share
+    ) -> tuple[Index, Index, Index]:
         total = len(rows)
         counts: dict[str, int | None] = {}
         before = 0.0  # where a set ends is rounded, not its share: fractions that add up to 1 ask for all and no more
@@ -91,24 +105,36 @@ class Splitting:
                 getattr(self, largest),
                 f"train, val and test ask for {asked:,} samples together, there are {total:,}",
             )
-        n_train, n_val, n_test = (total - asked if count is None else count for count in counts.values())
+        n_train, n_val, n_test = (
+            total - asked if count is None else count for count in counts.values()
+        )
         require(n_train > 0, "train", self.train, f"leaves no training samples of {total:,}")
         if self.shuffle:
             rows = stream(self.seed, "split").permutation(rows)
         if not self.stratify:
-            return rows[:n_train], rows[n_train : n_train + n_val], rows[n_train + n_val : n_train + n_val + n_test]
+            return (
+                rows[:n_train],
+                rows[n_train : n_train + n_val],
+                rows[n_train + n_val : n_train + n_val + n_test],
+            )
         train, rest = self._stratified(rows, labels, n_train)
         val, rest = self._stratified(rest, labels, n_val)
         return train, val, self._stratified(rest, labels, n_test)[0]
 
-    def _stratified(self, rows: Index, labels: npt.NDArray[np.integer], count: int) -> tuple[Index, Index]:
+    def _stratified(
+        self, rows: Index, labels: npt.NDArray[np.integer], count: int
+    ) -> tuple[Index, Index]:
         """Divide rows into ``count`` and the others, each class in proportion."""
         if count in (0, len(rows)):
             return (rows, rows[:0]) if count else (rows[:0], rows)
-        from sklearn.model_selection import train_test_split  # half a second to import: only where it is used
+        from sklearn.model_selection import (
+            train_test_split,
+        )  # half a second to import: only where it is used
 
         try:
-            taken, rest = train_test_split(rows, train_size=count, stratify=labels[rows], random_state=self.seed)
+            taken, rest = train_test_split(
+                rows, train_size=count, stratify=labels[rows], random_state=self.seed
+            )
         except ValueError:
             raise InvalidValue(
                 "stratify",

@@ -10,22 +10,22 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from src.training.batching import Batching
 from src.data import Dataset, Source, Split
-from src.training.diagnostics import LayerState
-from src.training.engines.base import Arrays
-from src.support.errors import InvalidValue, require, suggest, within
 from src.nn.initializers import Initializer
 from src.nn.layers import Array
 from src.nn.losses import Loss
 from src.nn.network import MLP, Network, Parameters, forward, parameter_count
-from src.training.optimizers import Optimizer
-from src.support.serialization import to_plain
+from src.support.errors import InvalidValue, require, suggest, within
 from src.support.randomness import stream
+from src.support.serialization import to_plain
+from src.support.threads import one_blas_thread
+from src.training.batching import Batching
+from src.training.diagnostics import LayerState
+from src.training.engines.base import Arrays
+from src.training.loop import Course, Epoch, train
+from src.training.optimizers import Optimizer
 from src.training.schedules import Schedule
 from src.training.stopping import EarlyStopping, Stopping, Target
-from src.support.threads import one_blas_thread
-from src.training.loop import Course, Epoch, train
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,21 @@ class Experiment:
         with within("optimizer"):
             self.optimizer.check(np.dtype(self.dtype))
         stopping = self.stopping
-        if isinstance(stopping, EarlyStopping) and stopping.restore_best and stopping.metric.startswith("train/"):
+        if (
+            isinstance(stopping, EarlyStopping)
+            and stopping.restore_best
+            and stopping.metric.startswith("train/")
+        ):
             why = "goes by the passes before each update, not by the weights that are kept: set train_metrics=exact"
             require(self.train_metrics == "exact", "stopping.metric", stopping.metric, why)
         if isinstance(stopping, Target) and stopping.metric == "train/loss":
             least = self.loss.least(self.model.outputs)
-            require(stopping.value > least, "stopping.value", stopping.value, f"this loss is never below {least:.4g}")
+            require(
+                stopping.value > least,
+                "stopping.value",
+                stopping.value,
+                f"this loss is never below {least:.4g}",
+            )
 
     @property
     def digest(self) -> str:
@@ -73,9 +82,7 @@ class Experiment:
         Raises InvalidValue or DataError where they don't fit, so that nothing is begun that can't be done.
         """
         name, features, classes = dataset.name, dataset.features, dataset.classes
-        pixels = (
-            f"{name} has images of {'×'.join(map(str, dataset.shape))} = {features} pixels: set model.inputs={features}"
-        )
+        pixels = f"{name} has images of {'×'.join(map(str, dataset.shape))} = {features} pixels: set model.inputs={features}"
         require(self.model.inputs == features, "model.inputs", self.model.inputs, pixels)
         labels = f"{name} has labels up to {classes - 1}: set model.outputs={classes}"
         require(self.model.outputs >= classes, "model.outputs", self.model.outputs, labels)
@@ -86,10 +93,17 @@ class Experiment:
             if watch:
                 part, measure = watch.metric.split("/")
                 near = suggest(watch.metric, [f"{there}/{measure}" for there in parts])
-                require(part in parts, f"{key}.metric", watch.metric, f"{name} is split without a {part} set{near}")
+                require(
+                    part in parts,
+                    f"{key}.metric",
+                    watch.metric,
+                    f"{name} is split without a {part} set{near}",
+                )
         network = self.model.layers
         try:
-            parameters = self.initializer.initialize(network, stream(self.seed, "weights"), self.dtype)
+            parameters = self.initializer.initialize(
+                network, stream(self.seed, "weights"), self.dtype
+            )
         except (MemoryError, ValueError):  # the second from NumPy, for sizes past any memory
             too_many = f"{parameter_count(network):,} parameters don't fit into memory"
             raise InvalidValue("model.hidden", list(self.model.hidden), too_many) from None
@@ -143,7 +157,9 @@ class Prepared:
         pixels: Array = images.astype(dtype) * dtype.type(self.dataset.scale)
         return pixels
 
-    def predict(self, parameters: Parameters, images: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], Array]:
+    def predict(
+        self, parameters: Parameters, images: npt.NDArray[Any]
+    ) -> tuple[npt.NDArray[np.int64], Array]:
         """Return the labels (n,) and the class probabilities (n, classes) of images as their source holds them."""
         with one_blas_thread():
             logits = forward(self.network, parameters, self.scaled(images))[-1]

@@ -19,8 +19,8 @@ from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D, IdentityTransform, Transform
 
-from src.training.diagnostics import LayerState, measurements
 from src.experiment.predictions import Predictions
+from src.training.diagnostics import LayerState, measurements
 from src.training.loop import Epoch
 
 COLOURS = {"train": "#4269d0", "val": "#efb118", "test": "#3ca951"}
@@ -119,7 +119,9 @@ def _charts(count: int, width: int, height: int) -> tuple[Figure, list[Axes]]:
     each = width / count
     charts = []
     for k in range(count):
-        axes = figure.add_axes(((k * each + 70) / width, 52 / height, (each - 86) / width, (height - 120) / height))
+        axes = figure.add_axes(
+            ((k * each + 70) / width, 52 / height, (each - 86) / width, (height - 120) / height)
+        )
         axes.set_axis_off()
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(6))
@@ -136,7 +138,8 @@ def _label(axes: Axes, title: str) -> None:
     edges = [((left, bottom), (left, top)), ((left, bottom), (right, bottom))]
     colours = [_GRID] * len(grid) + ["black"] * len(edges)
     axes.add_collection(
-        LineCollection(grid + edges, colors=colours, linewidths=0.8, clip_on=False, zorder=1), autolim=False
+        LineCollection(grid + edges, colors=colours, linewidths=0.8, clip_on=False, zorder=1),
+        autolim=False,
     )
 
     pixels, box = IdentityTransform(), axes.bbox
@@ -170,14 +173,18 @@ def _name_curves(axes: Axes) -> float:
             x, row = box.x0, row + 1
         places.append((x, row))
         x += length + gap
-    at = [(x, box.y1 + 12 + 14 * (places[-1][1] - row)) for x, row in places]  # the last row is next to the chart
+    at = [
+        (x, box.y1 + 12 + 14 * (places[-1][1] - row)) for x, row in places
+    ]  # the last row is next to the chart
 
     colours = [to_rgba(line.get_color(), line.get_alpha()) for line in curves]
     styles = [line.get_linestyle() for line in curves]
     pieces = [((x, y), (x + piece, y)) for x, y in at]
     pixels = IdentityTransform()
     axes.add_collection(
-        LineCollection(pieces, colors=colours, linestyles=styles, linewidths=2, transform=pixels, clip_on=False),
+        LineCollection(
+            pieces, colors=colours, linestyles=styles, linewidths=2, transform=pixels, clip_on=False
+        ),
         autolim=False,
     )
     Words(axes, names, [(x + piece + 6, y) for x, y in at], size, units=pixels, align=0)
@@ -185,7 +192,8 @@ def _name_curves(axes: Axes) -> float:
 
 
 def curves(
-    history: Sequence[Epoch], published: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None
+    history: Sequence[Epoch],
+    published: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
 ) -> Figure:
     """Draw loss and accuracy by epoch; ``published`` gives (epochs, values) by metric, drawn over ours."""
     figure, charts = _charts(2, 1100, 444)
@@ -202,21 +210,36 @@ def curves(
             )
         for metric, (at, there) in (published or {}).items():
             if metric.endswith(f"/{measure}"):
-                axes.plot(at, there, color=_PUBLISHED, linestyle=":", linewidth=2, label=f"published {metric}")
+                axes.plot(
+                    at,
+                    there,
+                    color=_PUBLISHED,
+                    linestyle=":",
+                    linewidth=2,
+                    label=f"published {metric}",
+                )
         _label(axes, measure)
     return figure
 
 
 def published_curve(
-    ours: npt.NDArray[np.float64], epochs: Sequence[float], published: Sequence[float], title: str, metric: str
+    ours: npt.NDArray[np.float64],
+    epochs: Sequence[float],
+    published: Sequence[float],
+    title: str,
+    metric: str,
 ) -> Figure:
     """Draw ``ours (seeds, epochs)``, their mean and every single one, under the published curve."""
     figure, (axes,) = _charts(1, 770, 495)
     colour = COLOURS[metric.split("/")[0]]
     at = np.arange(1, ours.shape[1] + 1)
     for k, curve in enumerate(ours):
-        axes.plot(at, curve, color=colour, alpha=0.35, linewidth=1, label="each seed" if k == 0 else None)
-    axes.plot(at, ours.mean(axis=0), color=colour, linewidth=2, label=f"here, mean of {len(ours)} seeds")
+        axes.plot(
+            at, curve, color=colour, alpha=0.35, linewidth=1, label="each seed" if k == 0 else None
+        )
+    axes.plot(
+        at, ours.mean(axis=0), color=colour, linewidth=2, label=f"here, mean of {len(ours)} seeds"
+    )
     axes.plot(epochs, published, color=_PUBLISHED, linestyle=":", linewidth=2, label="published")
     _label(axes, f"{title}: {metric}")
     return figure
@@ -281,7 +304,9 @@ def _page(width: int, height: int, title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _paint(axes: Axes, canvas: npt.NDArray[Any], left: float, top: float, scale: int, **colours: Any) -> None:
+def _paint(
+    axes: Axes, canvas: npt.NDArray[Any], left: float, top: float, scale: int, **colours: Any
+) -> None:
     """Draw a canvas with its upper left corner at (left, top) of a page, each of its pixels ``scale`` wide and high."""
     height, width = canvas.shape[:2]
     extent = (left, left + width * scale, top + height * scale, top)
@@ -293,7 +318,9 @@ def confusion(predictions: Predictions, classes: int) -> Figure:
     counts = np.zeros((classes, classes), dtype=int)
     np.add.at(counts, (predictions.labels, predictions.predicted), 1)
     errors = np.where(np.eye(classes, dtype=bool), 0, counts)
-    darkest = max(errors.max(), 0.1 * counts.sum() / classes)  # a tenth of a class, or more where there is more
+    darkest = max(
+        errors.max(), 0.1 * counts.sum() / classes
+    )  # a tenth of a class, or more where there is more
 
     cell = max(1, min(max(46 * classes, 300), 1100) // classes)
     side, left, top = cell * classes, 56, 32
@@ -303,7 +330,12 @@ def confusion(predictions: Predictions, classes: int) -> Figure:
     axes.add_patch(Rectangle((left, top), side, side, fill=False, linewidth=0.8))
 
     named = range(0, classes, math.ceil(classes / _LEGIBLE))
-    Words(axes, [str(k) for k in named], [(left + (k + 0.5) * cell, top + side + 13) for k in named], 9)
+    Words(
+        axes,
+        [str(k) for k in named],
+        [(left + (k + 0.5) * cell, top + side + 13) for k in named],
+        9,
+    )
     Words(axes, [str(k) for k in named], [(left - 16, top + (k + 0.5) * cell) for k in named], 9)
     axes.text(left + side / 2, top + side + 33, "predicted", ha="center", va="center")
     axes.text(16, top + side / 2, "true", ha="center", va="center", rotation=90)
@@ -333,7 +365,14 @@ def _tiled(images: Floats, columns: int, upper: int, side: int) -> Floats:
 
 
 def _mosaic(
-    images: Floats, columns: int, title: str, *, above: int, wide: int = 0, below: int = 0, **colours: Any
+    images: Floats,
+    columns: int,
+    title: str,
+    *,
+    above: int,
+    wide: int = 0,
+    below: int = 0,
+    **colours: Any,
 ) -> tuple[Figure, Axes, Floats]:
     """Draw images of one size row by row on a page.
 
@@ -352,9 +391,13 @@ def _mosaic(
     step = math.ceil(max(images.shape[1:3]) / 128)
     images = images[:, ::step, ::step]  # a huge image would have to be shrunk anyway
     if images.shape[1] == 1:
-        images = images.repeat(math.ceil(images.shape[2] / 4), axis=1)  # a table's line of features becomes a bar
+        images = images.repeat(
+            math.ceil(images.shape[2] / 4), axis=1
+        )  # a table's line of features becomes a bar
     count, height, width = images.shape[:3]
-    scale = max(1, round(96 / max(height, width)))  # a whole number, so that all pixels are drawn equally large
+    scale = max(
+        1, round(96 / max(height, width))
+    )  # a whole number, so that all pixels are drawn equally large
     upper = math.ceil(above / scale)
     side = math.ceil(max(6, (wide - width * scale) / 2) / scale)
     canvas = _tiled(images, columns, upper, side)
@@ -397,7 +440,9 @@ def predictions(
     order = np.lexsort((np.where(wrong, -sureness, sureness), ~wrong))[: rows * columns]
     title = f"{predictions.part}: wrong ones first, the surest leading; then right ones, the least sure leading"
     pictures = _pictures(images[order], shape)
-    figure, axes, tops = _mosaic(pictures, columns, title, above=40, wide=76, cmap="gray_r", vmin=0, vmax=1)
+    figure, axes, tops = _mosaic(
+        pictures, columns, title, above=40, wide=76, cmap="gray_r", vmin=0, vmax=1
+    )
     said = [f"{predicted[i]}, is {labels[i]}" if wrong[i] else f"{predicted[i]}" for i in order]
     colours = [WRONG if wrong[i] else RIGHT for i in order]
     Words(axes, said, tops - (0, 22), 7, colours)
@@ -417,7 +462,14 @@ def first_layer(W: Floats, shape: tuple[int, ...], *, most: int = 64) -> Figure:
     colours: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
     figure, axes, _ = _mosaic(weights[:units], columns, title, above=12, below=24, **colours)
     middle, y = sum(axes.get_xlim()) / 2, axes.get_ylim()[0] - 16
-    _paint(axes, np.linspace(-limit, limit, 120)[np.newaxis].repeat(10, axis=0), middle - 60, y - 5, 1, **colours)
+    _paint(
+        axes,
+        np.linspace(-limit, limit, 120)[np.newaxis].repeat(10, axis=0),
+        middle - 60,
+        y - 5,
+        1,
+        **colours,
+    )
     Words(axes, [f"−{limit:.2g}"], [(middle - 68, y)], 8, align=1)
     Words(axes, [f"{limit:.2g}"], [(middle + 68, y)], 8, align=0)
     return figure

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from src.support.archives import read_arrays
 from src.data import Split
-from src.support.errors import DataError
 from src.nn.layers import Array
+from src.support.archives import read_arrays
+from src.support.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Predictions:
     probabilities: Array
 
     @staticmethod
-    def of(part: str, split: Split, predicted: npt.NDArray[np.int64], probabilities: Array) -> "Predictions":
+    def of(
+        part: str, split: Split, predicted: npt.NDArray[np.int64], probabilities: Array
+    ) -> "Predictions":
         """Bring a set and the answers to it together."""
         digest = hashlib.sha256(np.ascontiguousarray(split.images).data)
         digest.update(np.ascontiguousarray(split.labels).data)
@@ -50,7 +52,9 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Write compactly: the fewest bytes a label, half precision for the probabilities."""
-        label = np.min_scalar_type(max(self.probabilities.shape[-1] - 1, int(self.labels.max(initial=0))))
+        label = np.min_scalar_type(
+            max(self.probabilities.shape[-1] - 1, int(self.labels.max(initial=0)))
+        )
         arrays: dict[str, Any] = {
             "part": np.array(self.part),
             "samples": np.array(self.samples),
@@ -65,8 +69,12 @@ class Predictions:
         """Raises DataError where the file can't be read or is not of this form."""
         path = Path(path)
         arrays = read_arrays(path)
-        if missing := sorted({"part", "samples", "labels", "predicted", "probabilities"} - set(arrays)):
-            raise DataError(f"{path}: lacks {', '.join(missing)}; a run keeps its predictions in predictions.npz")
+        if missing := sorted(
+            {"part", "samples", "labels", "predicted", "probabilities"} - set(arrays)
+        ):
+            raise DataError(
+                f"{path}: lacks {', '.join(missing)}; a run keeps its predictions in predictions.npz"
+            )
         try:
             return Predictions(
                 str(arrays["part"]),

@@ -10,7 +10,9 @@ from src.nn.losses import Loss, SquaredError
 from src.nn.network import Network, Parameters, backward, forward
 from src.nn.weights import names
 
-TOLERANCE = 1e-5  # of the difference, relative to the gradient: rounding and curvature leave about 1e-8
+TOLERANCE = (
+    1e-5  # of the difference, relative to the gradient: rounding and curvature leave about 1e-8
+)
 _STEP = 1e-5
 _ENTRIES = 40  # of each array: half of them where the gradient is greatest, half at random
 
@@ -50,7 +52,9 @@ def check_gradient(
     network: Network, parameters: Parameters, loss: Loss, x: Array, labels: npt.NDArray[np.integer]
 ) -> Check:
     """Compare the gradient of the mean loss over ``x (batch, in)`` by (f(p + h) − f(p − h)) / 2h, in double precision."""
-    parameters = tuple(tuple(p.astype(np.float64) for p in layer) for layer in parameters)  # copies, which are moved
+    parameters = tuple(
+        tuple(p.astype(np.float64) for p in layer) for layer in parameters
+    )  # copies, which are moved
     x = x.astype(np.float64)
     values = forward(network, parameters, x)
     gradients = backward(network, parameters, values, loss.gradient(values[-1], labels))
@@ -60,7 +64,9 @@ def check_gradient(
     rng = np.random.default_rng(0)
     entries: list[Entry] = []
     skipped = 0
-    for layer_names, layer, layer_gradients in zip(names(network), parameters, gradients, strict=True):
+    for layer_names, layer, layer_gradients in zip(
+        names(network), parameters, gradients, strict=True
+    ):
         for name, p, g in zip(layer_names, layer, layer_gradients, strict=True):
             for index in _chosen(g, rng):
                 kept = p[index]
@@ -76,7 +82,9 @@ def check_gradient(
                 numeric, analytic = float(difference) / (2 * _STEP), float(g[index])
                 error = abs(numeric - analytic) / max(abs(numeric), abs(analytic), floor, 1e-300)
                 place = f"{name}[{', '.join(map(str, index))}]"
-                entries.append(Entry(place, analytic, numeric, error if np.isfinite(error) else np.inf))
+                entries.append(
+                    Entry(place, analytic, numeric, error if np.isfinite(error) else np.inf)
+                )
     if not entries:
         entries = [Entry("none", 0.0, 0.0, 0.0)]
         return Check(entries[0], 0, skipped)

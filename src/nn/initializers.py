@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from src.support.errors import require
 from src.nn.layers import Array, Dense
 from src.nn.network import Network, Parameters
 from src.nn.weights import load_weights
+from src.support.errors import require
 
 
 class Distribution(ABC):
@@ -95,7 +95,10 @@ class Uniform(Distribution):
     def __post_init__(self) -> None:
         require(math.isfinite(self.low), "low", self.low, "must be finite")
         require(
-            self.low < self.high < math.inf, "high", self.high, f"must be finite and above low, which is {self.low}"
+            self.low < self.high < math.inf,
+            "high",
+            self.high,
+            f"must be finite and above low, which is {self.low}",
         )
 
     def draw(
@@ -118,7 +121,9 @@ class Initializer(ABC):
     """Makes a network's first parameters."""
 
     @abstractmethod
-    def initialize(self, network: Network, rng: np.random.Generator, dtype: npt.DTypeLike) -> Parameters:
+    def initialize(
+        self, network: Network, rng: np.random.Generator, dtype: npt.DTypeLike
+    ) -> Parameters:
         """Return one tuple of arrays a layer: ``(W, b)`` for a dense layer, ``()`` for an activation."""
 
 
@@ -134,7 +139,9 @@ class Random(Initializer):
         apart = f", output weights {self.output}" if self.output else ""
         return f"weights {self.weights}, biases {self.biases}{apart}"
 
-    def initialize(self, network: Network, rng: np.random.Generator, dtype: npt.DTypeLike) -> Parameters:
+    def initialize(
+        self, network: Network, rng: np.random.Generator, dtype: npt.DTypeLike
+    ) -> Parameters:
         *_, last = (layer for layer in network if isinstance(layer, Dense))
 
         def draw(layer: Dense) -> tuple[Array, ...]:
@@ -156,6 +163,8 @@ class FromFile(Initializer):
     def __str__(self) -> str:
         return f"weights and biases from {self.path}"
 
-    def initialize(self, network: Network, rng: np.random.Generator, dtype: npt.DTypeLike) -> Parameters:
+    def initialize(
+        self, network: Network, rng: np.random.Generator, dtype: npt.DTypeLike
+    ) -> Parameters:
         """Raises DataError where the file can't be read or does not hold this network's weights."""
         return load_weights(self.path, network, dtype)

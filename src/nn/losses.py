@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from src.support.errors import require
 from src.nn.layers import Activation, Array, Sigmoid
+from src.support.errors import require
 
 Labels = npt.NDArray[np.integer]
 
@@ -63,7 +63,9 @@ class SoftmaxCrossEntropy(Loss):
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        require(0 <= self.smoothing < 1, "smoothing", self.smoothing, "must be 0 or more and below 1")
+        require(
+            0 <= self.smoothing < 1, "smoothing", self.smoothing, "must be 0 or more and below 1"
+        )
 
     def least(self, classes: int) -> float:
         """Return the entropy of the targets."""
@@ -104,7 +106,11 @@ class SigmoidCrossEntropy(Loss):
     """
 
     def value(self, logits: Array, labels: Labels) -> Array:
-        each = np.maximum(logits, 0) - one_hot(labels, logits) * logits + np.log1p(np.exp(-np.abs(logits)))
+        each = (
+            np.maximum(logits, 0)
+            - one_hot(labels, logits) * logits
+            + np.log1p(np.exp(-np.abs(logits)))
+        )
         mean: Array = each.sum(axis=-1).mean(axis=-1)
         return mean
 
@@ -135,7 +141,9 @@ class SquaredError(Loss):
 
     def gradient(self, logits: Array, labels: Labels) -> Array:
         a = self.output.apply(logits)
-        gradient: Array = (a - one_hot(labels, logits)) * self.output.derivative(logits, a) / logits.shape[-2]
+        gradient: Array = (
+            (a - one_hot(labels, logits)) * self.output.derivative(logits, a) / logits.shape[-2]
+        )
         return gradient
 
     def probabilities(self, logits: Array) -> Array:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.support.errors import require
 from src.nn.layers import Activation, Array, Dense, Dropout, Layer
+from src.support.errors import require
 
 Network = tuple[Layer, ...]
 
@@ -26,7 +26,9 @@ def forward(network: Network, parameters: Parameters, x: Array) -> list[Array]:
     return values
 
 
-def backward(network: Network, parameters: Parameters, values: Sequence[Array], dlogits: Array) -> Parameters:
+def backward(
+    network: Network, parameters: Parameters, values: Sequence[Array], dlogits: Array
+) -> Parameters:
     """Carry the loss's gradient ``dlogits`` = ∂L/∂logits back to every parameter.
 
     Returns the gradients in the form of the parameters. The gradient for the input itself is never computed.
@@ -68,7 +70,10 @@ class MLP:
     def __post_init__(self) -> None:
         require(self.inputs >= 1, "inputs", self.inputs, "must be 1 or more")
         require(
-            all(units >= 1 for units in self.hidden), "hidden", list(self.hidden), "every layer needs 1 unit or more"
+            all(units >= 1 for units in self.hidden),
+            "hidden",
+            list(self.hidden),
+            "every layer needs 1 unit or more",
         )
         require(self.outputs >= 2, "outputs", self.outputs, "must be 2 or more, one for each class")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "must be 0 or more and below 1")
@@ -91,7 +96,11 @@ class MLP:
     def __str__(self) -> str:
         """Draw it: 784 ─ 16 sigmoid ─ 16 sigmoid ─ 10."""
         drawn = " ─ ".join(
-            [str(self.inputs), *(f"{units} {self.activation}" for units in self.hidden), str(self.outputs)]
+            [
+                str(self.inputs),
+                *(f"{units} {self.activation}" for units in self.hidden),
+                str(self.outputs),
+            ]
         )
         return f"{drawn}, dropout {self.dropout:g}" if self.dropout else drawn
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from src.support.archives import read_arrays
-from src.support.errors import DataError
 from src.nn.layers import Array
 from src.nn.network import Network, Parameters
+from src.support.archives import read_arrays
+from src.support.errors import DataError
 
 
 def save_weights(path: Path, network: Network, parameters: Parameters) -> None:
@@ -30,7 +30,9 @@ def load_weights(path: Path, network: Network, dtype: npt.DTypeLike) -> Paramete
     expected = {name for layer_names in needed for name in layer_names}
     if missing := sorted(expected - set(arrays)):
         held = ", ".join(sorted(arrays)) or "nothing"
-        raise DataError(f"{path}: lacks {', '.join(missing)}, which the network needs; it holds {held}")
+        raise DataError(
+            f"{path}: lacks {', '.join(missing)}, which the network needs; it holds {held}"
+        )
     if unused := sorted(set(arrays) - expected):
         raise DataError(f"{path}: holds {', '.join(unused)}, for which the network has no layer")
     return tuple(

@@ -15,7 +15,9 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
         # Opened here, since NumPy leaves a file open whose archive is broken.
         with path.expanduser().open("rb") as file:
             if not zipfile.is_zipfile(file):  # NumPy would take it for a pickle, and speak of that
-                raise DataError(f"{path}: not a readable .npz of plain arrays (no zip archive, or one cut short)")
+                raise DataError(
+                    f"{path}: not a readable .npz of plain arrays (no zip archive, or one cut short)"
+                )
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}

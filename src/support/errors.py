@@ -57,7 +57,9 @@ def within(place: str) -> Iterator[None]:
     try:
         yield
     except InvalidValue as error:
-        raise InvalidValue(f"{place}.{error.field}" if place else error.field, error.value, error.rule) from None
+        raise InvalidValue(
+            f"{place}.{error.field}" if place else error.field, error.value, error.rule
+        ) from None
 
 
 def suggest(name: str, options: Iterable[str]) -> str:

@@ -9,7 +9,9 @@ from typing import Any
 def to_plain(value: Any) -> Any:
     """Turn a value into JSON's types; a configured object becomes its class's name and its fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {
+            field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
         return {"class": type(value).__name__, **fields}
     if isinstance(value, tuple):
         return [to_plain(item) for item in value]
@@ -21,7 +23,13 @@ def from_plain(plain: Any, classes: Iterable[type]) -> Any:
     if isinstance(plain, dict):
         known = {cls.__name__: cls for cls in classes}
         cls = known[plain["class"]]
-        return cls(**{name: from_plain(value, known.values()) for name, value in plain.items() if name != "class"})
+        return cls(
+            **{
+                name: from_plain(value, known.values())
+                for name, value in plain.items()
+                if name != "class"
+            }
+        )
     if isinstance(plain, list):
         return tuple(from_plain(item, classes) for item in plain)
     return plain

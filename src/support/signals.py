@@ -6,7 +6,9 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+]
 
 
 @contextlib.contextmanager
@@ -17,7 +19,11 @@ def held() -> Iterator[None]:
         return
     came: list[tuple[int, FrameType | None]] = []
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    heeded = {number: handler for number, handler in before.items() if callable(handler) or handler == signal.SIG_DFL}
+    heeded = {
+        number: handler
+        for number, handler in before.items()
+        if callable(handler) or handler == signal.SIG_DFL
+    }
     for number in heeded:
         signal.signal(number, lambda *what: came.append(what))
     try:

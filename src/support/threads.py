@@ -26,7 +26,9 @@ _most_cores: int | None = None
 
 def available_cores() -> int:
     """Return how many cores this process may use: whoever started it may have given it fewer than there are."""
-    given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return min(given, _most_cores or given)
 
 

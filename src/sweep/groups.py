@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from src.experiment.experiment import Prepared
+from src.nn.network import parameter_count
 from src.training.engines.batched_stack import BatchedStack, PlainStack
 from src.training.engines.choice import stack_kind
 from src.training.engines.deferred_stack import DeferredStack
 from src.training.engines.stack import Stack
-from src.experiment.experiment import Prepared
-from src.nn.network import parameter_count
 
 _KIB = 1024
 
@@ -24,11 +24,17 @@ class _Quicker:
     largest: float  # samples an update
     one_order: bool  # whether all see the same samples in the same order
     each: int  # KiB that a network's weights, and what its optimizer remembers, may take
-    together: int  # KiB that those of all may take: more leave the cache between one update and the next
+    together: (
+        int  # KiB that those of all may take: more leave the cache between one update and the next
+    )
     least: int  # networks
 
     def serves(self, kind: type[Stack], size: int, one_order: bool, memory: int) -> bool:
-        return (self.kind, self.one_order) == (kind, one_order) and size <= self.largest and memory <= self.each * _KIB
+        return (
+            (self.kind, self.one_order) == (kind, one_order)
+            and size <= self.largest
+            and memory <= self.each * _KIB
+        )
 
 
 # From ``python -m tests.benchmarks.stacks``; the first that serves counts.
@@ -42,7 +48,9 @@ _MEASURED = (
     _Quicker(PlainStack, math.inf, one_order=True, each=300, together=4_608, least=4),
     _Quicker(PlainStack, 64, one_order=False, each=300, together=4_608, least=4),
 )
-_LATER = 16 * _KIB  # of weights after the first layer, up to which a stack pays that trains by single samples
+_LATER = (
+    16 * _KIB
+)  # of weights after the first layer, up to which a stack pays that trains by single samples
 _MOST = 128  # networks: each one more brings next to nothing
 
 
@@ -75,7 +83,9 @@ def sizes(prepared: Prepared, one_order: bool) -> range:
     if kind is DeferredStack and sum(later) > _LATER:
         return range(0)
     state = chosen.optimizer.start(prepared.parameters)
-    memory = first + sum(later) + sum(m.nbytes for layer in state.memory for of in layer for m in of)
+    memory = (
+        first + sum(later) + sum(m.nbytes for layer in state.memory for of in layer for m in of)
+    )
     for row in _MEASURED:
         if row.serves(kind, size, one_order, memory):
             return range(row.least, min(_MOST, row.together * _KIB // memory) + 1)
@@ -88,7 +98,9 @@ def work(prepared: Prepared) -> int:
     return parameter_count(prepared.network) * len(prepared.dataset.train) * experiment.epochs
 
 
-def group(experiments: Sequence[Prepared], workers: int, most: int | None = None) -> list[list[int]]:
+def group(
+    experiments: Sequence[Prepared], workers: int, most: int | None = None
+) -> list[list[int]]:
     """Return the experiments by their numbers in groups that train together, the group with the most work first.
 
     No group has more than a worker's share of all the work, unless it is of one. As many train together
@@ -133,4 +145,8 @@ def _order(prepared: Prepared) -> Hashable:
 
 def _worth_it(groups: Sequence[list[int]], allowed: range) -> list[list[int]]:
     """Return the groups; those that are too small to be quicker together, one by one."""
-    return [own for numbers in groups for own in ([numbers] if len(numbers) in allowed else [[n] for n in numbers])]
+    return [
+        own
+        for numbers in groups
+        for own in ([numbers] if len(numbers) in allowed else [[n] for n in numbers])
+    ]

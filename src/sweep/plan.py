@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from src.experiment.runner import Result
+from src.experiment.results import Result
 
 PLAN = "plan.json"
 
@@ -23,16 +23,20 @@ class Plan:
         """Make the plan of these jobs, each given by its overrides."""
         common = set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
         names = (
-            ", ".join(o for o in job if o not in common) or ", ".join(job) or f"job {i}" for i, job in enumerate(jobs)
+            ", ".join(o for o in job if o not in common) or ", ".join(job) or f"job {i}"
+            for i, job in enumerate(jobs)
         )
         return Plan(sweep_id, tuple(tuple(job) for job in jobs), tuple(names))
 
     @property
     def varied(self) -> tuple[str, ...]:
         """The settings in which the jobs differ, in the order in which they were given."""
-        settings = dict.fromkeys(override.partition("=")[0].lstrip("+~") for job in self.overrides for override in job)
+        settings = dict.fromkeys(
+            override.partition("=")[0].lstrip("+~") for job in self.overrides for override in job
+        )
         values = {
-            key: {o for job in self.overrides for o in job if o.lstrip("+~").startswith(f"{key}=")} for key in settings
+            key: {o for job in self.overrides for o in job if o.lstrip("+~").startswith(f"{key}=")}
+            for key in settings
         }
         return tuple(key for key in settings if len(values[key]) > 1)
 
@@ -46,19 +50,27 @@ class Plan:
             content = json.loads((folder / PLAN).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        return Plan(content["sweep_id"], tuple(map(tuple, content["overrides"])), tuple(content["names"]))
+        return Plan(
+            content["sweep_id"], tuple(map(tuple, content["overrides"])), tuple(content["names"])
+        )
 
 
-def collect(plan: Plan, folders: Sequence[Path], reasons: Mapping[int, tuple[str, str]], metric: str) -> list[Result]:
+def collect(
+    plan: Plan, folders: Sequence[Path], reasons: Mapping[int, tuple[str, str]], metric: str
+) -> list[Result]:
     """Return the results of a sweep in the order of its plan, from what each run left in its folder.
 
     A run that left no result has the status and the reason given by its number, or is LOST.
     """
     results = []
-    for number, (name, overrides, folder) in enumerate(zip(plan.names, plan.overrides, folders, strict=True)):
+    for number, (name, overrides, folder) in enumerate(
+        zip(plan.names, plan.overrides, folders, strict=True)
+    ):
         try:
             results.append(Result.load(folder))
         except FileNotFoundError:
-            status, failure = reasons.get(number, ("LOST", "did not begin, or ended without a result"))
+            status, failure = reasons.get(
+                number, ("LOST", "did not begin, or ended without a result")
+            )
             results.append(Result(name, overrides, status, metric, failure))
     return results

@@ -8,8 +8,8 @@ from pathlib import Path
 import joblib
 import numpy as np
 
-from src.data import Dataset, Source, Split
 from src.config.preflight import provide
+from src.data import Dataset, Source, Split
 
 
 def keep(dataset: Dataset, folder: Path) -> Path:
@@ -24,7 +24,9 @@ def keep(dataset: Dataset, folder: Path) -> Path:
 def load(path: Path) -> Dataset:
     """Return what was kept, mapped: it takes no memory but that of the pages in use, whoever has it."""
     dataset: Dataset = joblib.load(path, mmap_mode="r")
-    return replace(dataset, train=_plain(dataset.train), val=_plain(dataset.val), test=_plain(dataset.test))
+    return replace(
+        dataset, train=_plain(dataset.train), val=_plain(dataset.val), test=_plain(dataset.test)
+    )
 
 
 def take(paths: Mapping[Source, Path]) -> None:

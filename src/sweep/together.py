@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.config.reader import Job
-from src.support.errors import Diverged, TrainingFailed, first_line
 from src.experiment.experiment import Prepared
-from src.experiment.runner import Finished, Origin, gradcheck, record
+from src.experiment.job import Job
+from src.experiment.recorder import Finished, Origin, record
+from src.experiment.runner import gradcheck
+from src.support.errors import Diverged, TrainingFailed, first_line
 from src.training.loop import Epoch, train_together
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,9 @@ class Assignment:
     scope: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
 
-def execute_together(assignments: Sequence[Assignment], tell: Callable[[int | Path], None]) -> list[Outcome]:
+def execute_together(
+    assignments: Sequence[Assignment], tell: Callable[[int | Path], None]
+) -> list[Outcome]:
     """Run them side by side and return of each what came of it, or what ended it.
 
     ``tell`` hears how many epochs have been done, and of each run that has ended its folder.
@@ -109,7 +112,9 @@ class _Running:
                 return error
             except Exception as error:
                 log.exception("the run failed")
-                return RuntimeError(first_line(error))  # one that can be carried from process to process
+                return RuntimeError(
+                    first_line(error)
+                )  # one that can be carried from process to process
             except BaseException as error:
                 if error is not expected:
                     raise
@@ -127,5 +132,9 @@ def _epochs(assignments: Sequence[Assignment]) -> Iterator[Sequence[Epoch | Dive
         except Diverged as error:
             yield [error]
     elif assignments:
-        courses = [assignment.prepared.course(assignment.job.diagnose) for assignment in assignments]
-        yield from train_together(courses, [assignment.prepared.parameters for assignment in assignments])
+        courses = [
+            assignment.prepared.course(assignment.job.diagnose) for assignment in assignments
+        ]
+        yield from train_together(
+            courses, [assignment.prepared.parameters for assignment in assignments]
+        )

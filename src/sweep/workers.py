@@ -17,7 +17,9 @@ from src.support.errors import first_line
 from src.support.signals import ignoring_interrupts
 
 _PATIENCE = 30.0  # seconds that workers have to close what they have open
-_INTERRUPT = getattr(signal, "SIGUSR1", signal.SIGTERM)  # of the parent; the terminal's Ctrl-C reaches all processes
+_INTERRUPT = getattr(
+    signal, "SIGUSR1", signal.SIGTERM
+)  # of the parent; the terminal's Ctrl-C reaches all processes
 
 
 class WorkerDied(Exception):
@@ -97,13 +99,18 @@ class _Worker:
 
     def interrupt(self, error: BaseException) -> None:
         with contextlib.suppress(OSError):
-            os.kill(self._process.pid, _INTERRUPT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
+            os.kill(
+                self._process.pid,
+                _INTERRUPT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM,
+            )
 
     def died(self) -> WorkerDied:
         self._process.join()
         code = self._process.exitcode
         how = f"by signal {-code}" if code and code < 0 else f"with exit code {code}"
-        return WorkerDied(f"its worker process ended {how}; perhaps the system killed it for want of memory")
+        return WorkerDied(
+            f"its worker process ended {how}; perhaps the system killed it for want of memory"
+        )
 
     def end(self) -> None:
         self.connection.close()
@@ -113,7 +120,12 @@ class _Worker:
             self._process.join()
 
 
-def _serve(connection: Connection, function: Callable[..., Any], folder: str, environment: Mapping[str, str]) -> None:
+def _serve(
+    connection: Connection,
+    function: Callable[..., Any],
+    folder: str,
+    environment: Mapping[str, str],
+) -> None:
     """Work as long as the parent has something to do and lives."""
     os.chdir(folder)
     os.environ.clear()  # the process that this one comes from may be older than folder and environment

@@ -14,14 +14,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from src.config.reader import Job, Reference
 from src.experiment.experiment import Prepared
+from src.experiment.job import Job, Reference
+from src.experiment.results import Result, Summary
 from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import parameter_count
-from src.experiment.runner import Result, Summary
+from src.training.loop import Epoch
 from src.training.schedules import Constant
 from src.training.stopping import Never
-from src.training.loop import Epoch
 
 _PLAIN_WIDTH = 160
 _PLAIN_LINES = 20  # about how many epochs are shown where the output is not a terminal
@@ -84,8 +84,13 @@ def progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
     console = _console()
     if console.is_terminal:
         # What matters most first: a narrow terminal cuts on the right.
-        counts, scores = TextColumn("{task.completed}/{task.total}"), TextColumn("{task.fields[scores]}")
-        with Progress(counts, BarColumn(10), TimeRemainingColumn(), scores, console=console, transient=True) as bar:
+        counts, scores = (
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[scores]}"),
+        )
+        with Progress(
+            counts, BarColumn(10), TimeRemainingColumn(), scores, console=console, transient=True
+        ) as bar:
             task = bar.add_task("", total=epochs, scores="")
             yield lambda epoch: bar.update(task, completed=epoch.number, scores=_short_line(epoch))
     else:
@@ -102,11 +107,16 @@ def sweep_plan(groups: Iterable[int], workers: int) -> None:
     """Show how the runs of a sweep are divided, given how many are in each group."""
     sizes = Counter(groups)
     parts = [
-        f"{_count(n, 'stack')} of {size}" if size > 1 else f"{n} by {'itself' if n == 1 else 'themselves'}"
+        f"{_count(n, 'stack')} of {size}"
+        if size > 1
+        else f"{n} by {'itself' if n == 1 else 'themselves'}"
         for size, n in sorted(sizes.items(), reverse=True)
     ]
     runs = sum(size * n for size, n in sizes.items())
-    fact("sweep", f"{_count(runs, 'run')}: {', '.join(parts)}; {_count(workers, 'process', 'processes')}")
+    fact(
+        "sweep",
+        f"{_count(runs, 'run')}: {', '.join(parts)}; {_count(workers, 'process', 'processes')}",
+    )
 
 
 @contextlib.contextmanager
@@ -116,7 +126,11 @@ def sweep_progress(epochs: int) -> Iterator[Callable[[int], None]]:
     if not console.is_terminal:
         yield lambda done: None
         return
-    columns = TextColumn("{task.completed}/{task.total} epochs"), BarColumn(30), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.completed}/{task.total} epochs"),
+        BarColumn(30),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=epochs)
         yield lambda done: bar.advance(task, done)
@@ -131,7 +145,13 @@ def closing(summary: Summary, reference: Reference | None) -> None:
     table = _table("", "loss", "accuracy", "best accuracy", "at epoch")
     for part, score in summary.final.items():
         best = summary.best[part]
-        table.add_row(part, f"{score.loss:.4f}", f"{score.accuracy:.4f}", f"{best.accuracy:.4f}", str(best.epoch))
+        table.add_row(
+            part,
+            f"{score.loss:.4f}",
+            f"{score.accuracy:.4f}",
+            f"{best.accuracy:.4f}",
+            str(best.epoch),
+        )
     _console().print(table)
     if reference and reference.figures:
         fact("published", reference.source)
@@ -170,17 +190,33 @@ def sweep_table(results: Sequence[Result], sweep_id: str) -> None:
         metrics = {result.metric for _, result in finished}
         shared = metrics.pop() if len(metrics) == 1 else None
         accuracies = [f"{part}/accuracy" for part in ("train", "val", "test")]
-        others = [key for key in accuracies if key != shared and any(key in result.metrics for _, result in finished)]
+        others = [
+            key
+            for key in accuracies
+            if key != shared and any(key in result.metrics for _, result in finished)
+        ]
         # Unlike metrics have no common order.
-        table = _table("rank" if shared else "", "run", shared or "metric", *others, "seconds", left="run")
+        table = _table(
+            "rank" if shared else "", "run", shared or "metric", *others, "seconds", left="run"
+        )
         for rank, (value, result) in enumerate(finished, 1):
             best = f"{value:.4f}" if shared else f"{result.metric} {value:.4f}"
-            cells = (f"{result.metrics[key]:.4f}" if key in result.metrics else "" for key in others)
-            table.add_row(str(rank) if shared else "", escape(result.name), best, *cells, f"{result.seconds:.1f}")
+            cells = (
+                f"{result.metrics[key]:.4f}" if key in result.metrics else "" for key in others
+            )
+            table.add_row(
+                str(rank) if shared else "",
+                escape(result.name),
+                best,
+                *cells,
+                f"{result.seconds:.1f}",
+            )
         _console().print(table)
     for result in results:
         if result.value is None:
-            _say(f"[red]{result.status}[/red]  {escape(' '.join(result.overrides))}: {escape(result.failure or '')}")
+            _say(
+                f"[red]{result.status}[/red]  {escape(' '.join(result.overrides))}: {escape(result.failure or '')}"
+            )
     fact("runs", f"{len(finished)} of {len(results)} finished, sweep_id {sweep_id}")
 
 
@@ -210,7 +246,9 @@ def show_log() -> None:
 
 def problem(message: str) -> None:
     """Say on standard error what is wrong."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red bold]error[/red bold] {escape(message)}")
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"[red bold]error[/red bold] {escape(message)}"
+    )
 
 
 def _published(summary: Summary, reference: Reference) -> Table:
@@ -238,7 +276,9 @@ def _short_line(epoch: Epoch) -> str:
 
 
 def _line(epoch: Epoch) -> str:
-    return "  ".join(f"{name} {score.loss:.4f} {score.accuracy:.2%}" for name, score in epoch.scores.items())
+    return "  ".join(
+        f"{name} {score.loss:.4f} {score.accuracy:.2%}" for name, score in epoch.scores.items()
+    )
 
 
 def _fields(value: Any) -> str:

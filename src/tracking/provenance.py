@@ -28,6 +28,9 @@ def git_tags() -> Mapping[str, str]:
         ).stdout.strip()
 
     try:
-        return {"git.commit": git("rev-parse", "HEAD"), "git.dirty": str(bool(git("status", "--porcelain"))).lower()}
+        return {
+            "git.commit": git("rev-parse", "HEAD"),
+            "git.dirty": str(bool(git("status", "--porcelain"))).lower(),
+        }
     except (OSError, subprocess.CalledProcessError):
         return {}

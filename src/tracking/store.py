@@ -56,20 +56,30 @@ def open_store(store: str, experiment: str, outputs: Path) -> tuple["MlflowClien
             client = MlflowClient(store)
             found = client.get_experiment_by_name(experiment)
             if found is None:
-                artifacts = (outputs.absolute() / "artifacts").as_uri() if store.startswith("sqlite:") else None
+                artifacts = (
+                    (outputs.absolute() / "artifacts").as_uri()
+                    if store.startswith("sqlite:")
+                    else None
+                )
                 return client, client.create_experiment(experiment, artifact_location=artifacts)
             if found.lifecycle_stage == "deleted":
                 raise _deleted(experiment)
             return client, found.experiment_id
     except UserError:
         raise
-    except Exception as error:  # of MLflow, of SQLAlchemy, of a database's driver that is not installed
+    except (
+        Exception
+    ) as error:  # of MLflow, of SQLAlchemy, of a database's driver that is not installed
         raise _closed(store, error) from None
 
 
 def database_file(store: str) -> Path | None:
     """Return the file of a store that is a local database."""
-    return Path(unquote(store.removeprefix("sqlite:///").split("?")[0])) if store.startswith("sqlite:///") else None
+    return (
+        Path(unquote(store.removeprefix("sqlite:///").split("?")[0]))
+        if store.startswith("sqlite:///")
+        else None
+    )
 
 
 def check_database(store: str, experiment: str) -> None:
@@ -130,9 +140,13 @@ def _create(store: str) -> None:
     part.replace(database)
 
 
-def close_abandoned(client: "MlflowClient", experiment_id: str, sweep_id: str, status: str, reason: str) -> set[Path]:
+def close_abandoned(
+    client: "MlflowClient", experiment_id: str, sweep_id: str, status: str, reason: str
+) -> set[Path]:
     """Give its status to each run of a sweep that is still said to run, its process being gone; return their folders."""
-    found = client.search_runs([experiment_id], f"{sweep_filter(sweep_id)} and attributes.status = 'RUNNING'")
+    found = client.search_runs(
+        [experiment_id], f"{sweep_filter(sweep_id)} and attributes.status = 'RUNNING'"
+    )
     for run in found:
         client.set_tag(run.info.run_id, "failure", reason)
         client.set_terminated(run.info.run_id, status)
@@ -175,7 +189,11 @@ def server_command(store: str, port: int) -> tuple[list[str], dict[str, str]]:
     With MLflow's defaults the server would start ten processes and take 2.4 GB; so it starts two and takes 0.5.
     """
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {
+        **os.environ,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
     return [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"], environment
 
 

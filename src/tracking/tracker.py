@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from src.support.errors import require
-from src.experiment.experiment import Prepared
-from src.support.signals import held
-from src.nn.network import Parameters
+from src.data import Dataset
+from src.nn.losses import Loss
+from src.nn.network import MLP, Parameters
 from src.nn.weights import save_weights
+from src.support.errors import require
 from src.support.serialization import to_plain
+from src.support.signals import held
 from src.tracking.store import check_database, database_file, open_store, quiet, tracking_uri
 from src.tracking.view import comparison, sweep_filter, view_tag
 
@@ -31,8 +32,12 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 _METRICS_A_CALL, _PARAMETERS_A_CALL = 1000, 100  # MLflow's limits
 _PARAMETER_LENGTH, _TAG_LENGTH = 6000, 8000
-_WRITING = 0.01  # of the time at most, while training goes on; the rest is written when it has ended
-_AT_FIRST = 2.0  # seconds without: the first call of a process takes longest, and short runs are soon done
+_WRITING = (
+    0.01  # of the time at most, while training goes on; the rest is written when it has ended
+)
+_AT_FIRST = (
+    2.0  # seconds without: the first call of a process takes longest, and short runs are soon done
+)
 _TURN_SECONDS = 1e-4  # after so long another thread may go on
 
 
@@ -82,7 +87,10 @@ class Tracking:
             with quiet():
                 # MLflow's own tags: the user and the command. Ours are there from the first moment, so that whoever
                 # closes what a dead process left open can find it.
-                known = {**resolve_tags(), **{key: _cut(value, _TAG_LENGTH) for key, value in tags.items()}}
+                known = {
+                    **resolve_tags(),
+                    **{key: _cut(value, _TAG_LENGTH) for key, value in tags.items()},
+                }
                 run = client.create_run(experiment_id, run_name=name, tags=known)
             return _OpenRun(client, run.info.run_id, experiment_id, self.store(outputs))
 
@@ -131,17 +139,17 @@ class Tracker:
         """Arrange the view of the run's sweep, whose runs differ in the parameters ``varied`` and rank by ``metric``."""
         self._write(lambda run: run.sweep(sweep_id, metric, varied))
 
-    def dataset(self, prepared: Prepared) -> None:
+    def dataset(self, dataset: Dataset) -> None:
         """Keep what the run learned from: its name, its sizes and our digest of it."""
-        self._write(lambda run: run.dataset(prepared))
+        self._write(lambda run: run.dataset(dataset))
 
     def files(self, paths: Sequence[Path], folder: str | None = None) -> None:
         """Keep files, under a folder if one is named."""
         self._write(lambda run: run.files(paths, folder))
 
-    def model(self, prepared: Prepared, parameters: Parameters) -> None:
+    def model(self, model: MLP, loss: Loss, dataset: Dataset, parameters: Parameters) -> None:
         """Keep the trained network in a form that can be loaded and served, its weights without pickle."""
-        self._write(lambda run: run.model(prepared, parameters))
+        self._write(lambda run: run.model(model, loss, dataset, parameters))
 
     def close(self, status: Status) -> None:
         """Give the run its status, when all is kept."""
@@ -184,7 +192,12 @@ class _OpenRun:
     """Writes a run that is open to MLflow, its metrics in batches: one by one they would cost more than the training."""
 
     def __init__(self, client: "MlflowClient", run_id: str, experiment_id: str, store: str):
-        self._client, self.run_id, self.experiment_id, self._store = client, run_id, experiment_id, store
+        self._client, self.run_id, self.experiment_id, self._store = (
+            client,
+            run_id,
+            experiment_id,
+            store,
+        )
         self._waiting: list[tuple[str, float, int, int]] = []
 
     def close(self, status: Status) -> None:
@@ -221,61 +234,71 @@ class _OpenRun:
         from mlflow.entities import RunTag
 
         self._client.log_batch(
-            self.run_id, tags=[RunTag(key, _cut(value, _TAG_LENGTH)) for key, value in values.items()]
+            self.run_id,
+            tags=[RunTag(key, _cut(value, _TAG_LENGTH)) for key, value in values.items()],
         )
 
     def sweep(self, sweep_id: str, metric: str, varied: Sequence[str]) -> None:
         view = comparison(sweep_filter(sweep_id), metric, varied)
         self._client.set_experiment_tag(self.experiment_id, view_tag(sweep_id), view)
 
-    def dataset(self, prepared: Prepared) -> None:
+    def dataset(self, dataset: Dataset) -> None:
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.numpy_dataset import from_numpy
         from mlflow.entities import DatasetInput, InputTag
 
-        dataset = prepared.dataset
         source = CodeDatasetSource(tags={"description": str(dataset)})
         train = dataset.train
         known = from_numpy(train.images, source, train.labels, dataset.name, dataset.digest)
-        given = DatasetInput(known._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
+        given = DatasetInput(
+            known._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")]
+        )
         self._client.log_inputs(self.run_id, [given])
 
     def files(self, paths: Sequence[Path], folder: str | None = None) -> None:
         for path in paths:
             self._client.log_artifact(self.run_id, str(path), folder)
 
-    def model(self, prepared: Prepared, parameters: Parameters) -> None:
+    def model(self, model: MLP, loss: Loss, dataset: Dataset, parameters: Parameters) -> None:
         import mlflow
         import numpy as np
         from mlflow.models import Model, ModelSignature
         from mlflow.types import Schema, TensorSpec
 
-        dataset, experiment = prepared.dataset, prepared.experiment
+        dtype = next(p.dtype for layer in parameters for p in layer)
         signature = ModelSignature(
             inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, dataset.features))]),
             outputs=Schema(
                 [
                     TensorSpec(np.dtype(np.int64), (-1,), "label"),
-                    TensorSpec(np.dtype(experiment.dtype), (-1, experiment.model.outputs), "probabilities"),
+                    TensorSpec(dtype, (-1, model.outputs), "probabilities"),
                 ]
             ),
         )
         source = Path(__file__).parent.parent
         with tempfile.TemporaryDirectory() as scratch:
-            settings, weights, code = Path(scratch, "network.json"), Path(scratch, "weights.npz"), Path(scratch, "src")
+            settings, weights, code = (
+                Path(scratch, "network.json"),
+                Path(scratch, "weights.npz"),
+                Path(scratch, "src"),
+            )
             described = {
-                "model": to_plain(experiment.model),
-                "loss": to_plain(experiment.loss),
+                "model": to_plain(model),
+                "loss": to_plain(loss),
                 "scale": dataset.scale,
-                "dtype": experiment.dtype,
+                "dtype": dtype.name,
             }
             settings.write_text(json.dumps(described, indent=2), encoding="utf-8")
-            save_weights(weights, prepared.network, parameters)
+            save_weights(weights, model.layers, parameters)
             for package in ("nn", "support"):  # all that the served model imports
-                shutil.copytree(source / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(
+                    source / package, code / package, ignore=shutil.ignore_patterns("__pycache__")
+                )
             shutil.copy(source / "__init__.py", code)
             with quiet(), tracking_uri(self._store):
-                made = self._client.create_logged_model(self.experiment_id, "model", source_run_id=self.run_id)
+                made = self._client.create_logged_model(
+                    self.experiment_id, "model", source_run_id=self.run_id
+                )
                 Model.log(  # what mlflow.pyfunc.log_model calls, for a run that need not be the active one
                     None,
                     mlflow.pyfunc,

@@ -36,7 +36,12 @@ def comparison(search_filter: str, metric: str, varied: Sequence[str]) -> str:
         sections.append({"uuid": name, "name": name, "display": True, "isReordered": True})
         for chart in drawn:
             uuid = f"{name}-{chart.get('metricKey', chart['type'])}"
-            common = {"uuid": uuid, "metricSectionId": name, "runsCountToCompare": _MOST_RUNS, "deleted": False}
+            common = {
+                "uuid": uuid,
+                "metricSectionId": name,
+                "runsCountToCompare": _MOST_RUNS,
+                "deleted": False,
+            }
             charts.append({**chart, **common, "isGenerated": True})
 
     def line(key: str) -> dict[str, Any]:
@@ -47,9 +52,20 @@ def comparison(search_filter: str, metric: str, varied: Sequence[str]) -> str:
             "lineSmoothness": 0,
             "range": {},
         }
-        return {"type": "LINE", "metricKey": key, "selectedMetricKeys": [key], "selectedXAxisMetricKey": "", **scales}
+        return {
+            "type": "LINE",
+            "metricKey": key,
+            "selectedMetricKeys": [key],
+            "selectedXAxisMetricKey": "",
+            **scales,
+        }
 
-    parallel = {"type": "PARALLEL", "selectedParams": list(varied), "selectedMetrics": [metric], "showAllRuns": True}
+    parallel = {
+        "type": "PARALLEL",
+        "selectedParams": list(varied),
+        "selectedMetrics": [metric],
+        "showAllRuns": True,
+    }
     section(part, line(f"{part}/accuracy"), line(f"{part}/loss"), *([parallel] if varied else []))
     for other in parts[1:]:
         section(other, line(f"{other}/accuracy"), line(f"{other}/loss"))

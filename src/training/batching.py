@@ -80,7 +80,12 @@ class Mini(Batching):
         require(self.size >= 1, "size", self.size, "must be 1 or more")
 
     def check(self, samples: int) -> None:
-        require(self.size <= samples, "size", self.size, f"must be at most the {samples} training samples")
+        require(
+            self.size <= samples,
+            "size",
+            self.size,
+            f"must be at most the {samples} training samples",
+        )
 
     def order(self, samples: int, rng: np.random.Generator) -> Rows:
         end = samples - samples % self.size if self.drop_last else samples

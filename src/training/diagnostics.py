@@ -18,7 +18,9 @@ _EQUAL = 1e-4
 # When a sentence is due: shares of a layer's units, and of its weights that one update moves. A ratio about 1e-3 is usual.
 _MANY_SATURATED, _MANY_DEAD = 0.25, 0.4
 _HUGE_UPDATE, _TINY_UPDATE = 0.1, 1e-7
-_WIDE = 2.0  # pre-activations of a greater deviation than this start out on the flat parts of a sigmoid
+_WIDE = (
+    2.0  # pre-activations of a greater deviation than this start out on the flat parts of a sigmoid
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class LayerState:
     """One weight layer with the activation after it, at one moment of training."""
 
     units: int
-    saturated: int | None  # of the units; None where the activation can't saturate, or there is none
+    saturated: (
+        int | None
+    )  # of the units; None where the activation can't saturate, or there is none
     dead: int | None  # of the units; None where the activation can't die, or there is none
     alike: bool  # whether all units have the same weights, and so will always have
     update_ratio: float  # ‖ΔW‖ / ‖W‖ of an update by one batch
@@ -61,7 +65,8 @@ def inspect(
                 layer.fan_out,
                 saturated,
                 dead,
-                alike=layer.fan_out > 1 and float(np.ptp(W, axis=1).max()) <= _EQUAL * float(np.abs(W).max()),
+                alike=layer.fan_out > 1
+                and float(np.ptp(W, axis=1).max()) <= _EQUAL * float(np.abs(W).max()),
                 update_ratio=_length(moved[i][0] - W) / (_length(W) or 1.0),
                 gradient_norm=_length(gradients[i][0]),
                 spread=float(values[i + 1].std(dtype=np.float64)),
@@ -78,7 +83,10 @@ def measurements(states: Sequence[LayerState]) -> dict[str, float]:
         for name, count in (("saturated", state.saturated), ("dead", state.dead)):
             if count is not None:
                 found[f"{layer}/{name}"] = count / state.units
-        found |= {f"{layer}/update_ratio": state.update_ratio, f"{layer}/gradient_norm": state.gradient_norm}
+        found |= {
+            f"{layer}/update_ratio": state.update_ratio,
+            f"{layer}/gradient_norm": state.gradient_norm,
+        }
     return found
 
 
@@ -89,7 +97,10 @@ def findings(network: Network, history: Mapping[int, Sequence[LayerState]]) -> l
     """
     epochs = sorted(history)
     dense = [layer for layer in network if isinstance(layer, Dense)]
-    troubles = ((k, _trouble(layer, epochs, [history[epoch][k] for epoch in epochs])) for k, layer in enumerate(dense))
+    troubles = (
+        (k, _trouble(layer, epochs, [history[epoch][k] for epoch in epochs]))
+        for k, layer in enumerate(dense)
+    )
     return [f"layer {k + 1}: {trouble}" for k, trouble in troubles if trouble] if epochs else []
 
 
@@ -110,19 +121,23 @@ def _trouble(layer: Dense, epochs: Sequence[int], states: Sequence[LayerState]) 
         return f"its {last.units} units have had equal weights {when}: equal gradients will keep them so"
     if when := since(lambda state: (state.saturated or 0) >= _MANY_SATURATED * state.units):
         wide = first.spread > _WIDE
-        why = f"the initializer is wide for {layer.fan_in} inputs" if wide else "a smaller lr may help"
+        why = (
+            f"the initializer is wide for {layer.fan_in} inputs"
+            if wide
+            else "a smaller lr may help"
+        )
         return f"{last.saturated} of {last.units} units saturated {when}; {why}"
     if when := since(lambda state: (state.dead or 0) >= _MANY_DEAD * state.units):
         remedy = "another initializer" if when == "from the start" else "a smaller lr"
         return f"{last.dead} of {last.units} units dead {when}; {remedy} or leaky_relu may help"
     if when := since(lambda state: state.gradient_norm == 0):
-        return f"its gradient is 0 {when}: its inputs are 0, or the layers after it pass nothing back"
+        return (
+            f"its gradient is 0 {when}: its inputs are 0, or the layers after it pass nothing back"
+        )
     if when := since(lambda state: state.update_ratio < _TINY_UPDATE):
         return f"an update moves its weights by less than {_TINY_UPDATE:g} of their size {when}: it hardly learns"
     if when := since(lambda state: state.update_ratio > _HUGE_UPDATE):
-        return (
-            f"an update moves its weights by {last.update_ratio:.0%} of their size {when}: lr is large for such weights"
-        )
+        return f"an update moves its weights by {last.update_ratio:.0%} of their size {when}: lr is large for such weights"
     return None
 
 

@@ -11,21 +11,21 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from src.nn.layers import Array
+from src.nn.losses import Labels, Loss
+from src.nn.network import Network, Parameters, backward, forward
+from src.support.errors import Diverged
+from src.support.randomness import stream
+from src.support.threads import one_blas_thread
 from src.training.batching import Batching, Rows
 from src.training.diagnostics import LayerState, inspect
 from src.training.engines.base import Arrays, Engine
 from src.training.engines.plain import Plain
 from src.training.engines.stack import Lane, Stack
-from src.support.errors import Diverged
-from src.nn.layers import Array
-from src.nn.losses import Labels, Loss
-from src.nn.network import Network, Parameters, backward, forward
+from src.training.metric_watch import Watch
 from src.training.optimizers import Optimizer, State
-from src.support.randomness import stream
 from src.training.schedules import Constant, Schedule
 from src.training.stopping import Never, Stopping
-from src.support.threads import one_blas_thread
-from src.training.metric_watch import Watch
 
 _CHUNK = 512  # rows a scoring pass carries at once: they stay in the cache from layer to layer
 _REMEDY = "a smaller lr may help"
@@ -141,16 +141,22 @@ class Course:
         kept = self.stopping.watch is None or self.stopping.kept(metric) == epoch
         stopped = self.stopping.reason(metric)
         layers: tuple[LayerState, ...] = ()
-        if self.inspect_every and (epoch in (1, self.epochs) or epoch % self.inspect_every == 0 or stopped):
+        if self.inspect_every and (
+            epoch in (1, self.epochs) or epoch % self.inspect_every == 0 or stopped
+        ):
             layers = self.look(parameters, state, _last_batch(order, self.size), float(rates[-1]))
         counts = self._updates, self._samples, self._seconds
         return Epoch(epoch, scores, *counts, float(rates[-1]), parameters, kept, stopped, layers)
 
-    def look(self, parameters: Parameters, state: State, batch: Rows, lr: float) -> tuple[LayerState, ...]:
+    def look(
+        self, parameters: Parameters, state: State, batch: Rows, lr: float
+    ) -> tuple[LayerState, ...]:
         """Look into the layers with a batch: at its gradient, and at the update that it would bring next."""
         data = self.data
         values = forward(self.network, parameters, data.rows(batch))
-        gradients = backward(self.network, parameters, values, self.loss.gradient(values[-1], data.labels[batch]))
+        gradients = backward(
+            self.network, parameters, values, self.loss.gradient(values[-1], data.labels[batch])
+        )
         moved, _ = self.optimizer.update(parameters, gradients, state, lr)
         return inspect(self.network, parameters, moved, gradients, data.rows(slice(0, INSPECTED)))
 
@@ -164,23 +170,33 @@ class Course:
         return Diverged(_message("training", math.inf, epoch, self._updates))
 
 
-def train(course: Course, parameters: Parameters, *, engine: Literal["fast", "plain"] = "fast") -> Iterator[Epoch]:
+def train(
+    course: Course, parameters: Parameters, *, engine: Literal["fast", "plain"] = "fast"
+) -> Iterator[Epoch]:
     """Train from these first parameters and yield each epoch's record.
 
     BLAS runs on one thread, so that equal calls give equal bytes wherever they run. The fast engine computes what the
     plain one does, to rounding. Raises Diverged after the first epoch with a loss or a weight that is not finite.
     """
-    from src.training.engines.choice import choose  # SciPy, behind it, takes a while to import: not before training
+    from src.training.engines.choice import (
+        choose,
+    )  # SciPy, behind it, takes a while to import: not before training
 
     made = Plain if engine == "plain" else partial(choose, course.size)
-    runs: Engine = made(course.network, parameters, course.data, loss=course.loss, optimizer=course.optimizer)
+    runs: Engine = made(
+        course.network, parameters, course.data, loss=course.loss, optimizer=course.optimizer
+    )
     with _calm():
         for number in range(1, course.epochs + 1):
             start = time.perf_counter()
             order, rates = course.order(number), course.rates(number)
-            logits = runs.epoch(order, course.size, rates.tolist(), stream(course.seed, "dropout", number))
+            logits = runs.epoch(
+                order, course.size, rates.tolist(), stream(course.seed, "dropout", number)
+            )
             seconds = time.perf_counter() - start
-            epoch = course.record(number, order, rates, logits, runs.parameters, runs.state, seconds)
+            epoch = course.record(
+                number, order, rates, logits, runs.parameters, runs.state, seconds
+            )
             yield epoch
             if epoch.stopped:
                 return
@@ -206,7 +222,10 @@ def train_together(
                 lanes = _lanes([courses[j] for j in active])
                 active = [active[i] for lane in lanes for i in lane]
                 stack = _stack(
-                    [courses[j] for j in active], [own[j] for j in active], [states[j] for j in active], lanes
+                    [courses[j] for j in active],
+                    [own[j] for j in active],
+                    [states[j] for j in active],
+                    lanes,
                 )
             leaders = [courses[active[first]] for first in _firsts(lanes)]
             orders = [leader.order(number) for leader in leaders]
@@ -221,12 +240,21 @@ def train_together(
                 own[j], states[j] = stack.parameters[i], stack.states[i]
                 try:
                     records[j] = courses[j].record(
-                        number, of_each[i], rates[:, i], logits[i], own[j], states[j], seconds, scored[i]
+                        number,
+                        of_each[i],
+                        rates[:, i],
+                        logits[i],
+                        own[j],
+                        states[j],
+                        seconds,
+                        scored[i],
                     )
                 except Diverged as error:
                     records[j] = error
             yield records
-            staying = [j for j in active if isinstance(record := records[j], Epoch) and not record.stopped]
+            staying = [
+                j for j in active if isinstance(record := records[j], Epoch) and not record.stopped
+            ]
             if not staying:
                 return
             if len(staying) < len(active):
@@ -247,18 +275,34 @@ def _firsts(lanes: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _stack(
-    courses: Sequence[Course], parameters: Sequence[Parameters], states: Sequence[State], lanes: Sequence[Sequence[int]]
+    courses: Sequence[Course],
+    parameters: Sequence[Parameters],
+    states: Sequence[State],
+    lanes: Sequence[Sequence[int]],
 ) -> Stack:
     from src.training.engines.choice import stack_kind
 
     first = courses[0]
-    places = [Lane(courses[start].data, len(lane)) for start, lane in zip(_firsts(lanes), lanes, strict=True)]
+    places = [
+        Lane(courses[start].data, len(lane))
+        for start, lane in zip(_firsts(lanes), lanes, strict=True)
+    ]
     optimizers = [course.optimizer for course in courses]
     kind = stack_kind(first.size, first.network, first.loss, optimizers)
-    return kind(first.network, parameters, states, places, loss=first.loss, optimizers=optimizers, size=first.size)
+    return kind(
+        first.network,
+        parameters,
+        states,
+        places,
+        loss=first.loss,
+        optimizers=optimizers,
+        size=first.size,
+    )
 
 
-def _score_together(courses: Sequence[Course], parameters: Sequence[Parameters]) -> list[dict[str, Score]]:
+def _score_together(
+    courses: Sequence[Course], parameters: Sequence[Parameters]
+) -> list[dict[str, Score]]:
     """Return the scores of each network on its sets; those that share a set see its rows brought up once."""
     sharing: dict[Hashable, list[tuple[int, str]]] = {}
     for i, course in enumerate(courses):
@@ -269,7 +313,9 @@ def _score_together(courses: Sequence[Course], parameters: Sequence[Parameters])
     for places in sharing.values():
         first, name = places[0]
         course = courses[first]
-        found = scores(course.network, [parameters[i] for i, _ in places], course.sets[name], course.loss)
+        found = scores(
+            course.network, [parameters[i] for i, _ in places], course.sets[name], course.loss
+        )
         for (i, own), value in zip(places, found, strict=True):
             scored[i][own] = value
     return scored
@@ -283,7 +329,11 @@ def _calm() -> Iterator[None]:
 
 
 def _last_batch(order: Rows, size: int) -> Rows:
-    return slice(max(order.start, order.stop - size), order.stop) if isinstance(order, slice) else order[-size:]
+    return (
+        slice(max(order.start, order.stop - size), order.stop)
+        if isinstance(order, slice)
+        else order[-size:]
+    )
 
 
 def watched(watch: Watch | None, history: Sequence[Mapping[str, Score]]) -> list[float]:
@@ -299,7 +349,9 @@ def score(network: Network, parameters: Parameters, arrays: Arrays, loss: Loss) 
     return scores(network, [parameters], arrays, loss)[0]
 
 
-def scores(network: Network, parameters: Sequence[Parameters], arrays: Arrays, loss: Loss) -> list[Score]:
+def scores(
+    network: Network, parameters: Sequence[Parameters], arrays: Arrays, loss: Loss
+) -> list[Score]:
     """Return the loss and accuracy of each of several networks on a set: a chunk goes through all while it is there."""
     n = len(arrays.labels)
     chunks = [slice(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK)]

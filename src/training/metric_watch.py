@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from src.support.errors import require, suggest
 
-WATCHABLE = [f"{part}/{measure}" for part in ("val", "train", "test") for measure in ("loss", "accuracy")]
+WATCHABLE = [
+    f"{part}/{measure}" for part in ("val", "train", "test") for measure in ("loss", "accuracy")
+]
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,18 @@ class Watch:
     min_delta: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.metric in WATCHABLE, "metric", self.metric, f"no such metric{suggest(self.metric, WATCHABLE)}")
-        require(0 <= self.min_delta < math.inf, "min_delta", self.min_delta, "must be 0 or more, and finite")
+        require(
+            self.metric in WATCHABLE,
+            "metric",
+            self.metric,
+            f"no such metric{suggest(self.metric, WATCHABLE)}",
+        )
+        require(
+            0 <= self.min_delta < math.inf,
+            "min_delta",
+            self.min_delta,
+            "must be 0 or more, and finite",
+        )
 
     def improvements(self, values: Sequence[float]) -> Iterator[bool]:
         """Yield for each epoch's value whether it improved; the first one did."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from src.support.errors import require
 from src.nn.layers import Array
 from src.nn.network import Parameters
+from src.support.errors import require
 
 # What an optimizer remembers of one array of parameters from update to update: arrays of its shape.
 Memory = tuple[Array, ...]
@@ -38,9 +38,19 @@ class Optimizer(ABC):
     clip_norm: float | None = None
 
     def __post_init__(self) -> None:
-        require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "must be 0 or more, and finite")
+        require(
+            0 <= self.weight_decay < math.inf,
+            "weight_decay",
+            self.weight_decay,
+            "must be 0 or more, and finite",
+        )
         if self.clip_norm is not None:
-            require(0 < self.clip_norm < math.inf, "clip_norm", self.clip_norm, "must be positive and finite, or null")
+            require(
+                0 < self.clip_norm < math.inf,
+                "clip_norm",
+                self.clip_norm,
+                "must be positive and finite, or null",
+            )
 
     @property
     @abstractmethod
@@ -60,7 +70,8 @@ class Optimizer(ABC):
     def start(self, parameters: Parameters) -> State:
         """Return the state before the first update: all memory 0."""
         memory = tuple(
-            tuple(tuple(np.zeros_like(p) for _ in range(self.remembers)) for p in layer) for layer in parameters
+            tuple(tuple(np.zeros_like(p) for _ in range(self.remembers)) for p in layer)
+            for layer in parameters
         )
         return State(0, memory)
 
@@ -72,9 +83,13 @@ class Optimizer(ABC):
             gradients = clipped(gradients, self.clip_norm)
         updates = state.updates + 1
         moved, memories = [], []
-        for layer, layer_gradients, layer_memory in zip(parameters, gradients, state.memory, strict=True):
+        for layer, layer_gradients, layer_memory in zip(
+            parameters, gradients, state.memory, strict=True
+        ):
             steps = []
-            for i, (p, g, memory) in enumerate(zip(layer, layer_gradients, layer_memory, strict=True)):
+            for i, (p, g, memory) in enumerate(
+                zip(layer, layer_gradients, layer_memory, strict=True)
+            ):
                 if self.weight_decay and i == 0:  # a layer's first array is its weights
                     g = g + self.weight_decay * p
                 direction, memory = self.direction(g, memory, updates)
@@ -116,7 +131,12 @@ class SGD(Optimizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.momentum < 1, "momentum", self.momentum, "must be 0 or more and below 1")
-        require(not self.nesterov or self.momentum > 0, "nesterov", self.nesterov, "needs a momentum above 0")
+        require(
+            not self.nesterov or self.momentum > 0,
+            "nesterov",
+            self.nesterov,
+            "needs a momentum above 0",
+        )
 
     @property
     def remembers(self) -> int:

@@ -38,7 +38,9 @@ class Schedule(ABC):
     def decay(self, t: Times, length: float, watched: Sequence[float]) -> Times:
         """Return the factors at the times t after the warm-up, of which ``length`` epochs are to be trained."""
 
-    def factors(self, epoch: int, updates: int, epochs: int, watched: Sequence[float] = ()) -> Times:
+    def factors(
+        self, epoch: int, updates: int, epochs: int, watched: Sequence[float] = ()
+    ) -> Times:
         """Return the factor of each of the ``updates`` of an epoch (from 1) of ``epochs``.
 
         ``watched`` holds what the watched metric was after each of the epochs before.

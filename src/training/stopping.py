@@ -68,7 +68,9 @@ class EarlyStopping(Stopping):
         return self._best(values) if self.restore_best else len(values)
 
     def _best(self, values: Sequence[float]) -> int:
-        return max(number for number, improved in enumerate(self.watch.improvements(values), 1) if improved)
+        return max(
+            number for number, improved in enumerate(self.watch.improvements(values), 1) if improved
+        )
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,21 @@ class Target(Stopping):
         Watch(self.metric)
         loss = self.metric.endswith("loss")
         right = 0 < self.value < math.inf if loss else 0 < self.value <= 1
-        require(right, "value", self.value, "must be above 0" if loss else "must be above 0, and 1 at most")
+        require(
+            right,
+            "value",
+            self.value,
+            "must be above 0" if loss else "must be above 0, and 1 at most",
+        )
 
     @property
     def watch(self) -> Watch:
         return Watch(self.metric)
 
     def reason(self, values: Sequence[float]) -> str | None:
-        reached = values[-1] <= self.value if self.metric.endswith("loss") else values[-1] >= self.value
+        reached = (
+            values[-1] <= self.value if self.metric.endswith("loss") else values[-1] >= self.value
+        )
         return f"{self.metric} has reached {self.value:g}" if reached else None
 
     def shortfall(self, values: Sequence[float]) -> str | None:

@@ -36,4 +36,6 @@ def load() -> Images:
     rng = np.random.default_rng(0)
     inked = rng.random((60_000, 784), np.float32) < 0.19  # of MNIST's pixels as many are not 0
     pixels = rng.integers(1, 256, inked.shape, np.uint8) * inked
-    return Images("random images of MNIST's shape and sparsity", pixels, rng.integers(0, 10, len(pixels)))
+    return Images(
+        "random images of MNIST's shape and sparsity", pixels, rng.integers(0, 10, len(pixels))
+    )

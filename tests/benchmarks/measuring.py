@@ -19,7 +19,12 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from src.support.threads import available_cores, one_blas_thread
 
 _SECONDS = 0.3  # a measurement is of as many passes as this takes, and of one at least
-_SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")  # which change speeds
+_SETTINGS = (
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)  # which change speeds
 _PAUSE = 0.05  # for the threads of the one before to go to sleep
 
 
@@ -45,12 +50,18 @@ class Times:
 
     def ratio(self, who: str, ours: str) -> float:
         """Return how many times longer it took than ours: the median of the ratios within the rounds."""
-        return statistics.median(a / b for a, b in zip(self.rounds[who], self.rounds[ours], strict=True))
+        return statistics.median(
+            a / b for a, b in zip(self.rounds[who], self.rounds[ours], strict=True)
+        )
 
 
-def measure(runners: Mapping[str, Runner], rounds: int, quick: bool, tick: Callable[[str], None]) -> Times:
+def measure(
+    runners: Mapping[str, Runner], rounds: int, quick: bool, tick: Callable[[str], None]
+) -> Times:
     """Time all of them, one after the other in each round; what is compiled or made at the first pass is not timed."""
-    times = Times({who: [] for who in runners}, {who: runner.threads for who, runner in runners.items()})
+    times = Times(
+        {who: [] for who in runners}, {who: runner.threads for who, runner in runners.items()}
+    )
     passes = {}
     for who, runner in runners.items():
         tick(who)
@@ -99,7 +110,10 @@ def peak(threads: int, quick: bool) -> float:
 def machine() -> dict[str, Any]:
     """Return what the figures depend on: processor, cores, versions. Nothing that names the machine or its folders."""
     blas = [
-        {key: library.get(key) for key in ("internal_api", "version", "architecture", "num_threads")}
+        {
+            key: library.get(key)
+            for key in ("internal_api", "version", "architecture", "num_threads")
+        }
         for library in threadpool_info()
         if library["user_api"] == "blas"
     ]

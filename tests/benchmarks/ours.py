@@ -5,17 +5,17 @@ from unittest.mock import patch
 
 import numpy as np
 
+from src.nn.initializers import Random, XavierNormal, Zeros
+from src.nn.losses import SoftmaxCrossEntropy
+from src.nn.network import Parameters
+from src.support.randomness import stream
+from src.support.threads import available_cores
 from src.training.batching import Rows
 from src.training.engines.base import Arrays
 from src.training.engines.choice import choose, stack_kind
 from src.training.engines.plain import Plain
 from src.training.engines.stack import Lane
-from src.nn.initializers import Random, XavierNormal, Zeros
-from src.nn.losses import SoftmaxCrossEntropy
-from src.nn.network import Parameters
 from src.training.optimizers import SGD
-from src.support.randomness import stream
-from src.support.threads import available_cores
 from tests.benchmarks.images import Images
 from tests.benchmarks.measuring import Runner
 from tests.benchmarks.works import Work
@@ -26,7 +26,10 @@ _SETTINGS: dict[str, Any] = {"loss": SoftmaxCrossEntropy(), "optimizer": SGD()}
 def starts(work: Work) -> list[Parameters]:
     """Return where each network starts, ours and the others' alike."""
     drawn = Random(XavierNormal(), Zeros())
-    return [drawn.initialize(work.network, stream(seed, "weights"), np.float32) for seed in range(work.models)]
+    return [
+        drawn.initialize(work.network, stream(seed, "weights"), np.float32)
+        for seed in range(work.models)
+    ]
 
 
 def rates(work: Work) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -45,7 +48,11 @@ def chosen(work: Work, images: Images) -> Runner:
     """The fastest way there is."""
     if work.models == 1:
         return _alone(work, images, work.samples, "chosen")
-    data, size, updates = _arrays(images, work.samples), work.size or work.samples, _updates(work, work.samples)
+    data, size, updates = (
+        _arrays(images, work.samples),
+        work.size or work.samples,
+        _updates(work, work.samples),
+    )
     members = work.models // work.lanes
     own = starts(work)
     rules = [SGD() for _ in own]
@@ -62,7 +69,9 @@ def chosen(work: Work, images: Images) -> Runner:
     of_each = np.tile(rates(work), (updates, 1))
     order = orders(work, work.samples)
     threads = getattr(stack, "_workers", 1)
-    return Runner(lambda: stack.epoch(order, of_each), work.samples * work.models, threads, calm=True)
+    return Runner(
+        lambda: stack.epoch(order, of_each), work.samples * work.models, threads, calm=True
+    )
 
 
 def plain(work: Work, images: Images) -> Runner:

@@ -34,13 +34,18 @@ def pytorch(work: Work, images: Images) -> Runner:
     for layer, p in zip(work.network, start, strict=True):
         if isinstance(layer, Dense):
             linear = nn.Linear(layer.fan_in, layer.fan_out)
-            linear.load_state_dict({"weight": torch.from_numpy(p[0].T.copy()), "bias": torch.from_numpy(p[1][0])})
+            linear.load_state_dict(
+                {"weight": torch.from_numpy(p[0].T.copy()), "bias": torch.from_numpy(p[1][0])}
+            )
             modules.append(linear)
         else:
             modules.append(nn.Sigmoid() if isinstance(layer, Sigmoid) else nn.ReLU())
     model = nn.Sequential(*modules)
     optimizer = torch.optim.SGD(model.parameters(), lr=work.lr)
-    x, labels = torch.from_numpy(images.scaled[: work.few]), torch.from_numpy(images.labels[: work.few])
+    x, labels = (
+        torch.from_numpy(images.scaled[: work.few]),
+        torch.from_numpy(images.labels[: work.few]),
+    )
 
     def update(x: Any, labels: Any) -> None:
         optimizer.zero_grad()
@@ -75,7 +80,9 @@ def scikit_learn(work: Work, images: Images) -> Runner | None:
         shuffle=work.size is not None,
         random_state=0,
     )
-    threads = max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+    threads = max(
+        library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
+    )
     return Runner(lambda: model.partial_fit(x, labels, classes=range(10)), work.few, threads)
 
 
@@ -110,7 +117,9 @@ def jax(work: Work, images: Images) -> Runner:
         lr = jnp.asarray(rates(work), np.float32)
         update = jax.vmap(update, (0, None, None, 0))
     if work.lanes > 1:
-        parameters = jax.tree.map(lambda p: p.reshape(work.lanes, members, *p.shape[1:]), parameters)
+        parameters = jax.tree.map(
+            lambda p: p.reshape(work.lanes, members, *p.shape[1:]), parameters
+        )
         lr = lr.reshape(work.lanes, members)
         update = jax.vmap(update)
 
@@ -129,7 +138,10 @@ def jax(work: Work, images: Images) -> Runner:
         order = order.T.reshape(work.lanes, -1, work.size).swapaxes(0, 1)  # (updates, lanes, size)
         order = jnp.asarray(order if work.lanes > 1 else order[:, 0])
     epoch = jax.jit(full if work.size is None else scan, donate_argnums=0)
-    x, labels = jnp.asarray(images.scaled[: work.samples]), jnp.asarray(images.labels[: work.samples])
+    x, labels = (
+        jnp.asarray(images.scaled[: work.samples]),
+        jnp.asarray(images.labels[: work.samples]),
+    )
 
     def run() -> None:
         nonlocal parameters
@@ -138,4 +150,8 @@ def jax(work: Work, images: Images) -> Runner:
     return Runner(run, work.samples * work.models, available_cores())
 
 
-MAKERS: dict[str, Callable[[Work, Images], Runner | None]] = {PYTORCH: pytorch, SKLEARN: scikit_learn, JAX: jax}
+MAKERS: dict[str, Callable[[Work, Images], Runner | None]] = {
+    PYTORCH: pytorch,
+    SKLEARN: scikit_learn,
+    JAX: jax,
+}

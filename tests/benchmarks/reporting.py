@@ -13,11 +13,28 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.measuring import Times
-from tests.benchmarks.works import ALONE, JAX, ONE_CORE, OURS, PEERS, PLAIN, PYTORCH, REQUIRED, SKLEARN, Work
+from tests.benchmarks.works import (
+    ALONE,
+    JAX,
+    ONE_CORE,
+    OURS,
+    PEERS,
+    PLAIN,
+    PYTORCH,
+    REQUIRED,
+    SKLEARN,
+    Work,
+)
 
 _INSTALL = 'pip install --editable ".[bench]"'
 _INNER_HEAD = ["work", OURS, "beside", "takes"]
-_COLOURS = {OURS: "#4269d0", PLAIN: "#97bbf5", PYTORCH: "#ff725c", SKLEARN: "#efb118", JAX: "#3ca951"}
+_COLOURS = {
+    OURS: "#4269d0",
+    PLAIN: "#97bbf5",
+    PYTORCH: "#ff725c",
+    SKLEARN: "#efb118",
+    JAX: "#3ca951",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +57,12 @@ class Report:
         """Microseconds a sample and network; of the others also how many times ours that is."""
         rows = []
         for work, times in self.found.items():
-            row = [work.name, f"{work.flops / 1e3:.0f}", f"{times.median(OURS):.2f}", f"{self.share(work):.0%}"]
+            row = [
+                work.name,
+                f"{work.flops / 1e3:.0f}",
+                f"{times.median(OURS):.2f}",
+                f"{self.share(work):.0%}",
+            ]
             row.append(f"{times.median(PLAIN):.2f} · {times.ratio(PLAIN, OURS):.1f}×")
             row += [self._cell(work, peer) for peer in PEERS]
             rows.append(row)
@@ -53,14 +75,18 @@ class Report:
         for work, times in self.found.items():
             for who in (ALONE, ONE_CORE):
                 if who in times.rounds:
-                    rows.append([work.name, f"{times.median(OURS):.2f}", who, self._cell(work, who)])
+                    rows.append(
+                        [work.name, f"{times.median(OURS):.2f}", who, self._cell(work, who)]
+                    )
         return rows
 
     @property
     def notes(self) -> list[str]:
         machine, versions = self.machine, self.machine["versions"]
         blas = ", ".join(
-            dict.fromkeys(f"{b['internal_api']} {b['version']} {b['architecture']}" for b in machine["blas"])
+            dict.fromkeys(
+                f"{b['internal_api']} {b['version']} {b['architecture']}" for b in machine["blas"]
+            )
         )
         peaks = ", ".join(f"{value:.0f} by {threads}" for threads, value in self.peaks.items())
         packages = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -83,7 +109,9 @@ class Report:
         if self.quick:
             notes.append("Quick: so few samples that the figures say nothing.")
         elif len(self.peaks) > 1 and max(self.peaks.values()) < 1.4 * self.peaks[1]:
-            notes.append("All cores multiply hardly faster than one: others use them; nothing here on several is sure.")
+            notes.append(
+                "All cores multiply hardly faster than one: others use them; nothing here on several is sure."
+            )
         if self.missing:
             notes.append(f"Not installed: {', '.join(self.missing)}. To have them: {_INSTALL}")
         return notes
@@ -132,9 +160,15 @@ class Report:
         """Keep everything in a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         tables = [_markdown(self.head, self.rows), _markdown(_INNER_HEAD, self.inner_rows)]
-        unmet = [f"Not met: {'; '.join(self.unmet)}." if self.unmet else "Every required ratio is met."]
-        (folder / "bench.md").write_text("\n".join([*tables, *(f"{n}\n" for n in [*self.notes, *unmet])]), "utf-8")
-        (folder / "bench.json").write_text(json.dumps(self._plain(), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        unmet = [
+            f"Not met: {'; '.join(self.unmet)}." if self.unmet else "Every required ratio is met."
+        ]
+        (folder / "bench.md").write_text(
+            "\n".join([*tables, *(f"{n}\n" for n in [*self.notes, *unmet])]), "utf-8"
+        )
+        (folder / "bench.json").write_text(
+            json.dumps(self._plain(), indent=1, ensure_ascii=False) + "\n", "utf-8"
+        )
         self._draw().savefig(folder / "bench.png", dpi=110, metadata={"Software": None})
 
     def _plain(self) -> dict[str, Any]:
@@ -164,7 +198,9 @@ class Report:
     def _draw(self) -> Figure:
         """Draw the times as bars, a group a row; each step of the scale is ten times the one before."""
         works = list(self.found)
-        who = [name for name in _COLOURS if any(name in times.rounds for times in self.found.values())]
+        who = [
+            name for name in _COLOURS if any(name in times.rounds for times in self.found.values())
+        ]
         figure = Figure(figsize=(10, 1.2 + 0.75 * len(works)), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
@@ -175,7 +211,9 @@ class Report:
             places = np.array(at) + (k - (len(who) - 1) / 2) * height
             bars = axes.barh(places, values, height, color=_COLOURS[name], label=name)
             axes.bar_label(bars, [f"{value:.3g}" for value in values], fontsize=6, padding=2)
-        axes.set(xscale="log", xlabel="microseconds a sample and network (log scale, less is better)")
+        axes.set(
+            xscale="log", xlabel="microseconds a sample and network (log scale, less is better)"
+        )
         axes.set_yticks(range(len(works)), [work.name for work in works])
         axes.set_ylim(len(works) - 0.4, -0.6)
         axes.grid(axis="x", alpha=0.3)

@@ -11,16 +11,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from src.training.batching import Batching, Full, Mini, Sample
-from src.training.engines.base import Arrays
 from src.nn.initializers import Random, XavierNormal, Zeros
 from src.nn.layers import ReLU
 from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import MLP, parameter_count
-from src.training.optimizers import SGD, Adam, Optimizer
 from src.support.randomness import stream
 from src.support.threads import use_at_most
+from src.training.batching import Batching, Full, Mini, Sample
+from src.training.engines.base import Arrays
 from src.training.loop import Course, Epoch, train, train_together
+from src.training.optimizers import SGD, Adam, Optimizer
 from tests.benchmarks.images import load
 
 SHAPES = ((16, 16), (30,), (64,), (128,), (300,), (100, 200))
@@ -36,8 +36,12 @@ BATCHINGS: dict[str, tuple[Batching, int]] = {  # and how many samples are train
 
 def main() -> None:
     """Print a table for each batching."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.stacks", description=main.__doc__)
-    parser.add_argument("--only", default="", metavar="SUBSTRING", help="batchings with this in their name")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.stacks", description=main.__doc__
+    )
+    parser.add_argument(
+        "--only", default="", metavar="SUBSTRING", help="batchings with this in their name"
+    )
     parser.add_argument("--adam", action="store_true", help="with Adam in place of plain descent")
     asked = parser.parse_args()
     use_at_most(1)
@@ -47,13 +51,27 @@ def main() -> None:
     for name, (batching, samples) in BATCHINGS.items():
         if asked.only not in name:
             continue
-        table = Table("hidden", "weights", *(f"{k}" for k in TOGETHER), title=f"{name}: one order · an order each")
+        table = Table(
+            "hidden",
+            "weights",
+            *(f"{k}" for k in TOGETHER),
+            title=f"{name}: one order · an order each",
+        )
         data = Arrays(images.pixels[:samples], images.labels[:samples], 1 / 255, np.float32)
         for hidden in SHAPES:
             network = MLP(784, hidden, 10, ReLU()).layers
-            start = Random(XavierNormal(), Zeros()).initialize(network, stream(0, "weights"), np.float32)
+            start = Random(XavierNormal(), Zeros()).initialize(
+                network, stream(0, "weights"), np.float32
+            )
             course = Course(
-                network, {"train": data}, SoftmaxCrossEntropy(), batching, optimizer, lr=0.01, epochs=4, seed=0
+                network,
+                {"train": data},
+                SoftmaxCrossEntropy(),
+                batching,
+                optimizer,
+                lr=0.01,
+                epochs=4,
+                seed=0,
             )
             cells = []
             for k in TOGETHER:
@@ -62,9 +80,14 @@ def main() -> None:
                 for seeds in ([0] * k, range(k)):
                     courses = [replace(course, seed=seed) for seed in seeds]
                     epochs = [records[0] for records in train_together(courses, [start] * k)]
-                    ratios.append(alone / _fastest([epoch.seconds for epoch in epochs if isinstance(epoch, Epoch)]))
+                    ratios.append(
+                        alone
+                        / _fastest([epoch.seconds for epoch in epochs if isinstance(epoch, Epoch)])
+                    )
                 cells.append(" · ".join(f"{ratio:.2f}" for ratio in ratios))
-            table.add_row("-".join(map(str, hidden)), f"{parameter_count(network) * 4 / 1024:.0f} KiB", *cells)
+            table.add_row(
+                "-".join(map(str, hidden)), f"{parameter_count(network) * 4 / 1024:.0f} KiB", *cells
+            )
         console.print(table)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from src.training.batching import Rows
 from src.nn.layers import Array
 from src.nn.losses import Loss
 from src.nn.network import Network, Parameters
+from src.training.batching import Rows
 from src.training.optimizers import Optimizer, State
 
 
@@ -57,14 +57,22 @@ class Engine(ABC):
     """Trains one network, or a stack of them, on one set, epoch by epoch."""
 
     def __init__(
-        self, network: Network, parameters: Parameters, data: Arrays, *, loss: Loss, optimizer: Optimizer
+        self,
+        network: Network,
+        parameters: Parameters,
+        data: Arrays,
+        *,
+        loss: Loss,
+        optimizer: Optimizer,
     ) -> None:
         self.network, self.data, self.loss, self.optimizer = network, data, loss, optimizer
         self.parameters = parameters  # replaced by every epoch, never written into
         self.state: State = optimizer.start(parameters)
 
     @abstractmethod
-    def epoch(self, order: Rows, size: int, rates: list[float], masks: np.random.Generator) -> Array:
+    def epoch(
+        self, order: Rows, size: int, rates: list[float], masks: np.random.Generator
+    ) -> Array:
         """Train on the rows in their order, ``size`` an update, the last perhaps fewer; update u at the rate ``rates[u]``.
 
         Dropout draws from ``masks``. Returns the logits of every row (n, classes), as they were in its training pass.

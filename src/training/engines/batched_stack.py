@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from src.nn.layers import Activation, Array, Dropout
+from src.nn.losses import Loss, SoftmaxCrossEntropy
+from src.nn.network import Network, Parameters, backward, forward
+from src.support.threads import available_cores
 from src.training.batching import Rows, batches
 from src.training.engines.chunked import CHUNK, LANES, in_threads
 from src.training.engines.inplace import Softmax, curve
 from src.training.engines.stack import Stack
-from src.nn.layers import Activation, Array, Dropout
-from src.nn.losses import Loss, SoftmaxCrossEntropy
-from src.nn.network import Network, Parameters, backward, forward
 from src.training.optimizers import SGD, Optimizer, State, clipped
-from src.support.threads import available_cores
 
 
 def serves_batches(network: Network, optimizer: Optimizer) -> bool:
@@ -35,29 +35,41 @@ class PlainStack(Stack):
         )
         memories = zip(*(state.memory for state in self.states), strict=True)
         memory = tuple(
-            tuple(tuple(np.stack(of) for of in zip(*arrays, strict=True)) for arrays in zip(*layers, strict=True))
+            tuple(
+                tuple(np.stack(of) for of in zip(*arrays, strict=True))
+                for arrays in zip(*layers, strict=True)
+            )
             for layers in memories
         )
         state = State(self.states[0].updates, memory)
-        decay = np.array([optimizer.weight_decay for optimizer in self.optimizers], dtype)[:, None, None]
+        decay = np.array([optimizer.weight_decay for optimizer in self.optimizers], dtype)[
+            :, None, None
+        ]
         # The decays differ, so they are added here: after clipping, as the optimizer would.
         rule = replace(self.optimizers[0], weight_decay=0.0, clip_norm=None)
         clip_norm = self.optimizers[0].clip_norm
         members = [lane.members for lane in self.lanes]
         passes = []
-        for step, rows in enumerate(zip(*(batches(order, self.size) for order in orders), strict=True)):
+        for step, rows in enumerate(
+            zip(*(batches(order, self.size) for order in orders), strict=True)
+        ):
             xs = [lane.data.rows(own) for lane, own in zip(self.lanes, rows, strict=True)]
             seen = [lane.data.labels[own] for lane, own in zip(self.lanes, rows, strict=True)]
             x = xs[0] if len(xs) == 1 else np.repeat(np.stack(xs), members, axis=0)
             labels = seen[0] if len(xs) == 1 else np.repeat(np.stack(seen), members, axis=0)
 
             values = forward(self.network, parameters, x)
-            gradients = backward(self.network, parameters, values, self.loss.gradient(values[-1], labels))
+            gradients = backward(
+                self.network, parameters, values, self.loss.gradient(values[-1], labels)
+            )
             if clip_norm is not None:
                 gradients = clipped(gradients, clip_norm)
             if decay.any():
                 gradients = tuple(
-                    tuple(g + decay * p if i == 0 else g for i, (g, p) in enumerate(zip(layer, own, strict=True)))
+                    tuple(
+                        g + decay * p if i == 0 else g
+                        for i, (g, p) in enumerate(zip(layer, own, strict=True))
+                    )
                     for layer, own in zip(gradients, parameters, strict=True)
                 )
             lr = rates[step].astype(dtype)[:, None, None]
@@ -65,7 +77,9 @@ class PlainStack(Stack):
             passes.append(values[-1])
         for k in range(len(self.parameters)):
             self.parameters[k] = tuple(tuple(p[k].copy() for p in layer) for layer in parameters)
-            own = tuple(tuple(tuple(m[k].copy() for m in of) for of in layer) for layer in state.memory)
+            own = tuple(
+                tuple(tuple(m[k].copy() for m in of) for of in layer) for layer in state.memory
+            )
             self.states[k] = State(state.updates, own)
         return list(np.concatenate(passes, axis=-2))
 
@@ -88,17 +102,24 @@ class BatchedStack(Stack):
         self._workers = min(available_cores(), chunks)
         rows = min(self.size, CHUNK)
         self._passes = [
-            _Pass(self._weights, self.columns, self.activation, self.loss, rows) for _ in range(self._workers)
+            _Pass(self._weights, self.columns, self.activation, self.loss, rows)
+            for _ in range(self._workers)
         ]
 
     def epoch(self, orders: Sequence[Rows], rates: npt.NDArray[np.float64]) -> list[Array]:
-        labels = np.stack([lane.data.labels[order] for lane, order in zip(self.lanes, orders, strict=True)])
+        labels = np.stack(
+            [lane.data.labels[order] for lane, order in zip(self.lanes, orders, strict=True)]
+        )
         labels = np.repeat(labels, [lane.members for lane in self.lanes], axis=0)
         last = self._weights.biases[-1]
         logits = np.empty((*labels.shape, last.shape[-1]), last.dtype)
         start = 0
         with ThreadPoolExecutor(self._workers) as pool:
-            for rows, lr in zip(zip(*(batches(order, self.size) for order in orders), strict=True), rates, strict=True):
+            for rows, lr in zip(
+                zip(*(batches(order, self.size) for order in orders), strict=True),
+                rates,
+                strict=True,
+            ):
                 end = min(start + self.size, labels.shape[1])
                 lr = lr.astype(last.dtype)
                 steps = self._steps(pool, rows, labels[:, start:end], logits[:, start:end], lr)
@@ -111,7 +132,12 @@ class BatchedStack(Stack):
         return list(logits)
 
     def _steps(
-        self, pool: Executor, rows: Sequence[Rows], labels: npt.NDArray[np.int64], logits: Array, lr: Array
+        self,
+        pool: Executor,
+        rows: Sequence[Rows],
+        labels: npt.NDArray[np.int64],
+        logits: Array,
+        lr: Array,
     ) -> "_Weights":
         """Return lr times the gradients of a batch, of which each lane has its own rows, and write its logits."""
         n = labels.shape[1]
@@ -123,7 +149,10 @@ class BatchedStack(Stack):
             for q, sums in lanes:  # of which each takes the next as soon as it is free
                 for chunk in range(q, len(pieces), len(used)):
                     place = slice(chunk * CHUNK, min((chunk + 1) * CHUNK, n))
-                    xs = [lane.data.rows(own) for lane, own in zip(self.lanes, pieces[chunk], strict=True)]
+                    xs = [
+                        lane.data.rows(own)
+                        for lane, own in zip(self.lanes, pieces[chunk], strict=True)
+                    ]
                     z = memory.forward(xs, self._weights)
                     logits[:, place] = z
                     dlogits = memory.loss_gradient(z, labels[:, place], lr / n)
@@ -156,7 +185,9 @@ class BatchedStack(Stack):
 class _Weights:
     """The parameters of all networks, or their gradients."""
 
-    first: list[Array]  # of each lane, (in, members, units): its networks' first layers are the columns of one matrix
+    first: list[
+        Array
+    ]  # of each lane, (in, members, units): its networks' first layers are the columns of one matrix
     others: list[Array]  # (k, in, out)
     biases: list[Array]  # (k, 1, units), those of the first layer included
 
@@ -175,7 +206,10 @@ class _Weights:
     def like(self) -> "_Weights":
         """Return memory of the same shapes."""
         return _Weights(
-            *([np.empty_like(array) for array in arrays] for arrays in (self.first, self.others, self.biases))
+            *(
+                [np.empty_like(array) for array in arrays]
+                for arrays in (self.first, self.others, self.biases)
+            )
         )
 
 
@@ -183,17 +217,28 @@ class _Pass:
     """The memory of one pass of up to ``rows`` samples forward and backward through all networks."""
 
     def __init__(
-        self, weights: _Weights, columns: Sequence[slice], activation: Activation, loss: Loss, rows: int
+        self,
+        weights: _Weights,
+        columns: Sequence[slice],
+        activation: Activation,
+        loss: Loss,
+        rows: int,
     ) -> None:
         self.activation, self.loss, self.columns = activation, loss, columns
-        k, units, dtype = len(weights.biases[0]), [b.shape[-1] for b in weights.biases], weights.biases[0].dtype
+        k, units, dtype = (
+            len(weights.biases[0]),
+            [b.shape[-1] for b in weights.biases],
+            weights.biases[0].dtype,
+        )
         self.wide = [
             np.empty((rows, *W.shape[1:]), dtype) for W in weights.first
         ]  # z or dz, in the order of W's columns
         self.z, self.d = ([np.empty((k, rows, n), dtype) for n in units] for _ in range(2))
         self.curves = [curve(activation, (k, rows, n), dtype) for n in units[:-1]]
         # An activation with a twin makes y where its z was.
-        self.y = [z if twin else np.empty_like(z) for z, twin in zip(self.z, self.curves, strict=False)]
+        self.y = [
+            z if twin else np.empty_like(z) for z, twin in zip(self.z, self.curves, strict=False)
+        ]
         self.ones = np.ones((1, rows), dtype)
         self.softmax = Softmax(units[-1], k * rows, dtype)
 
@@ -214,7 +259,9 @@ class _Pass:
             z += b
         return z
 
-    def backward(self, xs: list[Array], weights: _Weights, dlogits: Array, sums: _Weights, first: bool) -> None:
+    def backward(
+        self, xs: list[Array], weights: _Weights, dlogits: Array, sums: _Weights, first: bool
+    ) -> None:
         """Set, or if not the ``first`` add to, the gradients of a batch of which this is a part."""
         dz, n = dlogits, dlogits.shape[1]
         ones = self.ones[:, :n]
@@ -250,7 +297,9 @@ class _Pass:
 def _part(memory: Array, rows: int) -> Array:
     """Return memory (k, up to rows, units) for fewer rows, in a row."""
     k, most, units = memory.shape
-    return memory if rows == most else memory.reshape(-1)[: k * rows * units].reshape(k, rows, units)
+    return (
+        memory if rows == most else memory.reshape(-1)[: k * rows * units].reshape(k, rows, units)
+    )
 
 
 def _put(total: Array, x: Array, y: Array, first: bool) -> None:

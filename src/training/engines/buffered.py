@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from src.training.batching import Rows, batches
-from src.training.engines.base import Arrays, Engine
-from src.training.engines.inplace import Curve, LossGradient, Rule, add_product, clip, curve
 from src.nn.layers import Activation, Array, Dense, Dropout
 from src.nn.losses import Loss
 from src.nn.network import Network, Parameters
+from src.training.batching import Rows, batches
+from src.training.engines.base import Arrays, Engine
+from src.training.engines.inplace import Curve, LossGradient, Rule, add_product, clip, curve
 from src.training.optimizers import SGD, Optimizer, State
 
 
@@ -33,7 +33,12 @@ class Pass:
             self._values.append(self._values[-1] if twin else np.empty((rows, units), dtype))
 
     def forward(
-        self, data: Arrays, rows: Rows, parameters: Parameters, logits: Array, masks: np.random.Generator
+        self,
+        data: Arrays,
+        rows: Rows,
+        parameters: Parameters,
+        logits: Array,
+        masks: np.random.Generator,
     ) -> None:
         """Carry some samples through the network and write their ``logits``."""
         n = len(logits)
@@ -41,7 +46,11 @@ class Pass:
         self._masks: dict[int, Array] = {}
         last = len(self.network) - 1
         for i, (layer, p) in enumerate(zip(self.network, parameters, strict=True)):
-            x, y, twin = self._seen[-1], self._values[i][:n] if i < last else logits, self._curves[i]
+            x, y, twin = (
+                self._seen[-1],
+                self._values[i][:n] if i < last else logits,
+                self._curves[i],
+            )
             if isinstance(layer, Dense):
                 np.matmul(x, p[0], out=y)
                 np.add(y, p[1], out=y)
@@ -80,7 +89,9 @@ class Pass:
         if isinstance(rows, slice):
             return data.rows(rows) if data.is_seen_as_it_is else data.rows(rows, out=self._x[:n])
         if data.is_seen_as_it_is:
-            return np.take(data.x, rows, axis=0, out=self._x[:n], mode="clip")  # which needs no memory of its own
+            return np.take(
+                data.x, rows, axis=0, out=self._x[:n], mode="clip"
+            )  # which needs no memory of its own
         return data.rows(rows, out=self._x[:n])
 
 
@@ -88,16 +99,29 @@ class Buffered(Engine):
     """Trains by batches in place."""
 
     def __init__(
-        self, network: Network, parameters: Parameters, data: Arrays, *, loss: Loss, optimizer: Optimizer, rows: int
+        self,
+        network: Network,
+        parameters: Parameters,
+        data: Arrays,
+        *,
+        loss: Loss,
+        optimizer: Optimizer,
+        rows: int,
     ) -> None:
         super().__init__(network, parameters, data, loss=loss, optimizer=optimizer)
         self._pass = Pass(network, loss, rows, data.precision)
         # Descent without memory is one product that adds to the weights where they are.
-        self._plain = type(optimizer) is SGD and not optimizer.momentum and optimizer.clip_norm is None
+        self._plain = (
+            type(optimizer) is SGD and not optimizer.momentum and optimizer.clip_norm is None
+        )
 
-    def epoch(self, order: Rows, size: int, rates: list[float], masks: np.random.Generator) -> Array:
+    def epoch(
+        self, order: Rows, size: int, rates: list[float], masks: np.random.Generator
+    ) -> Array:
         parameters = tuple(tuple(p.copy() for p in layer) for layer in self.parameters)
-        memory = tuple(tuple(tuple(m.copy() for m in of) for of in layer) for layer in self.state.memory)
+        memory = tuple(
+            tuple(tuple(m.copy() for m in of) for of in layer) for layer in self.state.memory
+        )
         rules = [
             tuple(
                 Rule(self.optimizer, p, m, decays=i == 0)

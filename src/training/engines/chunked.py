@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from src.training.batching import Rows
-from src.training.engines.base import Arrays, Engine
-from src.training.engines.buffered import Pass
 from src.nn.layers import Array, Dense
 from src.nn.losses import Loss
 from src.nn.network import Network, Parameters
-from src.training.optimizers import Optimizer
 from src.support.threads import available_cores
+from src.training.batching import Rows
+from src.training.engines.base import Arrays, Engine
+from src.training.engines.buffered import Pass
+from src.training.optimizers import Optimizer
 
 CHUNK = 1000  # rows: few enough for the cache, enough for BLAS
 LANES = 8  # sums that are kept apart, and added in their order at the end: any number of cores gives equal bytes
@@ -34,17 +34,30 @@ class Chunked(Engine):
     """Trains by the whole set at once."""
 
     def __init__(
-        self, network: Network, parameters: Parameters, data: Arrays, *, loss: Loss, optimizer: Optimizer
+        self,
+        network: Network,
+        parameters: Parameters,
+        data: Arrays,
+        *,
+        loss: Loss,
+        optimizer: Optimizer,
     ) -> None:
         super().__init__(network, parameters, data, loss=loss, optimizer=optimizer)
         n = len(data.labels)
         chunks = [slice(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
         self._lanes = [lane for k in range(LANES) if (lane := chunks[k::LANES])]
-        self._sums = [tuple(tuple(np.empty_like(p) for p in layer) for layer in parameters) for _ in self._lanes]
+        self._sums = [
+            tuple(tuple(np.empty_like(p) for p in layer) for layer in parameters)
+            for _ in self._lanes
+        ]
         self._workers = min(available_cores(), len(self._lanes))
-        self._passes = [Pass(network, loss, min(CHUNK, n), data.precision) for _ in range(self._workers)]
+        self._passes = [
+            Pass(network, loss, min(CHUNK, n), data.precision) for _ in range(self._workers)
+        ]
 
-    def epoch(self, order: Rows, size: int, rates: list[float], masks: np.random.Generator) -> Array:
+    def epoch(
+        self, order: Rows, size: int, rates: list[float], masks: np.random.Generator
+    ) -> Array:
         n = len(self.data.labels)
         last = self.network[-1]
         assert isinstance(last, Dense)
@@ -62,11 +75,18 @@ class Chunked(Engine):
             tuple(sum(arrays[1:], start=arrays[0].copy()) for arrays in zip(*layers, strict=True))
             for layers in zip(*self._sums, strict=True)
         )
-        self.parameters, self.state = self.optimizer.update(self.parameters, gradients, self.state, rates[0])
+        self.parameters, self.state = self.optimizer.update(
+            self.parameters, gradients, self.state, rates[0]
+        )
         return logits
 
     def _run(
-        self, memory: Pass, chunks: Sequence[slice], sums: Parameters, logits: Array, masks: np.random.Generator
+        self,
+        memory: Pass,
+        chunks: Sequence[slice],
+        sums: Parameters,
+        logits: Array,
+        masks: np.random.Generator,
     ) -> None:
         """Add up the gradients of some chunks."""
         for rows in chunks:

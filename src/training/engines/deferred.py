@@ -18,12 +18,12 @@ import numpy.typing as npt
 from scipy.linalg.blas import daxpy, ddot, dger, saxpy, sdot, sger
 from scipy.special import expit
 
-from src.training.batching import Rows, batches
-from src.training.engines.base import Arrays, Engine
-from src.training.engines.inplace import add_product
 from src.nn.layers import Activation, Array, Dense, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from src.nn.network import Network, Parameters
+from src.training.batching import Rows, batches
+from src.training.engines.base import Arrays, Engine
+from src.training.engines.inplace import add_product
 from src.training.optimizers import SGD, Optimizer, State
 
 _BLOCK = 64  # samples: more of them cost more in G than they save in the products
@@ -64,12 +64,22 @@ class Deferred(Engine):
     """Trains by single samples."""
 
     def __init__(
-        self, network: Network, parameters: Parameters, data: Arrays, *, loss: Loss, optimizer: Optimizer
+        self,
+        network: Network,
+        parameters: Parameters,
+        data: Arrays,
+        *,
+        loss: Loss,
+        optimizer: Optimizer,
     ) -> None:
         super().__init__(network, parameters, data, loss=loss, optimizer=optimizer)
-        self._activation = next((layer for layer in network if isinstance(layer, Activation)), Identity())
+        self._activation = next(
+            (layer for layer in network if isinstance(layer, Activation)), Identity()
+        )
 
-    def epoch(self, order: Rows, size: int, rates: list[float], masks: np.random.Generator) -> Array:
+    def epoch(
+        self, order: Rows, size: int, rates: list[float], masks: np.random.Generator
+    ) -> Array:
         labels = self.data.labels[order]
         dense = [layer for layer in self.parameters if layer]
         block = _Block(self._activation, self.loss, dense, self.optimizer.weight_decay)
@@ -94,7 +104,9 @@ class _Block:
     1: V (out, in + 1) is the transpose of W over b, so that BLAS finds rows of some length.
     """
 
-    def __init__(self, activation: Activation, loss: Loss, dense: list[tuple[Array, ...]], decay: float) -> None:
+    def __init__(
+        self, activation: Activation, loss: Loss, dense: list[tuple[Array, ...]], decay: float
+    ) -> None:
         (W1, b1), *rest = dense
         dtype, units = W1.dtype, [b.size for _, b in dense]
         self.decay = decay
@@ -105,11 +117,16 @@ class _Block:
         self.factors = np.empty((_BLOCK, _BLOCK), dtype)  # row t: −(X[t] · X[:t] + 1), 1
         self.diagonal = self.factors.reshape(-1)[:: _BLOCK + 1]
         self.targets = np.empty((_BLOCK, units[-1]), dtype)  # lr · −t of the loss's gradient p − t
-        self.samples = [(self.factors[t, : t + 1], self.z1_or_d1[: t + 1], self.targets[t]) for t in range(_BLOCK)]
+        self.samples = [
+            (self.factors[t, : t + 1], self.z1_or_d1[: t + 1], self.targets[t])
+            for t in range(_BLOCK)
+        ]
         # The values of all hidden layers stand in a row, each layer's 1 behind them: their slopes are had in one call.
         ends = np.cumsum(np.add(units[:-1], 1))
         self.values, self.slopes = (np.ones(sum(units[:-1]) + len(rest), dtype) for _ in range(2))
-        y_and_1, slopes = (np.split(joined, ends[:-1]) if rest else [] for joined in (self.values, self.slopes))
+        y_and_1, slopes = (
+            np.split(joined, ends[:-1]) if rest else [] for joined in (self.values, self.slopes)
+        )
         self.logits, self.scores, self.ones = (np.ones(units[-1], dtype) for _ in range(3))
         z = [*(y[:-1] for y in y_and_1), self.logits]  # each y is made where its z was
         self.z1 = z[0]
@@ -120,10 +137,14 @@ class _Block:
             for V, y, dy_and_1, slope in zip(self.V, y_and_1, dy, slopes, strict=True)
         ][::-1]
         self.apply, self.slope = _in_place(activation, dtype)
-        self.axpy, self.inner, self.ger = (saxpy, sdot, sger) if dtype == np.float32 else (daxpy, ddot, dger)
+        self.axpy, self.inner, self.ger = (
+            (saxpy, sdot, sger) if dtype == np.float32 else (daxpy, ddot, dger)
+        )
         self.loss, self.softmax = loss, isinstance(loss, SoftmaxCrossEntropy)
 
-    def run(self, x: Array, labels: npt.NDArray[np.int64], rates: list[float], logits: Array) -> None:
+    def run(
+        self, x: Array, labels: npt.NDArray[np.int64], rates: list[float], logits: Array
+    ) -> None:
         """Train on a block of samples x (up to K, in), in order, each at its own rate; write the ``logits`` of each."""
         n, lr = len(x), np.array(rates)
         left = what_is_left(1 - lr * self.decay).astype(x.dtype) if self.decay else None
@@ -154,7 +175,11 @@ class _Block:
             add_product(-1, x, d1, left[n, 0], self.W1)
 
     def _prepare(
-        self, x: Array, labels: npt.NDArray[np.int64], lr: npt.NDArray[np.float64], left: Array | None
+        self,
+        x: Array,
+        labels: npt.NDArray[np.int64],
+        lr: npt.NDArray[np.float64],
+        left: Array | None,
     ) -> None:
         """Compute what is had for all samples of a block at once."""
         n = len(x)
@@ -175,7 +200,9 @@ class _Block:
         if self.softmax:
             np.exp(self.logits, out=scores)
             total = self.inner(scores, self.ones)
-            if not 1e-30 < total < 1e30:  # where it is, no exponential that counts was too great or too small
+            if (
+                not 1e-30 < total < 1e30
+            ):  # where it is, no exponential that counts was too great or too small
                 np.exp(self.logits - self.logits.max(), out=scores)
                 total = self.inner(scores, self.ones)
             lr /= total
@@ -188,12 +215,17 @@ class _Block:
         return [(self.W1, self.b1), *((V[:, :-1].T.copy(), V[:, -1:].T.copy()) for V in self.V)]
 
 
-def _in_place(activation: Activation, dtype: npt.DTypeLike) -> tuple[Callable[..., Any], Callable[[Array, Array], Any]]:
+def _in_place(
+    activation: Activation, dtype: npt.DTypeLike
+) -> tuple[Callable[..., Any], Callable[[Array, Array], Any]]:
     """Return a call that makes y = f(z) where z was, and one that writes f'(z), given y, into memory.
 
     Batches have others, which are several calls where these are one, and quicker for each number.
     """
-    zero, one = np.zeros((), dtype), np.ones((), dtype)  # a Python number takes as long to become one as the call
+    zero, one = (
+        np.zeros((), dtype),
+        np.ones((), dtype),
+    )  # a Python number takes as long to become one as the call
 
     def leaky_relu(z: Array, out: Array) -> None:
         out[:] = activation.apply(z)

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from src.nn.layers import Array, Sigmoid
+from src.nn.losses import SoftmaxCrossEntropy
 from src.training.batching import Rows, batches
 from src.training.engines.deferred import put_targets, what_is_left
 from src.training.engines.inplace import Curve, Softmax, add_product, curve
 from src.training.engines.stack import Lane, Stack
-from src.nn.layers import Array, Sigmoid
-from src.nn.losses import SoftmaxCrossEntropy
 from src.training.optimizers import State
 
 _BLOCK = 32  # samples: more of them cost more in products of samples with each other than they save
@@ -43,7 +43,10 @@ class DeferredStack(Stack):
         self._softmax, self._dlogits = Softmax(classes, k, dtype), np.empty((classes, k), dtype)
 
     def epoch(self, orders: Sequence[Rows], rates: npt.NDArray[np.float64]) -> list[Array]:
-        labels = np.stack([lane.data.labels[order] for lane, order in zip(self.lanes, orders, strict=True)], axis=1)
+        labels = np.stack(
+            [lane.data.labels[order] for lane, order in zip(self.lanes, orders, strict=True)],
+            axis=1,
+        )
         labels = np.repeat(labels, [lane.members for lane in self.lanes], axis=1)
         logits = np.empty((len(labels), *self._logits.shape[1:]), self._logits.dtype)
         rates = rates.astype(logits.dtype)
@@ -100,12 +103,16 @@ class _FirstLayers:
     Where all see one order, and are ``alike`` in what an update leaves of the weights, they share the products of samples.
     """
 
-    def __init__(self, lanes: Sequence[Lane], columns: Sequence[slice], W: list[Array], b: Array, alike: bool) -> None:
+    def __init__(
+        self, lanes: Sequence[Lane], columns: Sequence[slice], W: list[Array], b: Array, alike: bool
+    ) -> None:
         (k, units), dtype, n = b.shape, b.dtype, len(lanes)
         self.lanes, self.columns, self.W, self.b = lanes, columns, W, b
         self.wide = [w.reshape(len(w), -1) for w in W]
         self.x = np.empty((n, _BLOCK, len(W[0])), dtype)
-        self.z1_or_d1 = [np.empty((_BLOCK, *w.shape[1:]), dtype) for w in W]  # in the order of W's columns
+        self.z1_or_d1 = [
+            np.empty((_BLOCK, *w.shape[1:]), dtype) for w in W
+        ]  # in the order of W's columns
         self.products = np.empty((n, _BLOCK, _BLOCK), dtype)
         # Of each network, row t is z of sample t, and d once it is known; and −(X[t] · X[:t] + 1), 1.
         self.z_or_d = np.empty((k, _BLOCK, units), dtype)

@@ -44,7 +44,9 @@ class _ReLU(Curve):
 
 class _LeakyReLU(Curve):
     def apply(self, x: Array) -> None:
-        np.maximum(x, np.multiply(x, self.activation.slope, out=self.scratch[..., : x.shape[-2], :]), out=x)
+        np.maximum(
+            x, np.multiply(x, self.activation.slope, out=self.scratch[..., : x.shape[-2], :]), out=x
+        )
 
     def multiply(self, dy: Array, y: Array) -> None:
         np.multiply(dy, self.activation.slope, out=dy, where=np.less_equal(y, 0))
@@ -152,7 +154,9 @@ def add_product(alpha: float, x: Array, y: Array, beta: float, out: Array) -> No
 class Rule:
     """An optimizer's update of one array, over its own memory: the twin of ``direction`` and the step along it."""
 
-    def __init__(self, optimizer: Optimizer, p: Array, memory: tuple[Array, ...], *, decays: bool) -> None:
+    def __init__(
+        self, optimizer: Optimizer, p: Array, memory: tuple[Array, ...], *, decays: bool
+    ) -> None:
         self.optimizer, self.p, self.memory = optimizer, p, memory
         self.decay = optimizer.weight_decay if decays else 0.0
         self.scratch = np.empty_like(p)

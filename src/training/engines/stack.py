@@ -8,11 +8,11 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 
-from src.training.batching import Rows
-from src.training.engines.base import Arrays
 from src.nn.layers import Activation, Array, Dense, Identity
 from src.nn.losses import Loss
 from src.nn.network import Network, Parameters
+from src.training.batching import Rows
+from src.training.engines.base import Arrays
 from src.training.optimizers import Optimizer, State
 
 
@@ -39,12 +39,22 @@ class Stack(ABC):
         size: int,  # samples an update
     ) -> None:
         assert len(parameters) == sum(lane.members for lane in lanes)
-        self.network, self.lanes, self.loss, self.optimizers, self.size = network, lanes, loss, optimizers, size
+        self.network, self.lanes, self.loss, self.optimizers, self.size = (
+            network,
+            lanes,
+            loss,
+            optimizers,
+            size,
+        )
         self.parameters, self.states = list(parameters), list(states)
         self.dense = [i for i, layer in enumerate(network) if isinstance(layer, Dense)]
-        self.activation = next((layer for layer in network if isinstance(layer, Activation)), Identity())
+        self.activation = next(
+            (layer for layer in network if isinstance(layer, Activation)), Identity()
+        )
         ends = list(accumulate(lane.members for lane in lanes))
-        self.members = [range(end - lane.members, end) for lane, end in zip(lanes, ends, strict=True)]
+        self.members = [
+            range(end - lane.members, end) for lane, end in zip(lanes, ends, strict=True)
+        ]
         self.columns = [slice(own.start, own.stop) for own in self.members]
         self.prepare()
 

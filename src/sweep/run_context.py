@@ -5,8 +5,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from src.config.reader import Job, flatten
-from src.experiment.runner import Origin
+from src.config.reader import flatten
+from src.experiment.job import Job
+from src.experiment.recorder import Origin
 from src.sweep.plan import Plan
 
 
@@ -27,14 +28,26 @@ def swept(config: DictConfig, context: Any, job: Job) -> Origin:
         name, sweep_id = ", ".join(overrides), Path(context.sweep.dir).name
         return Origin(folder, job.name or name, overrides, settings, f"{number + 1}/?", sweep_id)
     position = f"{number + 1}/{len(plan.names)}"
-    return Origin(folder, job.name or plan.names[number], overrides, settings, position, plan.sweep_id, plan.varied)
+    return Origin(
+        folder,
+        job.name or plan.names[number],
+        overrides,
+        settings,
+        position,
+        plan.sweep_id,
+        plan.varied,
+    )
 
 
 def _settings(config: DictConfig, context: Any) -> dict[str, Any]:
     """Return what MLflow keeps as parameters: each resolved setting, and which option was chosen of each group."""
     chosen = [(group, choice) for group, choice in context.runtime.choices.items() if choice]
     # A choice made for a place, distribution@initializer.weights, is known by its place.
-    choices = {group.rpartition("@")[2]: choice for group, choice in chosen if not group.startswith("hydra/")}
+    choices = {
+        group.rpartition("@")[2]: choice
+        for group, choice in chosen
+        if not group.startswith("hydra/")
+    }
     settings = flatten(config)
     settings.pop("tracking.uri")  # may hold a password
     return {**choices, **settings}

@@ -1,0 +1,6 @@
+"""Where the project's own files are."""
+
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1]
+CONF = SOURCE.parent / "conf"
