@@ -66,17 +66,17 @@ def single_run(config: DictConfig, display: Display) -> Finished:
     report.opening(job, prepared, context.runtime.choices)
     if job.gradcheck:
         report.fact("gradient", str(gradcheck(prepared)))
-    origin = single(config, context, job)
+    run_context = single(config, context, job)
     try:
-        finished = execute(job, prepared, origin, display)
+        finished = execute(job, prepared, run_context, display)
     except BaseException:
-        if (origin.folder / RESULT).exists():
-            result = Result.load(origin.folder)
+        if (run_context.folder / RESULT).exists():
+            result = Result.load(run_context.folder)
             report.findings(result.findings)
-            _show_whereabouts(job, result, origin.folder)
+            _show_whereabouts(job, result, run_context.folder)
         raise
     report.closing(finished.summary, job.reference)
-    _show_whereabouts(job, finished.result, origin.folder)
+    _show_whereabouts(job, finished.result, run_context.folder)
     return finished
 
 
@@ -89,11 +89,13 @@ def _show_whereabouts(job: Job, result: Result, folder: Path) -> None:
 def _sweep_job(config: DictConfig, context: Any) -> float:
     """Run a job of a sweep, as launchers do that run one at a time."""
     job, prepared = check(config)
-    origin = swept(config, context, job)
+    run_context = swept(config, context, job)
     try:
         if job.gradcheck:
             gradcheck(prepared)
-        finished = execute(job, prepared, origin, lambda epochs: nullcontext(lambda epoch: None))
+        finished = execute(
+            job, prepared, run_context, lambda epochs: nullcontext(lambda epoch: None)
+        )
     except TrainingFailed:
         raise
     except Exception as error:
@@ -102,8 +104,8 @@ def _sweep_job(config: DictConfig, context: Any) -> float:
             first_line(error)
         ) from None  # one that every launcher can carry from process to process
     finally:
-        if (origin.folder / RESULT).exists():
-            report.job_line(Result.load(origin.folder), origin.position)
+        if (run_context.folder / RESULT).exists():
+            report.job_line(Result.load(run_context.folder), run_context.position)
     assert finished.result.value is not None
     return finished.result.value
 

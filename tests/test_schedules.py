@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from src.support.errors import InvalidValue
-from src.training.metric_watch import Watch
+from src.training.metric_watch import MetricWatch
 from src.training.schedules import Constant, Cosine, InverseScaling, Plateau, Schedule, Step
 
 
@@ -93,7 +93,7 @@ def test_a_plateau_waits_for_the_end_of_the_warm_up() -> None:
 def test_a_loss_improves_downwards_and_an_accuracy_upwards(
     metric: str, improved: list[bool]
 ) -> None:
-    assert list(Watch(metric).improvements([0.5, 0.6, 0.4])) == improved
+    assert list(MetricWatch(metric).improvements([0.5, 0.6, 0.4])) == improved
 
 
 @pytest.mark.parametrize(

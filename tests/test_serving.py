@@ -127,9 +127,9 @@ print(sys.modules["src"].__path__)
         text=True,
         check=False,
     )
-    shape, origin = ended.stdout.splitlines() or ["", ended.stderr]
+    shape, run_context = ended.stdout.splitlines() or ["", ended.stderr]
     assert shape == "(2, 10)"
-    assert str(model_folder) in origin
+    assert str(model_folder) in run_context
 
 
 def test_the_model_answers_over_http(

@@ -26,7 +26,7 @@ from hydra_plugins.scratchgrid._composing import Composer
 from src.config.composition import compose, composer
 from src.config.preflight import check
 from src.data import Dataset, Digits, Source, Splitting
-from src.experiment.recorder import Finished, Origin, Recorder
+from src.experiment.recorder import Finished, RunContext, Recorder
 from src.experiment.results import Result
 from src.nn.layers import Sigmoid
 from src.support.paths import CONF
@@ -54,7 +54,9 @@ def assignments(folder: Path, *jobs: list[str]) -> list[Assignment]:
             own = folder / str(number)
             own.mkdir(parents=True)
             made.append(
-                Assignment(job, prepared, Origin(own, f"job {number}", overrides, {"seed": number}))
+                Assignment(
+                    job, prepared, RunContext(own, f"job {number}", overrides, {"seed": number})
+                )
             )
     return made
 

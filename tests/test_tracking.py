@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from src.config.composition import compose, composer
 from src.config.preflight import check
-from src.experiment.recorder import Origin, Recorder, record
+from src.experiment.recorder import RunContext, Recorder, record
 from src.experiment.results import Result
 from src.support.errors import UserError
 from src.tracking import tracker
@@ -30,7 +30,7 @@ def recorded(folder: Path) -> Any:
         job, prepared = check(compose(["epochs=3", f"outputs={folder}"]))
     own = folder / "run"
     own.mkdir(parents=True)
-    return prepared, record(job, prepared, Origin(own, "a run", [], {"lr": 0.08}))
+    return prepared, record(job, prepared, RunContext(own, "a run", [], {"lr": 0.08}))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Origin:
+class RunContext:
     """Where a run comes from: what was asked for, and what it is called."""
 
     folder: Path  # exists
@@ -51,25 +51,25 @@ class Finished:
 
 
 @contextlib.contextmanager
-def record(job: Job, prepared: Prepared, origin: Origin) -> Iterator["Recorder"]:
+def record(job: Job, prepared: Prepared, run_context: RunContext) -> Iterator["Recorder"]:
     """Open a run that is fed its epochs and then finished; several may be open at a time.
 
     However the block ends, the run leaves its result and is closed in MLflow with the status that it deserves.
     """
     tags = {
-        "overrides": " ".join(origin.overrides),
-        "output_dir": str(origin.folder.absolute()),
+        "overrides": " ".join(run_context.overrides),
+        "output_dir": str(run_context.folder.absolute()),
         "config_digest": job.experiment.digest,
         "data_digest": prepared.dataset.digest,
         "code_digest": code_digest(),
         **git_tags(),
-        **({"sweep_id": origin.sweep_id} if origin.sweep_id else {}),
+        **({"sweep_id": run_context.sweep_id} if run_context.sweep_id else {}),
     }
-    with job.tracking.start(job.outputs, origin.name, tags) as tracker:
-        result = Result(origin.name, list(origin.overrides), "FINISHED", job.metric)
-        recorder = Recorder(job, prepared, origin, tracker, result)
+    with job.tracking.start(job.outputs, run_context.name, tags) as tracker:
+        result = Result(run_context.name, list(run_context.overrides), "FINISHED", job.metric)
+        recorder = Recorder(job, prepared, run_context, tracker, result)
         try:
-            with _history_file(origin.folder / "history.csv") as keep:
+            with _history_file(run_context.folder / "history.csv") as keep:
                 recorder.begin(keep)
                 yield recorder
         except BaseException as error:
@@ -78,7 +78,7 @@ def record(job: Job, prepared: Prepared, origin: Origin) -> Iterator["Recorder"]
             ended = replace(
                 result, status=status, failure=reason, findings=findings, seconds=recorder.seconds
             )
-            _identified(ended, tracker).write(origin.folder)
+            _identified(ended, tracker).write(run_context.folder)
             raise
     recorder.close()
 
@@ -89,12 +89,17 @@ class Recorder:
     finished: Finished
 
     def __init__(
-        self, job: Job, prepared: Prepared, origin: Origin, tracker: Tracker, result: Result
+        self,
+        job: Job,
+        prepared: Prepared,
+        run_context: RunContext,
+        tracker: Tracker,
+        result: Result,
     ) -> None:
         self._job, self._prepared, self._origin, self._tracker, self._result = (
             job,
             prepared,
-            origin,
+            run_context,
             tracker,
             result,
         )
@@ -118,14 +123,14 @@ class Recorder:
     def begin(self, keep: Callable[[Epoch], None]) -> None:
         """Keep what the run sets out with; ``keep`` writes an epoch to disk."""
         self._keep = keep
-        origin, tracker = self._origin, self._tracker
+        run_context, tracker = self._origin, self._tracker
         with self._timed():
-            if origin.sweep_id:
-                differing = [name for name in origin.varied if name in origin.settings]
-                tracker.sweep(origin.sweep_id, self._job.metric, differing)
-            tracker.parameters(origin.settings)
+            if run_context.sweep_id:
+                differing = [name for name in run_context.varied if name in run_context.settings]
+                tracker.sweep(run_context.sweep_id, self._job.metric, differing)
+            tracker.parameters(run_context.settings)
             tracker.dataset(self._prepared.dataset)
-            tracker.files(sorted(origin.folder.glob(".hydra/*.yaml")), "config")
+            tracker.files(sorted(run_context.folder.glob(".hydra/*.yaml")), "config")
             if self._job.diagnose:
                 tracker.metrics(diagnostics.measurements(self._prepared.inspect()), 0)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
-from src.experiment.recorder import Finished, Origin, record
+from src.experiment.recorder import Finished, RunContext, record
 from src.nn.gradcheck import Check, check_gradient
 from src.support.errors import WrongGradient
 from src.training.loop import Epoch
@@ -19,12 +19,12 @@ _CHECKED = 10  # training samples that the gradient is checked with
 Display = Callable[[int], contextlib.AbstractContextManager[Callable[[Epoch], None]]]
 
 
-def execute(job: Job, prepared: Prepared, origin: Origin, display: Display) -> Finished:
+def execute(job: Job, prepared: Prepared, run_context: RunContext, display: Display) -> Finished:
     """Train, track, draw, and leave in the run's folder the history, the weights, the pictures and the result.
 
     Raises UserError where the store can't be opened, and TrainingFailed; a run that had begun leaves its result even then.
     """
-    with record(job, prepared, origin) as recorder:
+    with record(job, prepared, run_context) as recorder:
         with display(job.experiment.epochs) as show:
             for epoch in prepared.train(job.diagnose):
                 recorder.epoch(epoch)

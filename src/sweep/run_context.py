@@ -7,28 +7,30 @@ from omegaconf import DictConfig
 
 from src.config.reader import flatten
 from src.experiment.job import Job
-from src.experiment.recorder import Origin
+from src.experiment.recorder import RunContext
 from src.sweep.plan import Plan
 
 
-def single(config: DictConfig, context: Any, job: Job) -> Origin:
-    """Return the origin of a run by itself; ``context`` is Hydra's own part of the configuration."""
+def single(config: DictConfig, context: Any, job: Job) -> RunContext:
+    """Return the run_context of a run by itself; ``context`` is Hydra's own part of the configuration."""
     overrides = list(context.overrides.task)
     name = job.name or ", ".join(overrides) or str(context.runtime.choices["model"])
-    return Origin(Path(context.runtime.output_dir), name, overrides, _settings(config, context))
+    return RunContext(Path(context.runtime.output_dir), name, overrides, _settings(config, context))
 
 
-def swept(config: DictConfig, context: Any, job: Job) -> Origin:
-    """Return the origin of a job of a sweep."""
+def swept(config: DictConfig, context: Any, job: Job) -> RunContext:
+    """Return the run_context of a job of a sweep."""
     folder, number = Path(context.runtime.output_dir), int(context.job.num)
     overrides = list(context.overrides.task)
     settings = _settings(config, context)
     plan = Plan.load(Path(context.sweep.dir))
     if plan is None:  # another sweeper's
         name, sweep_id = ", ".join(overrides), Path(context.sweep.dir).name
-        return Origin(folder, job.name or name, overrides, settings, f"{number + 1}/?", sweep_id)
+        return RunContext(
+            folder, job.name or name, overrides, settings, f"{number + 1}/?", sweep_id
+        )
     position = f"{number + 1}/{len(plan.names)}"
-    return Origin(
+    return RunContext(
         folder,
         job.name or plan.names[number],
         overrides,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
-from src.experiment.recorder import Finished, Origin, record
+from src.experiment.recorder import Finished, RunContext, record
 from src.experiment.runner import gradcheck
 from src.support.errors import Diverged, TrainingFailed, first_line
 from src.training.loop import Epoch, train_together
@@ -25,7 +25,7 @@ class Assignment:
 
     job: Job
     prepared: Prepared
-    origin: Origin
+    run_context: RunContext
     scope: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
 
@@ -43,7 +43,7 @@ def execute_together(
     def end(i: int, outcome: Outcome) -> None:
         outcomes[i] = outcome
         del running[i]
-        tell(assignments[i].origin.folder)
+        tell(assignments[i].run_context.folder)
 
     try:
         for i, assignment in enumerate(assignments):
@@ -78,7 +78,7 @@ class _Running:
         with self._scope():
             if assignment.job.gradcheck:
                 gradcheck(assignment.prepared)
-            recording = record(assignment.job, assignment.prepared, assignment.origin)
+            recording = record(assignment.job, assignment.prepared, assignment.run_context)
             self._recorder = self._open.enter_context(recording)
 
     def take(self, epoch: Epoch | Diverged) -> Outcome | None:

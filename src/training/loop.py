@@ -22,7 +22,7 @@ from src.training.diagnostics import LayerState, inspect
 from src.training.engines.base import Arrays, Engine
 from src.training.engines.plain import Plain
 from src.training.engines.stack import Lane, Stack
-from src.training.metric_watch import Watch
+from src.training.metric_watch import MetricWatch
 from src.training.optimizers import Optimizer, State
 from src.training.schedules import Constant, Schedule
 from src.training.stopping import Never, Stopping
@@ -336,7 +336,7 @@ def _last_batch(order: Rows, size: int) -> Rows:
     )
 
 
-def watched(watch: Watch | None, history: Sequence[Mapping[str, Score]]) -> list[float]:
+def watched(watch: MetricWatch | None, history: Sequence[Mapping[str, Score]]) -> list[float]:
     """Return what a metric was after each epoch; nothing where none is watched."""
     if watch is None:
         return []

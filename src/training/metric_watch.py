@@ -12,7 +12,7 @@ WATCHABLE = [
 
 
 @dataclass(frozen=True)
-class Watch:
+class MetricWatch:
     """Improved by more than ``min_delta`` over the best so far: a loss downwards, an accuracy upwards."""
 
     metric: str

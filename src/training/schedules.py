@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.support.errors import require
-from src.training.metric_watch import Watch
+from src.training.metric_watch import MetricWatch
 
 Times = npt.NDArray[np.float64]
 
@@ -30,7 +30,7 @@ class Schedule(ABC):
         require(0 <= self.warmup < math.inf, "warmup", self.warmup, "must be 0 epochs or more")
 
     @property
-    def watch(self) -> Watch | None:
+    def watch(self) -> MetricWatch | None:
         """The metric that the schedule goes by, if it does."""
         return None
 
@@ -124,11 +124,11 @@ class Plateau(Schedule):
         super().__post_init__()
         require(0 < self.factor < 1, "factor", self.factor, "must lie between 0 and 1")
         require(self.patience >= 0, "patience", self.patience, "must be 0 epochs or more")
-        Watch(self.metric, self.min_delta)
+        MetricWatch(self.metric, self.min_delta)
 
     @property
-    def watch(self) -> Watch:
-        return Watch(self.metric, self.min_delta)
+    def watch(self) -> MetricWatch:
+        return MetricWatch(self.metric, self.min_delta)
 
     def decay(self, t: Times, length: float, watched: Sequence[float]) -> Times:
         falls = waited = 0

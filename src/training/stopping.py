@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from src.support.errors import require
-from src.training.metric_watch import Watch
+from src.training.metric_watch import MetricWatch
 
 
 class Stopping(ABC):
     """A rule over the values that one metric had after each epoch."""
 
     @property
-    def watch(self) -> Watch | None:
+    def watch(self) -> MetricWatch | None:
         """The metric that the rule goes by, if it does."""
         return None
 
@@ -52,11 +52,11 @@ class EarlyStopping(Stopping):
 
     def __post_init__(self) -> None:
         require(self.patience >= 1, "patience", self.patience, "must be 1 epoch or more")
-        Watch(self.metric, self.min_delta)
+        MetricWatch(self.metric, self.min_delta)
 
     @property
-    def watch(self) -> Watch:
-        return Watch(self.metric, self.min_delta)
+    def watch(self) -> MetricWatch:
+        return MetricWatch(self.metric, self.min_delta)
 
     def reason(self, values: Sequence[float]) -> str | None:
         best = self._best(values)
@@ -81,7 +81,7 @@ class Target(Stopping):
     value: float
 
     def __post_init__(self) -> None:
-        Watch(self.metric)
+        MetricWatch(self.metric)
         loss = self.metric.endswith("loss")
         right = 0 < self.value < math.inf if loss else 0 < self.value <= 1
         require(
@@ -92,8 +92,8 @@ class Target(Stopping):
         )
 
     @property
-    def watch(self) -> Watch:
-        return Watch(self.metric)
+    def watch(self) -> MetricWatch:
+        return MetricWatch(self.metric)
 
     def reason(self, values: Sequence[float]) -> str | None:
         reached = (
