@@ -26,7 +26,7 @@ from hydra_plugins.scratchgrid._composing import Composer
 from src.config.composition import compose, composer
 from src.config.preflight import check
 from src.data import Dataset, Digits, Source, Splitting
-from src.experiment.recorder import Finished, RunContext, Recorder
+from src.experiment.recorder import Finished, Recorder, RunContext
 from src.experiment.results import Result
 from src.nn.layers import Sigmoid
 from src.support.paths import CONF

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from src.config.composition import compose, composer
 from src.config.preflight import check
-from src.experiment.recorder import RunContext, Recorder, record
+from src.experiment.recorder import Recorder, RunContext, record
 from src.experiment.results import Result
 from src.support.errors import UserError
 from src.tracking import tracker
