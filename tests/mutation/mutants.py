@@ -1,0 +1,135 @@
+"""Makes small faults in a module's syntax tree: one operator, number, condition or statement at a time.
+
+Texts, annotations, decorators and assertions stay as they are: no result depends on them.
+"""
+
+import ast
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+_OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Add,
+    ast.Pow: ast.Mult,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+}
+_COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+# These keywords decide about a check or about memory, never about a result.
+_KEYWORDS_LEFT_ALONE = {"strict", "casting"}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A module with one fault."""
+
+    line: int
+    before: str
+    after: str
+    tree: ast.Module
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.before}  →  {self.after}"
+
+
+def mutants(source: str) -> Iterator[Mutant]:
+    """Yield every mutant of a module, in the order of its text."""
+    tree = ast.parse(source)
+    for node, put in _places(tree):
+        before = ast.unparse(node)
+        for changed in _changes(node):
+            after = ast.unparse(ast.fix_missing_locations(ast.copy_location(changed, node)))
+            put(changed)
+            mutated = ast.fix_missing_locations(copy.deepcopy(tree))
+            put(node)
+            yield Mutant(getattr(node, "lineno", 0), _short(before), _short(after), mutated)
+
+
+def _places(node: ast.AST) -> Iterator[tuple[ast.AST, Callable[[ast.AST], None]]]:
+    """Yield each node that may be changed, and the call that puts another in its place."""
+    for field, value in ast.iter_fields(node):
+        if field in ("annotation", "returns", "decorator_list"):
+            continue
+        items = enumerate(value) if isinstance(value, list) else [(None, value)]
+        for index, child in items:
+            if not isinstance(child, ast.AST) or _is_left_alone(child):
+                continue
+
+            def put(
+                other: ast.AST, field: str = field, value: object = value, index: int | None = index
+            ) -> None:
+                if isinstance(value, list) and index is not None:
+                    value[index] = other
+                else:
+                    setattr(node, field, other)
+
+            yield child, put
+            yield from _places(child)
+
+
+def _is_left_alone(node: ast.AST) -> bool:
+    if isinstance(node, ast.FunctionDef):
+        return node.name == "__str__"
+    if isinstance(node, ast.keyword):
+        return node.arg in _KEYWORDS_LEFT_ALONE
+    text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)  # a docstring
+    return text or isinstance(node, ast.JoinedStr | ast.Assert | ast.Raise)
+
+
+def _changes(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what may stand in a node's place."""
+    if isinstance(node, ast.BinOp | ast.AugAssign) and type(node.op) in _OPERATORS:
+        changed = copy.copy(node)
+        changed.op = _OPERATORS[type(node.op)]()
+        yield changed
+    elif isinstance(node, ast.Compare) and len(node.ops) == 1:
+        yield ast.Compare(node.left, [_COMPARISONS[type(node.ops[0])]()], node.comparators)
+    elif isinstance(node, ast.Compare):
+        for k, op in enumerate(node.ops):
+            ops = [*node.ops[:k], _COMPARISONS[type(op)](), *node.ops[k + 1 :]]
+            yield ast.Compare(node.left, ops, node.comparators)
+    elif isinstance(node, ast.BoolOp):
+        yield ast.BoolOp(ast.And() if isinstance(node.op, ast.Or) else ast.Or(), node.values)
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Not):
+        yield node.operand
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        yield ast.Constant(not node.value)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        yield ast.Constant(node.value + 1)
+    elif isinstance(node, ast.IfExp):
+        yield ast.IfExp(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
+    elif isinstance(node, ast.Call):
+        for k, keyword in enumerate(node.keywords):
+            if keyword.arg and not _is_left_alone(keyword):
+                yield ast.Call(node.func, node.args, node.keywords[:k] + node.keywords[k + 1 :])
+    if isinstance(node, ast.If | ast.While):
+        changed = copy.copy(node)
+        changed.test = ast.UnaryOp(ast.Not(), node.test)
+        yield changed
+    if isinstance(node, ast.AugAssign) or (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    ):
+        yield ast.Pass()
+    if isinstance(node, ast.Continue | ast.Break):
+        yield ast.Pass()
+
+
+def _short(code: str) -> str:
+    line = " ".join(code.split())
+    return line if len(line) <= 90 else f"{line[:87]}..."
