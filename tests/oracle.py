@@ -1,6 +1,7 @@
-"""A second implementation of the mathematics, to compare the first with: slow, in double precision, sharing no code.
+"""A second implementation of the mathematics, for comparison: slow, in double precision.
 
-Each formula is written from the literature, one sample and one layer at a time. Only NumPy and math are imported.
+It shares no code with the project. Each formula is written from the literature, one sample and one
+layer at a time, with NumPy and math only.
 A network here is a list of ``(W (in, out), b (out,))``.
 """
 
@@ -25,7 +26,7 @@ def sigmoid(x: Float) -> Float:
 
 
 def _gelu_inner(x: Float) -> Float:
-    """Return 2√(2/π) (x + 0.044715 x³), of which the sigmoid is GELU's factor: (1 + tanh u) / 2 is σ(2u)."""
+    """Return 2u for u = √(2/π) (x + 0.044715 x³); GELU's factor (1 + tanh u) / 2 is σ(2u)."""
     return 2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
 
 
@@ -260,9 +261,11 @@ class Trained:
 
 
 def mask(rng: np.random.Generator, rows: int, units: int, rate: float) -> Float:
-    """Return the dropout factors of one layer in one pass: 0 with probability ``rate``, else 1 / (1 − rate)."""
+    """Return the dropout factors of a layer: 0 with probability ``rate``, else 1 / (1 − rate)."""
     drawn = rng.random((rows, units), dtype=np.float32)
-    return np.array([[0.0 if u < np.float32(rate) else 1 / (1 - rate) for u in row] for row in drawn])
+    return np.array(
+        [[0.0 if u < np.float32(rate) else 1 / (1 - rate) for u in row] for row in drawn]
+    )
 
 
 # ─── Schedules: the factor at time t, counted in epochs after the warm-up ───
@@ -283,7 +286,7 @@ def cosine_factor(t: float, *, length: float, floor: float) -> float:
 def central_difference(
     f: Callable[[], float], array: npt.NDArray[Any], *, step: float = 1e-6
 ) -> Float:
-    """Return ∂f/∂array, entry by entry, by moving each entry a step both ways; the array is left as it was."""
+    """Return ∂f/∂array by moving each entry a step both ways; the array stays as it was."""
     gradient = np.empty_like(array)
     for index in np.ndindex(array.shape):
         before = array[index]

@@ -64,7 +64,7 @@ def test_without_shuffling_samples_come_in_their_order() -> None:
 def test_shuffling_mixes_samples_not_batches() -> None:
     first, second = epoch(Mini(10), 1000, number=1), epoch(Mini(10), 1000, number=2)
     assert first != second
-    # Were whole batches shuffled, neighbours would stay together: among 1000 samples about two pairs do by chance.
+    # If whole batches were shuffled, neighbours would stay together. By chance about two pairs do.
     order = [i for batch in first for i in batch]
     assert sum(b - a == 1 for a, b in itertools.pairwise(order)) < 20
 
@@ -78,7 +78,7 @@ def test_every_place_is_equally_likely() -> None:
 def test_order_depends_on_the_seed_and_the_epoch_alone() -> None:
     assert epoch(Mini(4), 20, seed=3, number=5) == epoch(Mini(4), 20, seed=3, number=5)
     assert epoch(Mini(4), 20, seed=3, number=5) != epoch(Mini(4), 20, seed=4, number=5)
-    # A shorter batch cuts the same order more finely: runs of different batch sizes see the same sequence.
+    # A smaller batch cuts the same order into smaller pieces.
     assert list(itertools.chain(*epoch(Mini(2), 20))) == list(itertools.chain(*epoch(Mini(5), 20)))
 
 

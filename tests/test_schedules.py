@@ -92,7 +92,7 @@ def test_a_warm_up_longer_than_training_only_rises() -> None:
 def test_plateau_falls_after_more_than_patience_epochs_without_improvement() -> None:
     schedule = Plateau(metric="val/loss", factor=0.5, patience=1, min_delta=0.1)
     losses = [1.0, 0.95, 0.8, 0.75, 0.74, 0.73, 0.72, 0.1, 0.2]
-    # 0.95 is no improvement on 1.0, 0.8 is; 0.75 and 0.74 are none: a fall; 0.73 and 0.72: another; 0.1 is one.
+    # 0.95 does not improve on 1.0, 0.8 does. 0.75 and 0.74 do not: a fall. 0.73 and 0.72: another.
     factors = [schedule.factors(epoch, 1, 20, losses[: epoch - 1])[0] for epoch in range(1, 11)]
     assert factors == [1, 1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25]
 

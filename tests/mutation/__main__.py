@@ -1,7 +1,7 @@
 """``make mutants``: try a random sample of mutants and report the share that a test finds.
 
-    make mutants                                       # 400 of all mutants, stratified by file
-    make mutants ARGS="--sample 0 nn/losses.py"        # every mutant of one file
+make mutants                                       # 400 of all mutants, stratified by file
+make mutants ARGS="--sample 0 nn/losses.py"        # every mutant of one file
 """
 
 import argparse
@@ -87,7 +87,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def _judge(file: str, tree: ast.Module | None, tests: list[str]) -> None:
-    """Leave the process with pytest's exit code for the tests of a mutant, or of the code as it is."""
+    """Run the tests of a mutant, or of the code as it is, and exit with pytest's code."""
     import pytest
     from hypothesis import Phase, settings
 
@@ -104,7 +104,14 @@ def _judge(file: str, tree: ast.Module | None, tests: list[str]) -> None:
     )
     if tree:
         sys.meta_path.insert(0, _Finder(file, tree))
-    arguments = ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "--hypothesis-profile=mutants"]
+    arguments = [
+        "-x",
+        "-q",
+        "--assert=plain",
+        "-p",
+        "no:cacheprovider",
+        "--hypothesis-profile=mutants",
+    ]
     code = 1
     try:
         code = int(pytest.main([*arguments, *tests]))
@@ -152,8 +159,6 @@ def main() -> None:
     given = parser.parse_args()
 
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    import hypothesis.extra.numpy
-    import pytest
     import scipy.stats
     import sklearn.metrics
     import sklearn.model_selection  # noqa: F401 (what every child would import again)

@@ -1,4 +1,4 @@
-"""Makes small faults in a module's syntax tree: one operator, number, condition or statement at a time.
+"""Makes small faults in a syntax tree: one operator, number, condition or statement at a time.
 
 Texts, annotations, decorators and assertions stay as they are: no result depends on them.
 """
