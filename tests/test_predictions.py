@@ -78,13 +78,16 @@ def test_the_digest_is_32_hexadecimal_digits() -> None:
 def test_labels_take_as_few_bytes_as_the_classes_need(
     tmp_path: Path, classes: int, kept_as: type
 ) -> None:
-    labels = np.array([0, classes - 1])
-    # A set may hold a label that is beyond the network's classes.
-    for columns in (classes, 3):
-        Predictions("val", "", labels, labels, np.zeros((2, columns))).save(tmp_path / "p.npz")
-        with np.load(tmp_path / "p.npz") as kept:
+    low, high = np.array([0, 0]), np.array([0, classes - 1])
+    # A set may lack a class that the network knows, and hold one that it does not know.
+    for labels, predicted, columns in ((low, high, classes), (high, low, 3)):
+        path = tmp_path / "p.npz"
+        Predictions("val", "", labels, predicted, np.zeros((2, columns))).save(path)
+        with np.load(path) as kept:
             assert kept["labels"].dtype == kept["predicted"].dtype == kept_as
-        np.testing.assert_array_equal(Predictions.load(tmp_path / "p.npz").labels, labels)
+        read = Predictions.load(path)
+        np.testing.assert_array_equal(read.labels, labels)
+        np.testing.assert_array_equal(read.predicted, predicted)
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
