@@ -160,12 +160,15 @@ def loss_value(rules: Rules, found: Float, labels: Labels) -> float:
 
 def loss_gradient(rules: Rules, z: Float, label: int) -> Float:
     """Return the gradient of one sample's loss with respect to its logits (classes,)."""
+    smoothing = rules.smoothing if rules.loss == "softmax" else 0.0
+    t = targets(np.array([label]), len(z), smoothing)[0]
     if rules.loss == "softmax":
-        return softmax(z) - targets(np.array([label]), len(z), rules.smoothing)[0]
-    t = targets(np.array([label]), len(z))[0]
-    if rules.loss == "sigmoid":
-        return sigmoid(z) - t
-    return (ACTIVATIONS[rules.output](z) - t) * SLOPES[rules.output](z)
+        gradient: Float = softmax(z) - t
+    elif rules.loss == "sigmoid":
+        gradient = sigmoid(z) - t
+    else:
+        gradient = (ACTIVATIONS[rules.output](z) - t) * SLOPES[rules.output](z)
+    return gradient
 
 
 @dataclass
@@ -272,7 +275,7 @@ def mask(rng: np.random.Generator, rows: int, units: int, rate: float) -> Float:
 
 
 def step_factor(t: float, *, every: int, factor: float) -> float:
-    return factor ** math.floor(t / every)
+    return float(factor ** math.floor(t / every))
 
 
 def inverse_factor(t: float, *, power: float, rate: float) -> float:

@@ -82,6 +82,18 @@ def test_order_depends_on_the_seed_and_the_epoch_alone() -> None:
     assert list(itertools.chain(*epoch(Mini(2), 20))) == list(itertools.chain(*epoch(Mini(5), 20)))
 
 
+def test_seeds_with_equal_orders_are_told_apart_from_others() -> None:
+    assert Mini(4).order_by(3) == Sample().order_by(3) == 3
+    assert Mini(4, shuffle=False).order_by(3) is None
+    assert Full().order_by(3) is Sample(shuffle=False).order_by(3) is None
+
+
+def test_dropping_the_last_batch_drops_other_samples_in_each_epoch() -> None:
+    seen = [set(itertools.chain(*epoch(Mini(4, drop_last=True), 23, number=k))) for k in range(9)]
+    assert set.union(*seen) == set(range(23))
+    assert len({frozenset(part) for part in seen}) > 1
+
+
 def test_streams_are_independent_of_each_other() -> None:
     assert stream(0, "weights").random() != stream(0, "order").random()
     assert stream(0, "order", 1).random() != stream(0, "order", 2).random()

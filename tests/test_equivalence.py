@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from src.training.engines.batches import Batches, supports_batches
 
 from src.nn.layers import GELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
@@ -23,6 +22,7 @@ from src.training.batching import Batching, Full, Mini, Rows, Sample
 from src.training.engines import batches as batches_engine
 from src.training.engines import deferred, deferred_stack
 from src.training.engines.base import Arrays, Engine, OrderGroup
+from src.training.engines.batches import Batches, supports_batches
 from src.training.engines.choice import choose
 from src.training.loop import train
 from src.training.optimizers import SGD, Adam, Optimizer
@@ -53,7 +53,7 @@ LOSSES: dict[str, tuple[Loss, dict[str, Any]]] = {
 }
 # The large epsilon of Adam is deliberate. With the usual one, the rounding error of a gradient that
 # is 0 becomes a whole step.
-ADAM = {"beta1": 0.7, "beta2": 0.95, "epsilon": 1e-2}
+ADAM: dict[str, Any] = {"beta1": 0.7, "beta2": 0.95, "epsilon": 1e-2}
 OPTIMIZERS: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
     "sgd": (SGD, {}),
     "momentum": (SGD, {"momentum": 0.8}),

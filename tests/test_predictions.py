@@ -90,6 +90,12 @@ def test_labels_take_as_few_bytes_as_the_classes_need(
         np.testing.assert_array_equal(read.predicted, predicted)
 
 
+def test_an_empty_set_is_kept_as_well(tmp_path: Path) -> None:
+    none = np.zeros(0, np.int64)
+    Predictions("val", "", none, none, np.zeros((0, 3))).save(tmp_path / "p.npz")
+    assert Predictions.load(tmp_path / "p.npz").labels.shape == (0,)
+
+
 def test_another_file_is_refused(tmp_path: Path) -> None:
     arrays = {
         name: np.array(["x"])

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from types import ModuleType
 
@@ -24,7 +25,7 @@ from tests.mutation.mutants import Mutant, mutants
 ROOT = Path(__file__).parents[2]
 _FORK = multiprocessing.get_context("fork")
 
-_ENGINES = ["engines", "equivalence", "stacks", "training"]
+_ENGINES = ["training", "equivalence", "engines", "stacks"]
 # The tests that a fault in a file should fail, the quickest first.
 TESTS = {
     "nn/layers.py": ["nn", "equivalence"],
@@ -37,7 +38,8 @@ TESTS = {
     "experiment/predictions.py": ["predictions"],
     "training/batching.py": ["batching"],
     "training/metric_watch.py": ["schedules", "stopping"],
-    "training/optimizers.py": ["optimizers"],
+    "training/diagnostics.py": ["diagnostics"],
+    "training/optimizers.py": ["optimizers", "equivalence"],
     "training/schedules.py": ["schedules"],
     "training/stopping.py": ["stopping"],
 }
@@ -124,7 +126,7 @@ def _run(
 ) -> list[tuple[str, Mutant]]:
     """Try the mutants and return those that no test found."""
     waiting = list(reversed(chosen))
-    running: dict[int, tuple[multiprocessing.process.BaseProcess, float, str, Mutant]] = {}
+    running: dict[int, tuple[ForkProcess, float, str, Mutant]] = {}
     survivors: list[tuple[str, Mutant]] = []
     done = 0
     while waiting or running:

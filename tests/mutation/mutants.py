@@ -118,10 +118,8 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
         for k, keyword in enumerate(node.keywords):
             if keyword.arg and not _is_left_alone(keyword):
                 yield ast.Call(node.func, node.args, node.keywords[:k] + node.keywords[k + 1 :])
-    if isinstance(node, ast.If | ast.While):
-        changed = copy.copy(node)
-        changed.test = ast.UnaryOp(ast.Not(), node.test)
-        yield changed
+    if isinstance(node, ast.If):
+        yield ast.If(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
     if isinstance(node, ast.AugAssign) or (
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
     ):
