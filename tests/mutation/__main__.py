@@ -20,12 +20,12 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 from types import ModuleType
 
-from tests.mutation.mutants import Mutant, mutants
+from tests.mutation.mutants import Mutant, mutants, mutated
 
 ROOT = Path(__file__).parents[2]
 _FORK = multiprocessing.get_context("fork")
 
-_ENGINES = ["training", "equivalence", "engines", "stacks"]
+_ENGINES = ["equivalence", "engines", "training"]
 # The tests that a fault in a file should fail, the quickest first.
 TESTS = {
     "nn/layers.py": ["nn", "equivalence"],
@@ -38,10 +38,12 @@ TESTS = {
     "experiment/predictions.py": ["predictions"],
     "training/batching.py": ["batching"],
     "training/metric_watch.py": ["schedules", "stopping"],
-    "training/diagnostics.py": ["diagnostics"],
+    "training/loop.py": ["training", "equivalence"],
     "training/optimizers.py": ["optimizers", "equivalence"],
     "training/schedules.py": ["schedules"],
+    "training/scoring.py": ["training", "equivalence"],
     "training/stopping.py": ["stopping"],
+    "training/training_run.py": ["training", "stopping", "equivalence"],
 }
 
 
@@ -54,15 +56,14 @@ def tests_of(file: str) -> list[str]:
 
 def judged() -> list[str]:
     """Return every file whose mutants are tried: the mathematics and the training."""
-    engines = sorted((ROOT / "src" / "training").rglob("*.py"))
-    names = [path.relative_to(ROOT / "src").as_posix() for path in engines]
-    others = [name for name in TESTS if not name.startswith("training/")]
-    return others + [name for name in names if not name.endswith("__init__.py")]
+    engines = (ROOT / "src" / "training" / "engines").glob("*.py")
+    names = sorted(path.relative_to(ROOT / "src").as_posix() for path in engines)
+    return [*TESTS, *(name for name in names if not name.endswith("__init__.py"))]
 
 
 def sample(files: Sequence[str], size: int, seed: int) -> list[tuple[str, Mutant]]:
     """Draw mutants of every file in proportion to how many it has; all of them where size is 0."""
-    each = {file: list(mutants((ROOT / "src" / file).read_text("utf-8"))) for file in files}
+    each = {file: mutants(_source(file)) for file in files}
     total = sum(map(len, each.values()))
     chosen: list[tuple[str, Mutant]] = []
     for file, found in each.items():
@@ -70,6 +71,10 @@ def sample(files: Sequence[str], size: int, seed: int) -> list[tuple[str, Mutant
         picked = random.Random(f"{seed} {file}").sample(range(len(found)), count)
         chosen += [(file, found[k]) for k in sorted(picked)]
     return chosen
+
+
+def _source(file: str) -> str:
+    return (ROOT / "src" / file).read_text("utf-8")
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -88,7 +93,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(self.code, module.__dict__)
 
 
-def _judge(file: str, tree: ast.Module | None, tests: list[str]) -> None:
+def _judge(file: str, mutant: Mutant | None, tests: list[str]) -> None:
     """Run the tests of a mutant, or of the code as it is, and exit with pytest's code."""
     import pytest
     from hypothesis import Phase, settings
@@ -104,8 +109,8 @@ def _judge(file: str, tree: ast.Module | None, tests: list[str]) -> None:
         max_examples=30,
         phases=[Phase.explicit, Phase.generate],
     )
-    if tree:
-        sys.meta_path.insert(0, _Finder(file, tree))
+    if mutant:
+        sys.meta_path.insert(0, _Finder(file, mutated(_source(file), mutant.number)))
     arguments = [
         "-x",
         "-q",
@@ -132,7 +137,7 @@ def _run(
     while waiting or running:
         while waiting and len(running) < jobs:
             file, mutant = waiting.pop()
-            process = _FORK.Process(target=_judge, args=(file, mutant.tree, tests_of(file)))
+            process = _FORK.Process(target=_judge, args=(file, mutant, tests_of(file)))
             process.start()
             running[process.sentinel] = (process, time.monotonic() + timeout, file, mutant)
         wait(list(running), timeout=1)
@@ -166,12 +171,12 @@ def main() -> None:
     import sklearn.model_selection  # noqa: F401 (what every child would import again)
 
     files = given.files or judged()
-    for file in files:
-        unchanged = _FORK.Process(target=_judge, args=(file, None, tests_of(file)))
+    for tests in {tuple(tests_of(file)) for file in files}:
+        unchanged = _FORK.Process(target=_judge, args=("", None, list(tests)))
         unchanged.start()
         unchanged.join()
         if unchanged.exitcode:
-            parser.error(f"the tests of {file} fail without a mutant: make them pass first")
+            parser.error(f"{' '.join(tests)} fail without a mutant: make them pass first")
 
     chosen = sample(files, given.sample, given.seed)
     survivors = _run(chosen, given.jobs, given.timeout)

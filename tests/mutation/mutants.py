@@ -7,6 +7,7 @@ import ast
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub,
@@ -39,26 +40,37 @@ _KEYWORDS_LEFT_ALONE = {"strict", "casting"}
 class Mutant:
     """A module with one fault."""
 
+    number: int  # among the mutants of the module
     line: int
     before: str
     after: str
-    tree: ast.Module
 
     def __str__(self) -> str:
         return f"line {self.line}: {self.before}  →  {self.after}"
 
 
-def mutants(source: str) -> Iterator[Mutant]:
-    """Yield every mutant of a module, in the order of its text."""
+def mutants(source: str) -> list[Mutant]:
+    """Return every mutant of a module, in the order of its text."""
+    return [mutant for mutant, _ in _faults(ast.parse(source))]
+
+
+def mutated(source: str, number: int) -> ast.Module:
+    """Return the syntax tree of a module with one of its faults."""
     tree = ast.parse(source)
+    put = next(put for mutant, put in _faults(tree) if mutant.number == number)
+    put()
+    return ast.fix_missing_locations(tree)
+
+
+def _faults(tree: ast.Module) -> Iterator[tuple[Mutant, Callable[[], None]]]:
+    """Yield each fault, and the call that puts it into the tree."""
+    number = 0
     for node, put in _places(tree):
-        before = ast.unparse(node)
         for changed in _changes(node):
-            after = ast.unparse(ast.fix_missing_locations(ast.copy_location(changed, node)))
-            put(changed)
-            mutated = ast.fix_missing_locations(copy.deepcopy(tree))
-            put(node)
-            yield Mutant(getattr(node, "lineno", 0), _short(before), _short(after), mutated)
+            ast.copy_location(changed, node)
+            before, after = _short(ast.unparse(node)), _short(ast.unparse(changed))
+            yield Mutant(number, getattr(node, "lineno", 0), before, after), partial(put, changed)
+            number += 1
 
 
 def _places(node: ast.AST) -> Iterator[tuple[ast.AST, Callable[[ast.AST], None]]]:
