@@ -1,4 +1,4 @@
-"""Batches are a division of the samples: each once, in batches of the size asked for."""
+"""Batches divide the samples: each sample once, in batches of the configured size."""
 
 import itertools
 

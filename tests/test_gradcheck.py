@@ -1,13 +1,14 @@
-"""The check of the gradient passes a right one and finds a wrong one."""
+"""The gradient check passes a correct gradient, finds a wrong one and names it."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from src.nn import gradcheck
-from src.nn.initializers import HeNormal, Random, XavierNormal, Zeros
+from src.nn.initializers import HeNormal, Normal, Random, XavierNormal, Zeros
 from src.nn.layers import GELU, Activation, Array, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from src.nn.network import MLP, Network, Parameters, backward
@@ -26,7 +27,7 @@ def checked(
     kept = [p.copy() for layer in parameters for p in layer]
     found = gradcheck.check_gradient(network, parameters, loss, X, LABELS)
     for p, before in zip((p for layer in parameters for p in layer), kept, strict=True):
-        np.testing.assert_array_equal(p, before)  # the check moves copies
+        np.testing.assert_array_equal(p, before)  # the check works on copies
     return found
 
 
@@ -45,7 +46,14 @@ def test_a_right_gradient_passes(activation: Activation, loss: Loss) -> None:
 
 @pytest.mark.parametrize("place", [(0, 0), (0, 1), (2, 0), (4, 0), (4, 1)])
 @pytest.mark.parametrize(
-    "fault", [lambda g: -g, lambda g: 1.001 * g, lambda g: g[..., ::-1], lambda g: 0 * g]
+    "fault",
+    [
+        lambda g: -g,
+        lambda g: 1.001 * g,
+        lambda g: g[..., ::-1],
+        lambda g: 0 * g,
+        lambda g: np.nan * g,
+    ],
 )
 def test_a_wrong_gradient_is_found_and_named(
     place: tuple[int, int], fault: Any, monkeypatch: pytest.MonkeyPatch
@@ -78,6 +86,42 @@ def test_no_difference_is_taken_across_a_corner() -> None:
     assert found.skipped > 0
     assert found.passed
     assert f"{found.skipped} at corners skipped" in str(found)
+
+
+@dataclass(frozen=True)
+class Clipped(Activation):
+    """min(x, 1), whose corner is not at 0."""
+
+    corners: ClassVar[tuple[float, ...]] = (1.0,)
+
+    def apply(self, x: Array) -> Array:
+        return np.minimum(x, 1)
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        return (x < 1).astype(x.dtype)
+
+
+def test_a_corner_is_where_its_activation_declares_it() -> None:
+    network = MLP(30, (4,), 3, Clipped()).layers
+    start = Random(Zeros(), Zeros(), output=XavierNormal()).initialize(
+        network, stream(0, "weights"), np.float64
+    )
+    (W1, b1), *rest = start
+    at_the_corner = ((W1, b1 + 1), *rest)
+    found = gradcheck.check_gradient(network, at_the_corner, SoftmaxCrossEntropy(), X, LABELS)
+    assert found.skipped > 0
+    assert found.passed
+    elsewhere = gradcheck.check_gradient(network, start, SoftmaxCrossEntropy(), X, LABELS)
+    assert (elsewhere.skipped, elsewhere.passed) == (0, True)
+
+
+def test_values_that_are_not_finite_do_not_pass() -> None:
+    network = MLP(30, (4,), 3, Identity()).layers
+    start = Random(Normal(0, 1e200), Zeros()).initialize(network, stream(0, "weights"), np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = gradcheck.check_gradient(network, start, SoftmaxCrossEntropy(), X, LABELS)
+    assert not found.passed
+    assert found.worst.error == np.inf
 
 
 def test_the_corner_of_an_output_is_one_too() -> None:

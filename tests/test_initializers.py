@@ -1,4 +1,4 @@
-"""First weights by their distribution, and weight files by what can be wrong with them."""
+"""The distribution of first weights, and everything that can be wrong with a weight file."""
 
 import math
 from pathlib import Path
@@ -29,7 +29,7 @@ from src.support.randomness import stream
 FAN_IN, FAN_OUT = 300, 200
 XAVIER = math.sqrt(2 / (FAN_IN + FAN_OUT))
 
-# Each distribution with the one that it claims to be.
+# Each distribution, and SciPy's version of it.
 CLAIMED = [
     (XavierNormal(), stats.norm(0, XAVIER)),
     (XavierUniform(), stats.uniform(-math.sqrt(3) * XAVIER, 2 * math.sqrt(3) * XAVIER)),
@@ -50,7 +50,7 @@ def test_draws_have_the_mean_the_spread_and_the_shape_of_the_distribution(
     assert drawn.shape == (FAN_IN, FAN_OUT)
     assert abs(drawn.mean() - claimed.mean()) < 5 * claimed.std() / math.sqrt(n)
     assert abs(drawn.std() / claimed.std() - 1) < 5 / math.sqrt(2 * n)
-    # The whole shape, at a level that a right implementation misses once in ten thousand seeds.
+    # The whole shape: a correct implementation fails this for one seed in ten thousand.
     assert stats.kstest(drawn.ravel(), claimed.cdf).pvalue > 1e-4
 
 

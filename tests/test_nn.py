@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, Activation] = {
     for activation in (ReLU(), LeakyReLU(), GELU(), Sigmoid(), Tanh(), Identity())
 }
 
-# Each loss, and the value that it should have.
+# Each loss with the oracle's value of it.
 LOSSES: dict[str, tuple[Loss, Callable[[Float, npt.NDArray[np.integer]], float]]] = {
     "softmax": (SoftmaxCrossEntropy(), oracle.mean_cross_entropy),
     "smoothed": (
@@ -90,7 +90,7 @@ def test_activation_and_its_gradient_agree_with_the_oracle(
     rng = np.random.default_rng(seed)
     layer = ACTIVATIONS[name]
     x = rng.normal(0, 3, (*stack, 4, 5))
-    x[np.abs(x) < 1e-3] = 0.5  # ReLU has no derivative at 0: no difference is taken across it
+    x[np.abs(x) < 1e-3] = 0.5  # a difference across ReLU's corner means nothing
     dy = rng.normal(size=x.shape)
     y = layer.forward((), x)
     np.testing.assert_allclose(y, oracle.ACTIVATIONS[name](x), rtol=1e-13, atol=1e-15)
@@ -193,7 +193,7 @@ def test_cross_entropy_is_exact_where_a_naive_softmax_overflows() -> None:
     classes=st.integers(2, 4),
     activation=st.sampled_from(
         ["sigmoid", "tanh", "identity", "gelu"]
-    ),  # smooth: ReLU's corners are no place for differences
+    ),  # smooth: a difference across a corner means nothing
 )
 def test_backward_gives_the_gradient_of_the_loss_with_respect_to_every_parameter(
     seed: int, stack: tuple[int, ...], inputs: int, hidden: list[int], classes: int, activation: str
@@ -267,7 +267,7 @@ def test_dropout_silences_its_share_of_units_and_scales_up_the_rest() -> None:
     assert mask.dtype == np.float32
     np.testing.assert_allclose(np.unique(mask), [0, 1 / 0.7], rtol=1e-6)
     assert abs((mask == 0).mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / mask.size)
-    assert abs(mask.mean() - 1) < 0.01  # so that nothing need be scaled afterwards
+    assert abs(mask.mean() - 1) < 0.01  # so nothing has to be scaled afterwards
 
 
 @given(seed=seeds, stack=stacks)
@@ -295,7 +295,7 @@ def test_backward_goes_through_the_masks_that_forward_went_through(
             np.testing.assert_allclose(
                 gradient, oracle.central_difference(total, array), rtol=1e-4, atol=1e-7
             )
-    # Without masks the layer is not there: that is how a network is judged.
+    # Without masks the layer does nothing: so a network is scored.
     plain = MLP(4, (5, 3), 3, Tanh()).layers
     same = tuple(
         layer
@@ -353,7 +353,7 @@ def test_a_network_may_be_as_small_as_one_input_and_two_classes() -> None:
 
 
 def wide(dtype: npt.DTypeLike = np.float64) -> npt.NDArray[Any]:
-    """Return numbers around 0, among them 0 itself, more of them than count as few."""
+    """Return numbers around 0, with 0 itself: more of them than the in-place sigmoid calls few."""
     return np.linspace(-8, 8, 601, dtype=dtype)[None]
 
 

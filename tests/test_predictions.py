@@ -1,4 +1,4 @@
-"""What is kept of a network's answers, and how two networks are compared by it."""
+"""What a run keeps of a network's answers, and how two networks are compared by them."""
 
 import re
 from pathlib import Path

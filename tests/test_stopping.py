@@ -1,4 +1,4 @@
-"""When training ends and whose weights are kept, by hand-made curves and in real training."""
+"""When training ends and which epoch is kept, on curves made by hand and in real training."""
 
 import pytest
 

@@ -1,5 +1,6 @@
 """Compares backpropagation with the definition of a derivative, to find a wrong gradient."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -129,7 +130,8 @@ def _corner_between(network: Network, loss: Loss, above: list[Array], below: lis
 
 def _relative_error(numeric: float, analytic: float, floor: float) -> float:
     """Return the error relative to the larger value; infinity if a value is not finite."""
-    largest = max(abs(numeric), abs(analytic), floor)
-    if not np.isfinite(largest):
-        return np.inf
-    return abs(numeric - analytic) / largest if largest else 0.0
+    difference = abs(numeric - analytic)
+    if difference == 0:
+        return 0.0
+    error = difference / max(abs(numeric), abs(analytic), floor)
+    return error if math.isfinite(error) else math.inf

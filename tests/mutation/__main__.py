@@ -11,21 +11,23 @@ import importlib.util
 import multiprocessing
 import os
 import random
+import resource
+import signal
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 from tests.mutation.mutants import Mutant, mutants, mutated
 
 ROOT = Path(__file__).parents[2]
 _FORK = multiprocessing.get_context("fork")
 
-_ENGINES = ["equivalence", "engines", "training"]
+_ENGINES = ["equivalence", "training"]
 # The tests that a fault in a file should fail, the quickest first.
 TESTS = {
     "nn/layers.py": ["nn", "equivalence"],
@@ -93,11 +95,15 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(self.code, module.__dict__)
 
 
-def _judge(file: str, mutant: Mutant | None, tests: list[str]) -> None:
+def _judge(file: str, mutant: Mutant | None, tests: list[str], seconds: int) -> None:
     """Run the tests of a mutant, or of the code as it is, and exit with pytest's code."""
     import pytest
     from hypothesis import Phase, settings
 
+    # A loop that never ends counts as found, and so does a deadlock. The limit is processor time,
+    # because a busy machine must not find a mutant.
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    signal.alarm(20 * seconds)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
@@ -127,32 +133,22 @@ def _judge(file: str, mutant: Mutant | None, tests: list[str]) -> None:
 
 
 def _run(
-    chosen: Sequence[tuple[str, Mutant]], jobs: int, timeout: float
-) -> list[tuple[str, Mutant]]:
-    """Try the mutants and return those that no test found."""
+    chosen: Sequence[tuple[str, Mutant]], jobs: int, seconds: int
+) -> Iterator[tuple[str, Mutant, bool]]:
+    """Try the mutants and yield each, and whether a test found it."""
     waiting = list(reversed(chosen))
-    running: dict[int, tuple[ForkProcess, float, str, Mutant]] = {}
-    survivors: list[tuple[str, Mutant]] = []
-    done = 0
+    running: dict[int, tuple[ForkProcess, str, Mutant]] = {}
     while waiting or running:
         while waiting and len(running) < jobs:
             file, mutant = waiting.pop()
-            process = _FORK.Process(target=_judge, args=(file, mutant, tests_of(file)))
+            arguments = (file, mutant, tests_of(file), seconds)
+            process = _FORK.Process(target=_judge, args=arguments)
             process.start()
-            running[process.sentinel] = (process, time.monotonic() + timeout, file, mutant)
-        wait(list(running), timeout=1)
-        for sentinel, (process, deadline, file, mutant) in list(running.items()):
-            if process.is_alive() and time.monotonic() < deadline:
-                continue
-            if process.is_alive():  # a loop that never ends is found, too
-                process.kill()
+            running[process.sentinel] = (process, file, mutant)
+        for sentinel in wait(list(running)):
+            process, file, mutant = running.pop(cast(int, sentinel))
             process.join()
-            del running[sentinel]
-            done += 1
-            if process.exitcode == 0:
-                survivors.append((file, mutant))
-                print(f"[{done}/{len(chosen)}] survived: {file} {mutant}", flush=True)
-    return survivors
+            yield file, mutant, process.exitcode != 0
 
 
 def main() -> None:
@@ -162,34 +158,46 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=400, help="how many mutants; 0 for all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--timeout", type=float, default=300, help="seconds for one mutant")
+    parser.add_argument("--seconds", type=int, default=200, help="processor time for one mutant")
     given = parser.parse_args()
 
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    import scipy.stats
     import sklearn.metrics
     import sklearn.model_selection  # noqa: F401 (what every child would import again)
 
     files = given.files or judged()
     for tests in {tuple(tests_of(file)) for file in files}:
-        unchanged = _FORK.Process(target=_judge, args=("", None, list(tests)))
+        unchanged = _FORK.Process(target=_judge, args=("", None, list(tests), given.seconds))
         unchanged.start()
         unchanged.join()
         if unchanged.exitcode:
             parser.error(f"{' '.join(tests)} fail without a mutant: make them pass first")
 
     chosen = sample(files, given.sample, given.seed)
-    survivors = _run(chosen, given.jobs, given.timeout)
+    random.Random(given.seed).shuffle(chosen)  # so that a part of the run is a fair sample, too
+    tried: list[tuple[str, Mutant, bool]] = []
+    try:
+        for file, mutant, killed in _run(chosen, given.jobs, given.seconds):
+            tried.append((file, mutant, killed))
+            if not killed:
+                print(f"[{len(tried)}/{len(chosen)}] survived: {file} {mutant}", flush=True)
+    except KeyboardInterrupt:
+        print(f"stopped after {len(tried)} of {len(chosen)} mutants")
+    _report(files, tried)
+
+
+def _report(files: Sequence[str], tried: Sequence[tuple[str, Mutant, bool]]) -> None:
+    """Print how many mutants of each file were killed, and the share with its interval."""
+    from scipy.stats import binomtest
 
     print(f"\n{'file':40} mutants  killed")
     for file in files:
-        total = sum(name == file for name, _ in chosen)
-        lost = sum(name == file for name, _ in survivors)
-        print(f"{file:40} {total:7}  {total - lost:6}")
-    killed = len(chosen) - len(survivors)
-    share = scipy.stats.binomtest(killed, len(chosen)).proportion_ci(method="wilson")
+        found = [killed for name, _, killed in tried if name == file]
+        print(f"{file:40} {len(found):7}  {sum(found):6}")
+    found = [killed for _, _, killed in tried]
+    share = binomtest(sum(found), len(found)).proportion_ci(method="wilson")
     print(
-        f"{'all':40} {len(chosen):7}  {killed:6}  {killed / len(chosen):.1%}, "
+        f"{'all':40} {len(found):7}  {sum(found):6}  {sum(found) / len(found):.1%}, "
         f"95% interval {share.low:.1%} to {share.high:.1%}"
     )
 
