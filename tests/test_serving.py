@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from src.data import Digits, Splitting
+from src.data import Splitting
+from src.data.digits import Digits
 from tests.conftest import ROOT, Ended
 from tests.test_run import history, only_run
 
