@@ -286,7 +286,7 @@ def test_parameters_are_flat_and_resolved() -> None:
     settings = flatten(composed("model=relu2", "data.split.val=100"))
     assert settings["model.hidden"] == [128]
     assert settings["data.split.val"] == 100
-    assert settings["lr"] == 0.08
+    assert settings["lr"] == 0.05
     assert not any(isinstance(value, dict) for value in settings.values() if value)
 
 

@@ -3,8 +3,15 @@
 import contextlib
 import gzip
 import itertools
+import json
 import math
+import os
 import pickle
+import re
+import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +29,7 @@ from src.data.digits import Digits
 from src.data.idx import Idx
 from src.data.npz import Npz
 from src.support.errors import DataError, InvalidValue
+from tests.conftest import ROOT
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -1094,3 +1102,40 @@ def test_shares_that_the_data_can_not_fill_are_refused(split: Splitting, message
 def test_largest_seed_stratifies_too() -> None:
     split = Splitting(None, 10, 10, shuffle=True, stratify=True, seed=2**32 - 1)
     assert [len(part) for part in split.divide(np.arange(40) % 2, 0)] == [20, 10, 10]
+
+
+# ─── The page that tells how to add a dataset ───
+
+
+def test_following_the_page_adds_a_dataset_with_one_class_and_one_yaml_file(tmp_path: Path) -> None:
+    for name in ("src", "conf", "hydra_plugins"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    section = page.partition("## Add a dataset\n")[2].partition("\n## ")[0]
+    files = re.findall(r"^Create `([^`]+)`[^\n]*\n\n```\w+\n(.*?)^```", section, re.M | re.S)
+    assert [Path(name).suffix for name, _ in files] == [".py", ".yaml", ".txt"]
+    for name, content in files:
+        assert not (tmp_path / name).exists()
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    (line,) = re.findall(r"^```sh\npython (.*?)\n```", section, re.M | re.S)
+
+    def run(*extra: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *shlex.split(line), *extra],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    ended = run()
+    assert ended.returncode == 0, ended.stderr
+    assert "stripes: 12 train, 6 val, 6 test, 3×3 pixels, 3 classes" in ended.stdout
+    (result,) = (tmp_path / "outputs" / "runs").glob("*/result.json")
+    assert json.loads(result.read_text())["metrics"]["val/accuracy"] > 0.85
+    refused = run("data.path=none.txt")
+    assert refused.returncode == 2
+    assert "data.path=none.txt: " in refused.stderr
+    assert "label_last" in run("--help").stdout

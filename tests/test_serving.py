@@ -28,7 +28,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture(scope="session")
 def held_out() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    test = Digits(split=Splitting(None, 180, 360, shuffle=True, stratify=True, seed=3)).load().test
+    test = Digits(split=Splitting(None, 360, 360, shuffle=True, stratify=True)).load().test
     return test.images.astype(np.float32), test.labels
 
 
