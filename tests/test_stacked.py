@@ -25,7 +25,8 @@ from omegaconf import OmegaConf, open_dict
 from hydra_plugins.scratchgrid._composing import Composer
 from src.config.composition import compose, composer
 from src.config.preflight import check
-from src.data import Dataset, Digits, Source, Splitting
+from src.data import Dataset, Source, Splitting
+from src.data.digits import Digits
 from src.experiment.recorder import Finished, Recorder, RunContext
 from src.experiment.results import Result
 from src.nn.layers import Sigmoid
