@@ -39,9 +39,9 @@ def curves(
                 values = history[f"{part}/{measure}"]
                 label = f"{part} {values[-1]:.4f}"
                 axes.plot(epochs, _finite(values), color=colour, label=label, **_marker(epochs))
-        for metric, (at, values) in (published or {}).items():
+        for metric, (at, reached) in (published or {}).items():
             if metric.endswith(f"/{measure}"):
-                axes.plot(at, values, color=PUBLISHED, linestyle=":", label=f"published {metric}")
+                axes.plot(at, reached, color=PUBLISHED, linestyle=":", label=f"published {metric}")
         _label(axes, measure)
     return figure
 

@@ -1,6 +1,7 @@
 """Draws the pictures of a run from the files in its folder, at the end of the run or later."""
 
 import csv
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from src.experiment.predictions import Predictions
 from src.nn.weights import load_weights
 from src.support.errors import DataError, UserError
 from src.training import diagnostics
+from src.training.batching import Batching
+from src.training.optimizers import Optimizer
 
 _MOST_SAMPLES = 60  # in one picture
 
@@ -63,14 +66,21 @@ def describe(experiment: Experiment) -> str:
         [
             str(experiment.model),
             f"initializer {experiment.initializer}",
-            f"batching {experiment.batching}",
-            f"optimizer {experiment.optimizer}",
+            f"batching {_brief(experiment.batching)}",
+            f"optimizer {_brief(experiment.optimizer)}",
             f"lr {experiment.lr:g}",
             f"epochs {experiment.epochs}",
             f"seed {experiment.seed}",
             f"data {experiment.data.name}",
         ]
     )
+
+
+def _brief(value: Batching | Optimizer) -> str:
+    """Return a configured object as its constructor call, without what is 0, false or null."""
+    fields = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+    settings = ", ".join(f"{name}={setting}" for name, setting in fields if setting)
+    return f"{type(value).__name__}({settings})" if settings else type(value).__name__
 
 
 def read_history(path: Path) -> dict[str, Values]:
