@@ -151,9 +151,9 @@ def test_units_that_a_great_rate_killed_are_counted() -> None:
 def test_units_that_are_alike_are_told_of_for_as_long_as_they_are() -> None:
     for activation in (Sigmoid(), ReLU()):
         first, second, *_ = told(Random(Zeros(), Zeros()), activation)
-        assert (
-            first
-            == "layer 1: its 8 units have had equal weights from the start: equal gradients keep them equal"
+        assert first == (
+            "layer 1: its 8 units have had equal weights from the start: "
+            "equal gradients keep them equal"
         )
         assert second.startswith("layer 2: its 8 units")
     assert (

@@ -1,4 +1,4 @@
-"""Charts of what changes by epoch: loss and accuracy, published curves, and the state of the layers."""
+"""Draws what changes by epoch: loss and accuracy, published curves, the state of the layers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -112,7 +112,7 @@ def _draw_layer(axes: Axes, name: str, measured: Mapping[int, Mapping[str, float
 
 def _label(axes: Axes, title: str) -> None:
     axes.set(title=title, xlabel="epoch")
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     axes.legend()
 
 

@@ -1,4 +1,4 @@
-"""The confusion matrix: how often each class is taken for each other one."""
+"""Draws the confusion matrix: how often each class is taken for each other one."""
 
 import math
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,8 +20,6 @@ from src.experiment.predictions import Predictions
 from src.nn.weights import load_weights
 from src.support.errors import DataError, UserError
 from src.training import diagnostics
-from src.training.batching import Batching
-from src.training.optimizers import Optimizer
 
 _MOST_SAMPLES = 60  # in one picture
 
@@ -76,7 +75,7 @@ def describe(experiment: Experiment) -> str:
     )
 
 
-def _brief(value: Batching | Optimizer) -> str:
+def _brief(value: Any) -> str:
     """Return a configured object as its constructor call, without what is 0, false or null."""
     fields = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
     settings = ", ".join(f"{name}={setting}" for name, setting in fields if setting)

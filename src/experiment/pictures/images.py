@@ -1,4 +1,4 @@
-"""Pages of images: training samples, predictions, and the weights of the first layer."""
+"""Draws pages of images: training samples, predictions, and the weights of the first layer."""
 
 import math
 from collections.abc import Sequence

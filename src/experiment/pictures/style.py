@@ -8,7 +8,8 @@ from cycler import cycler
 from matplotlib import style
 from matplotlib.figure import Figure
 
-# The palette of Okabe and Ito (Color Universal Design, 2008): colour-blind people can tell it apart.
+# The palette of Okabe and Ito (Color Universal Design, 2008), which is safe for colour-blind
+# readers.
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
 
@@ -16,7 +17,7 @@ SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 PUBLISHED, RIGHT, WRONG = BLACK, BLUE, VERMILION
 MUTED = "#6B6B6B"
 
-# Decorates whatever makes or saves a figure: a style that the user has set must not change our pictures.
+# Decorates whatever makes or saves a figure: the user's own style must not change our pictures.
 in_our_style = style.context(
     [
         "default",
