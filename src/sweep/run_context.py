@@ -14,7 +14,9 @@ from src.sweep.plan import Plan
 def single(config: DictConfig, context: Any, job: Job) -> RunContext:
     """Return the run_context of a run by itself; ``context`` is Hydra's own part of the configuration."""
     overrides = list(context.overrides.task)
-    name = job.name or ", ".join(overrides) or str(context.runtime.choices["model"])
+    # Where results go says nothing about a run, and the address of a store may hold a password.
+    telling = [item for item in overrides if not item.startswith(("outputs=", "tracking."))]
+    name = job.name or ", ".join(telling) or str(context.runtime.choices["model"])
     return RunContext(Path(context.runtime.output_dir), name, overrides, _settings(config, context))
 
 
