@@ -29,10 +29,12 @@ from src.support.randomness import stream
 from src.support.threads import one_blas_thread
 from src.training.batching import Batching, Full, Mini
 from src.training.engines.base import Arrays
-from src.training.loop import Course, Score, train, watched
+from src.training.loop import train_one
 from src.training.optimizers import Optimizer
 from src.training.schedules import Schedule
+from src.training.scoring import Score
 from src.training.stopping import Stopping
+from src.training.training_run import TrainingRun, watched
 
 
 @contextmanager
@@ -122,7 +124,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
             x.shape[1], chosen.hidden, len(classes), chosen.activation, chosen.dropout
         ).layers
         parameters = chosen.initializer.initialize(network, stream(seed, "weights"), chosen.dtype)
-        course = Course(
+        run = TrainingRun(
             network,
             chosen.sets(x, labels, seed),
             loss=chosen.loss,
@@ -137,7 +139,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
                 metric.startswith("train/") for metric in chosen.metrics
             ),  # so that it is of the weights kept
         )
-        epochs = train(course, parameters)
+        epochs = train_one(run, parameters)
         scores: list[Mapping[str, Score]] = []
         history: list[dict[str, float]] = []
         for epoch in epochs:

@@ -1,6 +1,5 @@
 """Every fast way of training an epoch against the plain one, over everything that the project has."""
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,16 +12,15 @@ from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, Square
 from src.nn.network import MLP
 from src.support.randomness import stream
 from src.training.batching import Batching, Full, Mini, Sample
-from src.training.engines import chunked
-from src.training.engines.base import Arrays
-from src.training.engines.buffered import Buffered
+from src.training.engines import batches
+from src.training.engines.base import Arrays, OrderGroup
+from src.training.engines.batches import Batches
 from src.training.engines.choice import choose
-from src.training.engines.chunked import Chunked
 from src.training.engines.deferred import Deferred
 from src.training.engines.plain import Plain
-from src.training.loop import Epoch
 from src.training.optimizers import SGD, Adam, Optimizer
 from src.training.schedules import Constant, Cosine
+from src.training.training_run import Epoch
 from tests.test_training import follow
 
 ACTIVATIONS = [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), GELU(), Identity()]
@@ -148,7 +146,7 @@ def test_single_precision_and_pixels_of_any_kind(batching: Batching, pixels: npt
 def test_more_samples_than_a_block_and_than_every_lane_of_chunks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(chunked, "CHUNK", 10)
+    monkeypatch.setattr(batches, "CHUNK", 10)
     for n in (9, 10, 11, 150, 157):
         assert_equal(trained("fast", batching=Full(), n=n), trained("plain", batching=Full(), n=n))
     for n in (63, 64, 65, 200):
@@ -178,9 +176,9 @@ def test_logits_far_from_0(
     size: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(chunked, "CHUNK", 10)
+    monkeypatch.setattr(batches, "CHUNK", 10)
     monkeypatch.setattr(
-        chunked, "available_cores", lambda: 2
+        batches, "available_cores", lambda: 2
     )  # that no thread warns of what this one was told to ignore
     network = MLP(12, hidden, 3, Tanh()).layers
     drawn = Random(XavierNormal(), Uniform(-0.5, 0.5)).initialize(
@@ -189,14 +187,18 @@ def test_logits_far_from_0(
     W, _ = drawn[-1]
     start = (*drawn[:-1], (W, np.array([logits], dtype)))
     data = Arrays(images(100, np.uint8), np.arange(100) % 3, 1 / 255, dtype)
-    rates = np.linspace(0.01, 0.1, 100).tolist()
-    settings: dict[str, Any] = {"loss": SoftmaxCrossEntropy(), "optimizer": SGD()}
+    rates = np.linspace(0.01, 0.1, 100)[: -(-100 // size), None]
+    settings: dict[str, Any] = {
+        "loss": SoftmaxCrossEntropy(),
+        "optimizers": [SGD()],
+        "batch_size": size,
+    }
     found = []
-    for kind in (partial(choose, size), Plain):
-        engine = kind(network, start, data, **settings)
+    for kind in (choose("fast", network, [SGD()], size), Plain):
+        engine = kind(network, [start], [SGD().start(start)], [OrderGroup(data, 1)], **settings)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            engine.epoch(slice(0, 100), size, rates[: -(-100 // size)], stream(0, "dropout"))
-        found.append(engine.parameters)
+            engine.epoch([slice(0, 100)], rates, [stream(0, "dropout")])
+        found.append(engine.parameters[0])
     within = 1e-11 if dtype == np.float64 else 1e-3  # a logit of 900 is rounded to 6e-5
     for layer, expected in zip(*found, strict=True):
         for p, q in zip(layer, expected, strict=True):
@@ -221,10 +223,10 @@ def test_updates_that_leave_little_of_the_weights_nothing_or_less(
 def test_any_number_of_cores_gives_equal_bytes(
     workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunked, "CHUNK", 10)
+    monkeypatch.setattr(batches, "CHUNK", 10)
 
     def weights(cores: int) -> list[bytes]:
-        monkeypatch.setattr(chunked, "available_cores", lambda: cores)
+        monkeypatch.setattr(batches, "available_cores", lambda: cores)
         return [
             p.tobytes()
             for layer in trained("fast", batching=Full(), dtype=np.float32)[-1].parameters
@@ -250,27 +252,17 @@ def test_what_an_epoch_left_is_not_written_into_by_the_next(batching: Batching) 
     [
         (1, Deferred, {}),
         (1, Deferred, {"optimizer": SGD(weight_decay=0.1)}),
-        (1, Buffered, {"optimizer": SGD(momentum=0.9)}),
-        (1, Buffered, {"loss": SquaredError(Identity())}),
-        (1, Buffered, {"activation": GELU()}),
-        (1, Buffered, {"dropout": 0.1}),
-        (8, Buffered, {}),
-        (150, Chunked, {}),
-        (150, Plain, {"dropout": 0.1}),
+        (1, Deferred, {"activation": GELU()}),
+        (1, Batches, {"optimizer": SGD(momentum=0.9)}),
+        (1, Batches, {"dropout": 0.1}),
+        (8, Batches, {}),
+        (150, Batches, {"dropout": 0.1}),
     ],
 )
 def test_the_choice_is_the_fastest_that_serves(
     size: int, expected: type, settings: dict[str, Any]
 ) -> None:
-    network = MLP(
-        12, (5,), 3, settings.get("activation", ReLU()), settings.get("dropout", 0.0)
-    ).layers
-    parameters = Random(XavierNormal(), Uniform(-0.5, 0.5)).initialize(
-        network, stream(0, "weights"), np.float32
-    )
-    data = Arrays(images(150, np.uint8), np.arange(150) % 3, 1 / 255, np.float32)
-    chosen = choose(
-        size, network, parameters, data,
-        loss=settings.get("loss", SoftmaxCrossEntropy()), optimizer=settings.get("optimizer", SGD()),
-    )  # fmt: skip
-    assert type(chosen) is expected
+    activation, dropout = settings.get("activation", ReLU()), settings.get("dropout", 0.0)
+    network = MLP(12, (5,), 3, activation, dropout).layers
+    assert choose("fast", network, [settings.get("optimizer", SGD())], size) is expected
+    assert choose("plain", network, [settings.get("optimizer", SGD())], size) is Plain

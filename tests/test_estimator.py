@@ -29,9 +29,9 @@ from src.support.errors import Diverged
 from src.support.randomness import stream
 from src.training.batching import Mini
 from src.training.engines.base import Arrays
-from src.training.loop import score
 from src.training.optimizers import SGD, Adam
 from src.training.schedules import Constant, Cosine, Plateau
+from src.training.scoring import score
 from src.training.stopping import EarlyStopping, Never, Target
 from tests.conftest import ROOT
 from tests.test_training import follow

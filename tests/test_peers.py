@@ -27,9 +27,9 @@ from src.nn.network import MLP, Network, Parameters, backward, forward, with_mas
 from src.support.randomness import stream
 from src.training.batching import Batching, Full, Mini, Sample
 from src.training.engines.base import Arrays
-from src.training.loop import Epoch
 from src.training.optimizers import SGD, Adam, Optimizer, norm
 from src.training.schedules import Constant, Cosine, InverseScaling, Plateau, Schedule, Step
+from src.training.training_run import Epoch
 from tests.test_nn import random_parameters
 from tests.test_training import blobs, follow
 

@@ -18,7 +18,8 @@ from matplotlib.transforms import Bbox
 from src.experiment import plots
 from src.experiment.predictions import Predictions
 from src.training.diagnostics import LayerState
-from src.training.loop import Epoch, Score
+from src.training.scoring import Score
+from src.training.training_run import Epoch
 
 Pixels = npt.NDArray[np.float64]
 

@@ -35,7 +35,7 @@ from src.sweep.groups import group, likeness, sizes
 from src.sweep.sharing import keep
 from src.sweep.together import Assignment, execute_together
 from src.sweep.workers import WorkerDied, start_method, work_through
-from src.training.loop import Epoch
+from src.training.training_run import Epoch
 from tests.conftest import ROOT, Ended, command, run
 from tests.test_run import runs, wait_for
 

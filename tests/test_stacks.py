@@ -16,24 +16,24 @@ from src.nn.network import MLP, Parameters
 from src.support.errors import Diverged
 from src.support.randomness import stream
 from src.training.batching import Batching, Full, Mini, Sample
-from src.training.engines.base import Arrays
-from src.training.engines.batched_stack import BatchedStack, PlainStack
+from src.training.engines.base import Arrays, Engine, OrderGroup
+from src.training.engines.batches import Batches
 from src.training.engines.deferred_stack import DeferredStack
 from src.training.engines.plain import Plain
-from src.training.engines.stack import Lane, Stack
-from src.training.loop import Course, Epoch, train, train_together
+from src.training.loop import train, train_one
 from src.training.optimizers import SGD, Adam, Optimizer
 from src.training.schedules import Constant, Cosine, Step
 from src.training.stopping import EarlyStopping, Never, Stopping
+from src.training.training_run import Epoch, TrainingRun
 from tests.test_engines import images
 from tests.test_training import blobs
 
-LANES = [[1], [4], [1, 1, 1], [3, 1, 2]]
+GROUPS = [[1], [4], [1, 1, 1], [3, 1, 2]]
 
 
 def side_by_side(
-    kind: type[Stack],
-    lanes: list[int],
+    kind: type[Engine],
+    groups: list[int],
     *,
     size: int = 1,
     hidden: tuple[int, ...] = (6, 5),
@@ -46,8 +46,8 @@ def side_by_side(
     within: float = 1e-11,
     last_bias: tuple[float, ...] | None = None,  # of the second network
 ) -> None:
-    """Train networks of their own start, rate and data, those of a lane in one order, and each again by the plain engine."""
-    k = sum(lanes)
+    """Train networks of their own start, rate and data, those of a group in one order, and each again by the plain engine."""
+    k = sum(groups)
     network = MLP(12, hidden, 3, activation or ReLU()).layers
     drawn = Random(XavierNormal(), Uniform(-0.5, 0.5))
     starts = [drawn.initialize(network, stream(seed, "weights"), dtype) for seed in range(k)]
@@ -56,37 +56,46 @@ def side_by_side(
         starts[1] = (*starts[1][:-1], (W, np.array([last_bias], dtype)))
     data = [
         Arrays(np.roll(images(n, np.uint8), q, axis=0), np.arange(n) % 3, 1 / 255, dtype)
-        for q in range(len(lanes))
+        for q in range(len(groups))
     ]
     settings: dict[str, Any] = {"loss": loss or SoftmaxCrossEntropy()}
     rules = [optimizers[j % len(optimizers)] for j in range(k)]
-    places = [Lane(own, members) for own, members in zip(data, lanes, strict=True)]
+    places = [OrderGroup(own, members) for own, members in zip(data, groups, strict=True)]
     states = [rule.start(p) for rule, p in zip(rules, starts, strict=True)]
-    stack: Stack = kind(network, starts, states, places, optimizers=rules, size=size, **settings)
+    settings["batch_size"] = size
+    stack = kind(network, starts, states, places, optimizers=rules, **settings)
     kept = [p.copy() for start in starts for layer in start for p in layer]
-    of_each = [q for q, members in enumerate(lanes) for _ in range(members)]
+    of_each = [q for q, members in enumerate(groups) for _ in range(members)]
     alone = [
-        Plain(network, starts[j], data[of_each[j]], optimizer=rules[j], **settings)
+        Plain(
+            network,
+            [starts[j]],
+            [states[j]],
+            [OrderGroup(data[of_each[j]], 1)],
+            optimizers=[rules[j]],
+            **settings,
+        )
         for j in range(k)
     ]
     updates = -(-n // size)
     for epoch in range(1, epochs + 1):
-        orders: list[Any] = [stream(q, "order", epoch).permutation(n) for q in range(len(lanes))]
+        orders: list[Any] = [stream(q, "order", epoch).permutation(n) for q in range(len(groups))]
         if size == n:
-            orders = [slice(0, n)] * len(lanes)
+            orders = [slice(0, n)] * len(groups)
         rates = np.random.default_rng(epoch).uniform(0.01, 0.1, (updates, k))
-        logits = stack.epoch(orders, rates)
+        logits = stack.epoch(orders, rates, [stream(j, "dropout", epoch) for j in range(k)])
         for j, engine in enumerate(alone):
-            expected = engine.epoch(
-                orders[of_each[j]], size, rates[:, j].tolist(), stream(0, "dropout", epoch)
-            )
+            own = rates[:, j : j + 1], [stream(j, "dropout", epoch)]
+            (expected,) = engine.epoch([orders[of_each[j]]], *own)
             np.testing.assert_allclose(logits[j], expected, rtol=within, atol=within)
-            for layer, other in zip(stack.parameters[j], engine.parameters, strict=True):
+            for layer, other in zip(stack.parameters[j], engine.parameters[0], strict=True):
                 for p, q in zip(layer, other, strict=True):
                     assert p.dtype == q.dtype == dtype
                     np.testing.assert_allclose(p, q, rtol=within, atol=within)
-            assert stack.states[j].updates == engine.state.updates == updates * epoch
-            for memories, others in zip(stack.states[j].memory, engine.state.memory, strict=True):
+            assert stack.states[j].updates == engine.states[0].updates == updates * epoch
+            for memories, others in zip(
+                stack.states[j].buffers, engine.states[0].buffers, strict=True
+            ):
                 for of, same in zip(memories, others, strict=True):
                     for m, q in zip(of, same, strict=True):
                         np.testing.assert_allclose(m, q, rtol=within, atol=within)
@@ -96,48 +105,48 @@ def side_by_side(
         np.testing.assert_array_equal(p, before)
 
 
-@pytest.mark.parametrize("lanes", LANES, ids=str)
+@pytest.mark.parametrize("groups", GROUPS, ids=str)
 @pytest.mark.parametrize(
     "activation", [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), Identity()], ids=str
 )
-def test_single_samples(lanes: list[int], activation: Activation) -> None:
-    side_by_side(DeferredStack, lanes, activation=activation)
+def test_single_samples(groups: list[int], activation: Activation) -> None:
+    side_by_side(DeferredStack, groups, activation=activation)
 
 
-@pytest.mark.parametrize("lanes", LANES, ids=str)
+@pytest.mark.parametrize("groups", GROUPS, ids=str)
 @pytest.mark.parametrize("loss", [SoftmaxCrossEntropy(0.1), SigmoidCrossEntropy()], ids=str)
 @pytest.mark.parametrize("hidden", [(), (4,), (4, 5, 6)])
 def test_single_samples_by_any_loss_at_any_depth(
-    lanes: list[int], loss: Loss, hidden: tuple[int, ...]
+    groups: list[int], loss: Loss, hidden: tuple[int, ...]
 ) -> None:
-    side_by_side(DeferredStack, lanes, loss=loss, hidden=hidden)
+    side_by_side(DeferredStack, groups, loss=loss, hidden=hidden)
 
 
 def test_single_samples_in_single_precision() -> None:
     side_by_side(DeferredStack, [3, 1, 2], dtype=np.float32, within=2e-4)
 
 
-@pytest.mark.parametrize("lanes", LANES, ids=str)
+@pytest.mark.parametrize("groups", GROUPS, ids=str)
 @pytest.mark.parametrize("hidden", [(), (6, 5)])
 def test_single_samples_with_penalties_of_their_own(
-    lanes: list[int], hidden: tuple[int, ...]
+    groups: list[int], hidden: tuple[int, ...]
 ) -> None:
     rules = [
         SGD(weight_decay=decay) for decay in (0, 0.01, 10.0, 20.0)
     ]  # at rates up to 0.1, so that some updates leave nothing of the weights, or less
-    side_by_side(DeferredStack, lanes, hidden=hidden, optimizers=rules)
+    side_by_side(DeferredStack, groups, hidden=hidden, optimizers=rules)
 
 
-@pytest.mark.parametrize("lanes", LANES, ids=str)
+@pytest.mark.parametrize("groups", GROUPS, ids=str)
 @pytest.mark.parametrize("hidden", [(), (6, 5)])
 @pytest.mark.parametrize(
     "logits", [(900, 901, 899), (-900, -902, -901), (0, 900, -900), (-90, -85, -80)], ids=str
 )
 def test_single_samples_with_logits_far_from_0(
-    lanes: list[int], hidden: tuple[int, ...], logits: tuple[float, ...]
+    groups: list[int], hidden: tuple[int, ...], logits: tuple[float, ...]
 ) -> None:
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        side_by_side(DeferredStack, lanes, hidden=hidden, last_bias=logits, n=40, epochs=1)
+        side_by_side(DeferredStack, groups, hidden=hidden, last_bias=logits, n=40, epochs=1)
 
 
 @pytest.mark.parametrize("n", [1, 31, 32, 33, 63, 64, 65])
@@ -146,67 +155,67 @@ def test_blocks_that_are_not_full(n: int) -> None:
     side_by_side(DeferredStack, [1, 2], n=n)
 
 
-@pytest.mark.parametrize("kind", [PlainStack, BatchedStack])
-@pytest.mark.parametrize("lanes", LANES, ids=str)
+@pytest.mark.parametrize("kind", [Plain, Batches])
+@pytest.mark.parametrize("groups", GROUPS, ids=str)
 @pytest.mark.parametrize("size", [1, 8, 7, 150])
 @pytest.mark.parametrize(
     "activation", [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), GELU(), Identity()], ids=str
 )
-def test_batches(kind: type[Stack], lanes: list[int], size: int, activation: Activation) -> None:
-    side_by_side(kind, lanes, size=size, activation=activation)
+def test_batches(kind: type[Engine], groups: list[int], size: int, activation: Activation) -> None:
+    side_by_side(kind, groups, size=size, activation=activation)
 
 
-@pytest.mark.parametrize("kind", [PlainStack, BatchedStack])
-@pytest.mark.parametrize("lanes", LANES, ids=str)
+@pytest.mark.parametrize("kind", [Plain, Batches])
+@pytest.mark.parametrize("groups", GROUPS, ids=str)
 @pytest.mark.parametrize(
     "loss", [SoftmaxCrossEntropy(0.1), SigmoidCrossEntropy(), SquaredError(Sigmoid())], ids=str
 )
 @pytest.mark.parametrize("hidden", [(), (4,), (4, 5, 6)])
 def test_batches_by_any_loss_at_any_depth(
-    kind: type[Stack], lanes: list[int], loss: Loss, hidden: tuple[int, ...]
+    kind: type[Engine], groups: list[int], loss: Loss, hidden: tuple[int, ...]
 ) -> None:
-    side_by_side(kind, lanes, size=7, loss=loss, hidden=hidden)
+    side_by_side(kind, groups, size=7, loss=loss, hidden=hidden)
 
 
-@pytest.mark.parametrize("kind", [PlainStack, BatchedStack])
-@pytest.mark.parametrize("lanes", LANES, ids=str)
+@pytest.mark.parametrize("kind", [Plain, Batches])
+@pytest.mark.parametrize("groups", GROUPS, ids=str)
 @pytest.mark.parametrize("size", [7, 150])
 def test_networks_with_penalties_of_their_own(
-    kind: type[Stack], lanes: list[int], size: int
+    kind: type[Engine], groups: list[int], size: int
 ) -> None:
     side_by_side(
-        kind, lanes, size=size, optimizers=[SGD(weight_decay=decay) for decay in (0, 0.01, 0.3)]
+        kind, groups, size=size, optimizers=[SGD(weight_decay=decay) for decay in (0, 0.01, 0.3)]
     )
 
 
-@pytest.mark.parametrize("lanes", LANES, ids=str)
+@pytest.mark.parametrize("groups", GROUPS, ids=str)
 @pytest.mark.parametrize(
     "optimizer",
     [SGD(momentum=0.9), SGD(momentum=0.9, nesterov=True), SGD(clip_norm=0.1), Adam(clip_norm=0.2)],
     ids=str,
 )
-def test_any_optimizer(lanes: list[int], optimizer: Optimizer) -> None:
+def test_any_optimizer(groups: list[int], optimizer: Optimizer) -> None:
     rules = [replace(optimizer, weight_decay=decay) for decay in (0.01, 0.0)]
-    side_by_side(PlainStack, lanes, size=7, optimizers=rules)
+    side_by_side(Plain, groups, size=7, optimizers=rules)
 
 
-@pytest.mark.parametrize("lanes", LANES, ids=str)
+@pytest.mark.parametrize("groups", GROUPS, ids=str)
 @pytest.mark.parametrize("size", [25, 50, 150])
 def test_large_batches_go_through_in_chunks(
-    lanes: list[int], size: int, monkeypatch: pytest.MonkeyPatch
+    groups: list[int], size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("src.training.engines.batched_stack.CHUNK", 10 if size != 25 else 25)
-    side_by_side(BatchedStack, lanes, size=size)
+    monkeypatch.setattr("src.training.engines.batches.CHUNK", 10 if size != 25 else 25)
+    side_by_side(Batches, groups, size=size)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
 def test_any_number_of_cores_gives_a_stack_equal_bytes(
     workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("src.training.engines.batched_stack.CHUNK", 10)
+    monkeypatch.setattr("src.training.engines.batches.CHUNK", 10)
 
     def trained(cores: int) -> list[bytes]:
-        monkeypatch.setattr("src.training.engines.batched_stack.available_cores", lambda: cores)
+        monkeypatch.setattr("src.training.engines.batches.available_cores", lambda: cores)
         network = MLP(12, (6,), 3, Sigmoid()).layers
         drawn = Random(XavierNormal(), Uniform(-0.5, 0.5))
         starts = [
@@ -216,12 +225,14 @@ def test_any_number_of_cores_gives_a_stack_equal_bytes(
         settings: dict[str, Any] = {
             "loss": SoftmaxCrossEntropy(),
             "optimizers": [SGD()] * 4,
-            "size": 157,
+            "batch_size": 157,
         }
         states = [SGD().start(start) for start in starts]
-        stack = BatchedStack(network, starts, states, [Lane(data, 3), Lane(data, 1)], **settings)
+        stack = Batches(
+            network, starts, states, [OrderGroup(data, 3), OrderGroup(data, 1)], **settings
+        )
         for _ in range(3):
-            stack.epoch([slice(0, 157)] * 2, np.full((1, 4), 0.5))
+            stack.epoch([slice(0, 157)] * 2, np.full((1, 4), 0.5), [stream(0, "dropout")] * 4)
         return [
             p.tobytes() for parameters in stack.parameters for layer in parameters for p in layer
         ]
@@ -236,14 +247,14 @@ def test_any_number_of_cores_gives_a_stack_equal_bytes(
 def test_batches_with_logits_far_from_0(
     size: int, logits: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("src.training.engines.batched_stack.CHUNK", 10)
-    monkeypatch.setattr("src.training.engines.batched_stack.available_cores", lambda: 2)
+    monkeypatch.setattr("src.training.engines.batches.CHUNK", 10)
+    monkeypatch.setattr("src.training.engines.batches.available_cores", lambda: 2)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        side_by_side(BatchedStack, [3, 1], last_bias=logits, n=40, epochs=1, size=size)
+        side_by_side(Batches, [3, 1], last_bias=logits, n=40, epochs=1, size=size)
 
 
-def courses(k: int, *, batching: Batching, **changes: Sequence[Any]) -> list[Course]:
-    """Return courses that differ in what is given as a sequence."""
+def runs(k: int, *, batching: Batching, **changes: Sequence[Any]) -> list[TrainingRun]:
+    """Return runs that differ in what is given as a sequence."""
     network = MLP(6, (5,), 3, Sigmoid()).layers
     sets = {"train": blobs(50, 1), "val": blobs(30, 2)}
     settings: dict[str, Any] = {
@@ -255,40 +266,40 @@ def courses(k: int, *, batching: Batching, **changes: Sequence[Any]) -> list[Cou
     }
     each = [{name: values[j % len(values)] for name, values in changes.items()} for j in range(k)]
     return [
-        Course(**{"network": network, "sets": sets, "batching": batching, **settings, **own})
+        TrainingRun(**{"network": network, "sets": sets, "batching": batching, **settings, **own})
         for own in each
     ]
 
 
-def starts(members: Sequence[Course]) -> list[Parameters]:
+def starts(members: Sequence[TrainingRun]) -> list[Parameters]:
     drawn = Random(XavierNormal(), Uniform(-0.5, 0.5))
     return [
-        drawn.initialize(course.network, stream(j, "weights"), np.float64)
-        for j, course in enumerate(members)
+        drawn.initialize(run.network, stream(j, "weights"), np.float64)
+        for j, run in enumerate(members)
     ]
 
 
-def together(members: Sequence[Course]) -> list[list[Epoch | Diverged]]:
+def together(members: Sequence[TrainingRun]) -> list[list[Epoch | Diverged]]:
     """Return what each member's epochs were, a divergence at their end if there was one."""
     found: list[list[Epoch | Diverged]] = [[] for _ in members]
-    for records in train_together(members, starts(members)):
+    for records in train(members, starts(members)):
         for mine, record in zip(found, records, strict=True):
             if record is not None:
                 mine.append(record)
     return found
 
 
-def alone(member: Course, parameters: Parameters) -> list[Epoch | Diverged]:
+def alone(member: TrainingRun, parameters: Parameters) -> list[Epoch | Diverged]:
     found: list[Epoch | Diverged] = []
     try:
-        for epoch in train(member, parameters, engine="plain"):
+        for epoch in train_one(member, parameters, engine="plain"):
             found.append(epoch)
     except Diverged as error:
         found.append(error)
     return found
 
 
-def assert_each_as_alone(make: Callable[[], list[Course]]) -> list[list[Epoch | Diverged]]:
+def assert_each_as_alone(make: Callable[[], list[TrainingRun]]) -> list[list[Epoch | Diverged]]:
     stacked = together(make())
     for mine, member, parameters in zip(stacked, make(), starts(make()), strict=True):
         expected = alone(member, parameters)
@@ -323,7 +334,7 @@ def test_networks_that_differ_in_all_that_they_may_are_each_trained_as_alone(
     mine = {"train": blobs(50, 5), "val": blobs(30, 6)}
     theirs = {"train": blobs(50, 1), "val": blobs(30, 2)}
     assert_each_as_alone(
-        lambda: courses(
+        lambda: runs(
             7, batching=batching, lr=[0.1, 0.5, 1.0], seed=[0, 1], sets=[mine, theirs, theirs],
             schedule=[Constant(), Cosine(), Step(every=2, factor=0.5)],
         )
@@ -333,16 +344,16 @@ def test_networks_that_differ_in_all_that_they_may_are_each_trained_as_alone(
 def test_penalties_of_their_own() -> None:
     rules = [SGD(weight_decay=decay) for decay in (0, 0.01, 0.1)]
     for batching in (Full(), Mini(8), Sample()):
-        assert_each_as_alone(partial(courses, 3, batching=batching, optimizer=rules))
+        assert_each_as_alone(partial(runs, 3, batching=batching, optimizer=rules))
     momentum = [SGD(momentum=0.9, weight_decay=decay) for decay in (0, 0.1)]
-    assert_each_as_alone(lambda: courses(4, batching=Mini(8), optimizer=momentum, lr=[0.05]))
+    assert_each_as_alone(lambda: runs(4, batching=Mini(8), optimizer=momentum, lr=[0.05]))
 
 
 @pytest.mark.parametrize("batching", [Full(), Mini(8), Sample()], ids=str)
 def test_one_that_diverges_leaves_the_others_alone(batching: Batching) -> None:
     network = MLP(6, (5,), 3, Identity()).layers
     found = assert_each_as_alone(
-        lambda: courses(
+        lambda: runs(
             5,
             batching=batching,
             network=[network],
@@ -361,7 +372,7 @@ def test_one_that_stops_early_leaves_the_others_alone() -> None:
         EarlyStopping("val/loss", patience=2),
     ]
     found = assert_each_as_alone(
-        lambda: courses(
+        lambda: runs(
             6, batching=Mini(8), stopping=rules, lr=[2.0, 0.5], epochs=[30], seed=[0, 1, 2]
         )
     )

@@ -4,8 +4,8 @@ import pytest
 
 from src.support.errors import InvalidValue
 from src.training.batching import Mini
-from src.training.loop import watched
 from src.training.stopping import EarlyStopping, Never, Stopping, Target
+from src.training.training_run import watched
 from tests.test_training import run
 
 

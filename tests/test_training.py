@@ -1,13 +1,14 @@
 """The loop against a loop written out by hand, and what its records promise."""
 
 from collections.abc import Iterator, Mapping
+from contextvars import copy_context
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from sklearn.metrics import accuracy_score, log_loss
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from src.nn.initializers import Random, XavierNormal, Zeros
 from src.nn.layers import Identity, Sigmoid
@@ -17,9 +18,12 @@ from src.support.errors import Diverged
 from src.support.randomness import stream
 from src.training.batching import Batching, Full, Mini, Sample
 from src.training.engines.base import Arrays
-from src.training.loop import Course, Epoch, score, train
+from src.training.engines.batches import Batches
+from src.training.loop import train_one
 from src.training.optimizers import SGD
 from src.training.schedules import InverseScaling, Plateau
+from src.training.scoring import score
+from src.training.training_run import Epoch, TrainingRun
 from tests import oracle
 
 MODEL = MLP(6, (5,), 3, Sigmoid())
@@ -41,7 +45,7 @@ def follow(
     engine: Any = "fast",
     **settings: Any,
 ) -> Iterator[Epoch]:
-    return train(Course(network, sets, **settings), parameters, engine=engine)
+    return train_one(TrainingRun(network, sets, **settings), parameters, engine=engine)
 
 
 def run(
@@ -136,7 +140,7 @@ def test_scores_agree_with_scikit_learn_in_any_number_of_chunks(
     loss = log_loss(data.labels, SoftmaxCrossEntropy().probabilities(logits))
     accuracy = accuracy_score(data.labels, logits.argmax(axis=-1))
     for chunk in (4096, 30, 7, 1):
-        monkeypatch.setattr("src.training.loop._CHUNK", chunk)
+        monkeypatch.setattr("src.training.scoring.CHUNK", chunk)
         found = score(MODEL.layers, epoch.parameters, data, SoftmaxCrossEntropy())
         np.testing.assert_allclose((found.loss, found.accuracy), (loss, accuracy), rtol=1e-12)
 
@@ -275,31 +279,38 @@ def test_weights_that_are_not_finite_stop_training_where_no_set_would_show_it() 
     with pytest.raises(
         Diverged, match="the weights are no longer finite in epoch 1, after 1 updates"
     ):
-        run(Full(), epochs=1, lr=1e39, dtype=np.float32, sets={"train": blobs(50, 1, np.float32)})
+        run(Full(), epochs=1, lr=1e42, dtype=np.float32, sets={"train": blobs(50, 1, np.float32)})
 
 
-def test_blas_runs_on_one_thread_while_training_and_as_before_afterwards() -> None:
-    def threads() -> list[int]:
-        return [
-            library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
-        ]
+def test_only_computing_holds_blas_to_one_thread_and_ignores_overflow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between epochs the caller has its own settings, in whatever context it closes the loop."""
 
-    before = threads()
+    def settings() -> tuple[list[int], Any]:
+        blas = [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+        return blas, np.geterr()
+
+    seen: list[tuple[list[int], Any]] = []
+
+    def watched_epoch(self: Any, *arguments: Any) -> Any:
+        seen.append(settings())
+        return kept(self, *arguments)
+
+    kept = Batches.epoch
+    monkeypatch.setattr(Batches, "epoch", watched_epoch)
     parameters = Random(XavierNormal(), Zeros()).initialize(
         MODEL.layers, stream(0, "weights"), np.float64
     )
-    epochs = follow(
-        MODEL.layers,
-        parameters,
-        {"train": blobs(50, 1)},
-        loss=SoftmaxCrossEntropy(),
-        batching=Full(),
-        optimizer=SGD(),
-        lr=0.1,
-        epochs=2,
-        seed=0,
-    )
-    next(epochs)
-    assert set(threads()) == {1}
-    epochs.close()  # type: ignore[attr-defined]
-    assert threads() == before
+    with threadpool_limits(2, "blas"), np.errstate(over="raise"):
+        before = settings()
+        epochs = follow(
+            MODEL.layers, parameters, {"train": blobs(50, 1)}, loss=SoftmaxCrossEntropy(),
+            batching=Full(), optimizer=SGD(), lr=0.1, epochs=2, seed=0,
+        )  # fmt: skip
+        next(epochs)
+        assert settings() == before
+        copy_context().run(epochs.close)  # type: ignore[attr-defined]
+        assert settings() == before
+    assert [set(blas) for blas, _ in seen] == [{1}]
+    assert [errors["over"] for _, errors in seen] == ["ignore"]

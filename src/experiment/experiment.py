@@ -22,10 +22,11 @@ from src.support.threads import one_blas_thread
 from src.training.batching import Batching
 from src.training.diagnostics import LayerState
 from src.training.engines.base import Arrays
-from src.training.loop import Course, Epoch, train
+from src.training.loop import train_one
 from src.training.optimizers import Optimizer
 from src.training.schedules import Schedule
 from src.training.stopping import EarlyStopping, Stopping, Target
+from src.training.training_run import Epoch, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,13 @@ class Prepared:
 
     def train(self, inspect_every: int | None = None) -> Iterator[Epoch]:
         """Yield each epoch's record; every so many epochs with a look into the layers. Raises Diverged."""
-        yield from train(self.course(inspect_every), self.parameters, engine=self.experiment.engine)
+        run = self.training_run(inspect_every)
+        yield from train_one(run, self.parameters, engine=self.experiment.engine)
 
-    def course(self, inspect_every: int | None = None) -> Course:
-        """Return the course of the training, from its beginning."""
+    def training_run(self, inspect_every: int | None = None) -> TrainingRun:
+        """Return the settings of the training run."""
         chosen = self.experiment
-        return Course(
+        return TrainingRun(
             self.network,
             {name: self._arrays(split) for name, split in self.dataset.splits()},
             loss=chosen.loss,
@@ -143,10 +145,10 @@ class Prepared:
 
     def inspect(self) -> tuple[LayerState, ...]:
         """Look into the layers before the first update."""
-        course = self.course()
+        run = self.training_run()
         with one_blas_thread(), np.errstate(all="ignore"):
-            state = course.optimizer.start(self.parameters)
-            return course.look(self.parameters, state, slice(0, course.size), course.lr)
+            state = run.optimizer.start(self.parameters)
+            return run.look(self.parameters, state, slice(0, run.batch_size), run.lr)
 
     def _arrays(self, split: Split) -> Arrays:
         return Arrays(split.images, split.labels, self.dataset.scale, self.experiment.dtype)

@@ -21,7 +21,7 @@ from matplotlib.transforms import Affine2D, IdentityTransform, Transform
 
 from src.experiment.predictions import Predictions
 from src.training.diagnostics import LayerState, measurements
-from src.training.loop import Epoch
+from src.training.training_run import Epoch
 
 COLOURS = {"train": "#4269d0", "val": "#efb118", "test": "#3ca951"}
 RIGHT, WRONG = "#2b7a2b", "#c1272d"

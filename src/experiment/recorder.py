@@ -19,7 +19,7 @@ from src.support.errors import TargetMissed, TrainingFailed, UserError
 from src.tracking.provenance import code_digest, git_tags
 from src.tracking.tracker import Tracker, ending
 from src.training import diagnostics
-from src.training.loop import Epoch, watched
+from src.training.training_run import Epoch, watched
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class Recorder:
             self._keep(epoch)
             self._tracker.metrics(measurements(epoch), epoch.number)
         self._history.append(
-            replace(epoch, parameters=())
+            replace(epoch, parameters=(), progress=None)
         )  # the curve is kept, not every epoch's weights
         if epoch.kept:
             self._trained = epoch.parameters

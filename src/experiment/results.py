@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from src.training import diagnostics
-from src.training.loop import Epoch, Score
+from src.training.scoring import Score
+from src.training.training_run import Epoch
 
 RESULT = "result.json"
 

@@ -9,7 +9,7 @@ from src.experiment.job import Job
 from src.experiment.recorder import Finished, RunContext, record
 from src.nn.gradcheck import Check, check_gradient
 from src.support.errors import WrongGradient
-from src.training.loop import Epoch
+from src.training.training_run import Epoch
 
 log = logging.getLogger(__name__)
 

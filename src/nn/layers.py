@@ -1,13 +1,15 @@
-"""The layers of a network: each knows its forward map and, as the mirror of it, its gradients.
+"""The layers of a network: each computes its output and, as the mirror of that, its gradients.
 
-A layer holds no arrays. Its parameters come in as a tuple and its gradients go out as one, so that a layer
-is a plain value and the same code serves one network and a stack of them.
+A layer holds no arrays. Its parameters come in as a tuple and its gradients go out as one. So a layer
+is a plain value, and the same code serves one network and a stack of networks.
 """
 
+import functools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +42,7 @@ class Layer(ABC):
 
 @dataclass(frozen=True)
 class Dense(Layer):
-    """The affine map ``y = x W + b``, with parameters ``W (..., fan_in, fan_out)`` and ``b (..., 1, fan_out)``."""
+    """The affine map ``y = x W + b``: ``W (..., fan_in, fan_out)``, ``b (..., 1, fan_out)``."""
 
     fan_in: int
     fan_out: int
@@ -65,12 +67,21 @@ class Dense(Layer):
 
 
 class Activation(Layer):
-    """An element-wise map: every y depends on the x in its own place only."""
+    """An element-wise map: each entry of y depends on the same entry of x only.
 
-    # Whether y levels off on both sides, so that a unit can saturate; any other can only die.
+    A new activation needs ``apply`` and ``derivative``. The rest has defaults. To be as fast as
+    ReLU it also overrides ``apply_into`` and ``derivative_into``, and sets ``derivative_from_y``.
+    """
+
+    # Whether y levels off on both sides. Such units can saturate; all others can only die.
     saturates: ClassVar[bool] = False
-    # The greatest derivative there is.
+    # The greatest slope.
     steepest: ClassVar[float] = 1.0
+    # Where the derivative jumps. Finite differences mean nothing across such a point.
+    corners: ClassVar[tuple[float, ...]] = ()
+    # Whether the derivative needs y only, so that a fast engine may write y over x.
+    # ``derivative`` and ``derivative_into`` are then given y in place of x.
+    derivative_from_y: ClassVar[bool] = False
 
     @abstractmethod
     def apply(self, x: Array) -> Array:
@@ -79,6 +90,14 @@ class Activation(Layer):
     @abstractmethod
     def derivative(self, x: Array, y: Array) -> Array:
         """Return f'(x), from whichever of x and y makes it cheapest."""
+
+    def apply_into(self, x: Array, out: Array) -> None:
+        """Write f(x) into ``out``, which may be x itself."""
+        out[...] = self.apply(x)
+
+    def derivative_into(self, x: Array, y: Array, out: Array) -> None:
+        """Write f'(x) into ``out``, which is neither x nor y."""
+        out[...] = self.derivative(x, y)
 
     def forward(self, parameters: tuple[Array, ...], x: Array) -> Array:
         return self.apply(x)
@@ -94,16 +113,28 @@ class Activation(Layer):
 class ReLU(Activation):
     """max(0, x) (Nair and Hinton 2010); the derivative at 0 is taken as 0."""
 
+    corners: ClassVar[tuple[float, ...]] = (0.0,)
+    derivative_from_y: ClassVar[bool] = True
+
     def apply(self, x: Array) -> Array:
         return np.maximum(x, 0)
 
     def derivative(self, x: Array, y: Array) -> Array:
         return (y > 0).astype(y.dtype)
 
+    def apply_into(self, x: Array, out: Array) -> None:
+        np.maximum(x, _number(0, x.dtype), out=out)
+
+    def derivative_into(self, x: Array, y: Array, out: Array) -> None:
+        np.sign(y, out=out)
+
 
 @dataclass(frozen=True)
 class LeakyReLU(Activation):
     """x where it is positive, else ``slope`` · x (Maas, Hannun and Ng 2013): no unit can die."""
+
+    corners: ClassVar[tuple[float, ...]] = (0.0,)
+    derivative_from_y: ClassVar[bool] = True
 
     slope: float = 0.01
 
@@ -111,12 +142,19 @@ class LeakyReLU(Activation):
         require(0 < self.slope < 1, "slope", self.slope, "must lie between 0 and 1")
 
     def apply(self, x: Array) -> Array:
-        y: Array = np.maximum(x, self.slope * x)  # the greater of the two, the slope being below 1
+        y: Array = np.maximum(x, self.slope * x)  # right because the slope is below 1
         return y
 
     def derivative(self, x: Array, y: Array) -> Array:
         derivative: Array = np.where(y > 0, y.dtype.type(1), y.dtype.type(self.slope))
         return derivative
+
+    def apply_into(self, x: Array, out: Array) -> None:
+        np.maximum(x, x * _number(self.slope, x.dtype), out=out)
+
+    def derivative_into(self, x: Array, y: Array, out: Array) -> None:
+        np.sign(y, out=out)
+        np.maximum(out, _number(self.slope, y.dtype), out=out)
 
     def __str__(self) -> str:
         return "leaky relu"
@@ -124,9 +162,10 @@ class LeakyReLU(Activation):
 
 @dataclass(frozen=True)
 class GELU(Activation):
-    """x · Φ(x), Φ the normal distribution's function, in the form ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))).
+    """x · Φ(x), in the form ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))).
 
-    Hendrycks and Gimpel 2016, section 2; it differs from the exact form by 5e-4 at most.
+    Φ is the normal distribution's function. Hendrycks and Gimpel 2016, section 2; the form differs
+    from the exact value by 5e-4 at most.
     """
 
     steepest: ClassVar[float] = 1.13
@@ -149,10 +188,11 @@ class GELU(Activation):
 
 @dataclass(frozen=True)
 class Sigmoid(Activation):
-    """1 / (1 + e⁻ˣ), in the form ½ + ½ tanh(x/2), which can't overflow."""
+    """1 / (1 + e⁻ˣ), in the form ½ + ½ tanh(x/2), which cannot overflow."""
 
     saturates: ClassVar[bool] = True
     steepest: ClassVar[float] = 0.25
+    derivative_from_y: ClassVar[bool] = True
 
     def apply(self, x: Array) -> Array:
         y: Array = 0.5 + 0.5 * np.tanh(0.5 * x)
@@ -161,12 +201,27 @@ class Sigmoid(Activation):
     def derivative(self, x: Array, y: Array) -> Array:
         return y * (1 - y)
 
+    def apply_into(self, x: Array, out: Array) -> None:
+        if x.size <= _FEW:  # then one slow call takes less time than four fast ones
+            _expit()(x, out=out)
+            return
+        half = _number(0.5, x.dtype)
+        np.multiply(x, half, out=out)
+        np.tanh(out, out=out)
+        np.multiply(out, half, out=out)
+        np.add(out, half, out=out)
+
+    def derivative_into(self, x: Array, y: Array, out: Array) -> None:
+        np.subtract(_number(1, y.dtype), y, out=out)
+        np.multiply(out, y, out=out)
+
 
 @dataclass(frozen=True)
 class Tanh(Activation):
-    """The hyperbolic tangent (LeCun et al. 1998, Efficient BackProp, section 4.4, without their scaling)."""
+    """The hyperbolic tangent (LeCun et al. 1998, Efficient BackProp, section 4.4), not scaled."""
 
     saturates: ClassVar[bool] = True
+    derivative_from_y: ClassVar[bool] = True
 
     def apply(self, x: Array) -> Array:
         y: Array = np.tanh(x)
@@ -175,10 +230,19 @@ class Tanh(Activation):
     def derivative(self, x: Array, y: Array) -> Array:
         return 1 - y * y
 
+    def apply_into(self, x: Array, out: Array) -> None:
+        np.tanh(x, out=out)
+
+    def derivative_into(self, x: Array, y: Array, out: Array) -> None:
+        np.multiply(y, y, out=out)
+        np.subtract(_number(1, y.dtype), out, out=out)
+
 
 @dataclass(frozen=True)
 class Identity(Activation):
-    """y = x: a network of dense layers alone, which is as expressive as one of them."""
+    """y = x: dense layers alone, which together can express no more than one of them."""
+
+    derivative_from_y: ClassVar[bool] = True
 
     def apply(self, x: Array) -> Array:
         return x
@@ -189,10 +253,11 @@ class Identity(Activation):
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """Silences each unit with probability ``rate`` while training, each batch and sample anew (Srivastava et al. 2014).
+    """Silences each unit with probability ``rate`` in training (Srivastava et al. 2014).
 
-    In a training pass the layer's tuple holds that pass's mask; otherwise it is empty and y = x. The units that stay
-    are scaled up by 1 / (1 − rate), so that nothing need be scaled afterwards.
+    Each sample of each batch has its own mask. In a training pass the layer's tuple holds the
+    mask; otherwise it is empty and y = x. The units that stay are scaled up by 1 / (1 − rate), so
+    that nothing has to be scaled afterwards.
     """
 
     units: int
@@ -212,3 +277,21 @@ class Dropout(Layer):
 
     def __str__(self) -> str:
         return f"dropout {self.rate:g}"
+
+
+_FEW = 256  # numbers
+
+
+@functools.cache
+def _number(value: float, dtype: np.dtype[Any]) -> Array:
+    """Return a number as an array. NumPy converts a Python number at every call, which is slow."""
+    return np.array(value, dtype)
+
+
+@functools.cache
+def _expit() -> Callable[..., Any]:
+    """Return SciPy's sigmoid. Its import is slow, so it waits until the first training."""
+    from scipy.special import expit
+
+    function: Callable[..., Any] = expit
+    return function

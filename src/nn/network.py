@@ -17,8 +17,8 @@ Parameters = tuple[tuple[Array, ...], ...]
 def forward(network: Network, parameters: Parameters, x: Array) -> list[Array]:
     """Carry ``x (..., batch, in)`` through the network.
 
-    Returns the values between the layers, from the input to the logits: layer i maps ``values[i]`` to
-    ``values[i + 1]``. They are what ``backward`` needs to walk the same way back.
+    Returns the values between the layers, from the input to the logits: layer i maps
+    ``values[i]`` to ``values[i + 1]``. ``backward`` needs them all.
     """
     values = [x]
     for layer, p in zip(network, parameters, strict=True):
@@ -31,7 +31,8 @@ def backward(
 ) -> Parameters:
     """Carry the loss's gradient ``dlogits`` = ∂L/∂logits back to every parameter.
 
-    Returns the gradients in the form of the parameters. The gradient for the input itself is never computed.
+    Returns the gradients in the form of the parameters. The gradient for the input itself is
+    never computed.
     """
     gradients: list[tuple[Array, ...]] = []
     dy = dlogits
@@ -44,12 +45,24 @@ def backward(
 
 
 def with_masks(
-    network: Network, parameters: Parameters, batch: tuple[int, ...], rng: np.random.Generator
+    network: Network,
+    parameters: Parameters,
+    batch: tuple[int, ...],
+    rng: np.random.Generator | Sequence[np.random.Generator],
 ) -> Parameters:
-    """Return the parameters for one training pass over ``batch`` (..., samples): each dropout layer is given its mask."""
+    """Return the parameters for one training pass: each dropout layer gets a mask (*batch, units).
+
+    With a generator for each of the k networks of a stack, masks are (k, *batch, units).
+    """
     dtype = next(array.dtype for layer in parameters for array in layer)
+
+    def mask(layer: Dropout) -> Array:
+        if isinstance(rng, np.random.Generator):
+            return layer.mask(batch, rng, dtype)
+        return np.stack([layer.mask(batch, own, dtype) for own in rng])
+
     return tuple(
-        (layer.mask(batch, rng, dtype),) if isinstance(layer, Dropout) else p
+        (mask(layer),) if isinstance(layer, Dropout) else p
         for layer, p in zip(network, parameters, strict=True)
     )
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from src.experiment.experiment import Prepared
 from src.nn.network import parameter_count
-from src.training.engines.batched_stack import BatchedStack, PlainStack
-from src.training.engines.choice import stack_kind
+from src.training.engines.base import Engine
+from src.training.engines.batches import Batches
+from src.training.engines.choice import choose
 from src.training.engines.deferred_stack import DeferredStack
-from src.training.engines.stack import Stack
 
 _KIB = 1024
 
@@ -20,7 +20,7 @@ _KIB = 1024
 class _Quicker:
     """Where a stack was measured to be quicker than its networks by themselves."""
 
-    kind: type[Stack]
+    kind: type[Engine]
     largest: float  # samples an update
     one_order: bool  # whether all see the same samples in the same order
     each: int  # KiB that a network's weights, and what its optimizer remembers, may take
@@ -29,7 +29,7 @@ class _Quicker:
     )
     least: int  # networks
 
-    def serves(self, kind: type[Stack], size: int, one_order: bool, memory: int) -> bool:
+    def serves(self, kind: type[Engine], size: int, one_order: bool, memory: int) -> bool:
         return (
             (self.kind, self.one_order) == (kind, one_order)
             and size <= self.largest
@@ -41,12 +41,10 @@ class _Quicker:
 _MEASURED = (
     _Quicker(DeferredStack, 1, one_order=True, each=400, together=12_800, least=8),
     _Quicker(DeferredStack, 1, one_order=False, each=400, together=12_800, least=8),
-    _Quicker(BatchedStack, math.inf, one_order=True, each=200, together=6_144, least=2),
-    _Quicker(BatchedStack, math.inf, one_order=True, each=400, together=6_144, least=4),
-    _Quicker(BatchedStack, 64, one_order=False, each=200, together=2_048, least=4),
-    _Quicker(BatchedStack, math.inf, one_order=False, each=200, together=1_024, least=4),
-    _Quicker(PlainStack, math.inf, one_order=True, each=300, together=4_608, least=4),
-    _Quicker(PlainStack, 64, one_order=False, each=300, together=4_608, least=4),
+    _Quicker(Batches, math.inf, one_order=True, each=200, together=6_144, least=2),
+    _Quicker(Batches, math.inf, one_order=True, each=400, together=6_144, least=4),
+    _Quicker(Batches, 64, one_order=False, each=200, together=2_048, least=4),
+    _Quicker(Batches, math.inf, one_order=False, each=200, together=1_024, least=4),
 )
 _LATER = (
     16 * _KIB
@@ -78,13 +76,13 @@ def sizes(prepared: Prepared, one_order: bool) -> range:
     """Return how many networks like this one train faster together than one after another; no number where none do."""
     chosen, network = prepared.experiment, prepared.network
     size = chosen.batching.batch_size(len(prepared.dataset.train))
-    kind = stack_kind(size, network, chosen.loss, [chosen.optimizer])
+    kind = choose("fast", network, [chosen.optimizer] * 2, size)
     first, *later = (sum(p.nbytes for p in layer) for layer in prepared.parameters if layer)
     if kind is DeferredStack and sum(later) > _LATER:
         return range(0)
     state = chosen.optimizer.start(prepared.parameters)
     memory = (
-        first + sum(later) + sum(m.nbytes for layer in state.memory for of in layer for m in of)
+        first + sum(later) + sum(m.nbytes for layer in state.buffers for of in layer for m in of)
     )
     for row in _MEASURED:
         if row.serves(kind, size, one_order, memory):

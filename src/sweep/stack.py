@@ -12,7 +12,8 @@ from src.experiment.job import Job
 from src.experiment.recorder import Finished, RunContext, record
 from src.experiment.runner import gradcheck
 from src.support.errors import Diverged, TrainingFailed, first_line
-from src.training.loop import Epoch, train_together
+from src.training.loop import train
+from src.training.training_run import Epoch
 
 log = logging.getLogger(__name__)
 
@@ -123,18 +124,10 @@ class _Running:
 
 
 def _epochs(assignments: Sequence[Assignment]) -> Iterator[Sequence[Epoch | Diverged | None]]:
-    """Yield each epoch's records, of one network by itself as of a stack."""
-    if len(assignments) == 1:
-        alone = assignments[0]
-        try:
-            for epoch in alone.prepared.train(alone.job.diagnose):
-                yield [epoch]
-        except Diverged as error:
-            yield [error]
-    elif assignments:
-        courses = [
-            assignment.prepared.course(assignment.job.diagnose) for assignment in assignments
-        ]
-        yield from train_together(
-            courses, [assignment.prepared.parameters for assignment in assignments]
+    """Yield the records of each epoch, one per network."""
+    if assignments:
+        yield from train(
+            [own.prepared.training_run(own.job.diagnose) for own in assignments],
+            [own.prepared.parameters for own in assignments],
+            engine=assignments[0].prepared.experiment.engine,
         )

@@ -19,9 +19,9 @@ from src.experiment.job import Job, Reference
 from src.experiment.results import Result, Summary
 from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import parameter_count
-from src.training.loop import Epoch
 from src.training.schedules import Constant
 from src.training.stopping import Never
+from src.training.training_run import Epoch
 
 _PLAIN_WIDTH = 160
 _PLAIN_LINES = 20  # about how many epochs are shown where the output is not a terminal

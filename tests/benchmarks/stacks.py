@@ -19,8 +19,9 @@ from src.support.randomness import stream
 from src.support.threads import use_at_most
 from src.training.batching import Batching, Full, Mini, Sample
 from src.training.engines.base import Arrays
-from src.training.loop import Course, Epoch, train, train_together
+from src.training.loop import train, train_one
 from src.training.optimizers import SGD, Adam, Optimizer
+from src.training.training_run import Epoch, TrainingRun
 from tests.benchmarks.images import load
 
 SHAPES = ((16, 16), (30,), (64,), (128,), (300,), (100, 200))
@@ -63,7 +64,7 @@ def main() -> None:
             start = Random(XavierNormal(), Zeros()).initialize(
                 network, stream(0, "weights"), np.float32
             )
-            course = Course(
+            run = TrainingRun(
                 network,
                 {"train": data},
                 SoftmaxCrossEntropy(),
@@ -75,11 +76,11 @@ def main() -> None:
             )
             cells = []
             for k in TOGETHER:
-                alone = _fastest([epoch.seconds for epoch in train(course, start)])
+                alone = _fastest([epoch.seconds for epoch in train_one(run, start)])
                 ratios = []
                 for seeds in ([0] * k, range(k)):
-                    courses = [replace(course, seed=seed) for seed in seeds]
-                    epochs = [records[0] for records in train_together(courses, [start] * k)]
+                    runs = [replace(run, seed=seed) for seed in seeds]
+                    epochs = [records[0] for records in train(runs, [start] * k)]
                     ratios.append(
                         alone
                         / _fastest([epoch.seconds for epoch in epochs if isinstance(epoch, Epoch)])

@@ -1,11 +1,12 @@
 """What is measured, and the ratios that are required."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
 from src.nn.layers import Activation, ReLU, Sigmoid
 from src.nn.network import MLP, Network
+from src.training.optimizers import SGD, Optimizer
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Work:
     few: int  # samples for those that take long: the time of one is what counts
     models: int = 1
     lanes: int = 1  # how many orders the models are divided into
+    optimizer: Optimizer = field(default_factory=SGD)
+    dropout: float = 0.0
 
     @property
     def name(self) -> str:
@@ -30,7 +33,7 @@ class Work:
 
     @cached_property
     def mlp(self) -> MLP:
-        return MLP(784, self.hidden, 10, self.activation)
+        return MLP(784, self.hidden, 10, self.activation, self.dropout)
 
     @property
     def network(self) -> Network:

@@ -1,45 +1,29 @@
-"""Which way of training serves a combination best; the plain one serves all."""
+"""Which engine computes a combination fastest; the plain one supports all."""
 
 from collections.abc import Sequence
+from typing import Literal
 
-from src.nn.layers import Dropout
-from src.nn.losses import Loss
-from src.nn.network import Network, Parameters
-from src.training.engines.base import Arrays, Engine
-from src.training.engines.batched_stack import BatchedStack, PlainStack, serves_batches
-from src.training.engines.buffered import Buffered
-from src.training.engines.chunked import Chunked
-from src.training.engines.deferred import Deferred, serves_samples
+from src.nn.network import Network
+from src.training.engines.base import Engine
+from src.training.engines.batches import Batches, supports_batches
+from src.training.engines.deferred import Deferred, supports_deferral
 from src.training.engines.deferred_stack import DeferredStack
 from src.training.engines.plain import Plain
-from src.training.engines.stack import Stack
 from src.training.optimizers import Optimizer
 
 
 def choose(
-    size: int,
+    name: Literal["fast", "plain"],
     network: Network,
-    parameters: Parameters,
-    data: Arrays,
-    *,
-    loss: Loss,
-    optimizer: Optimizer,
-) -> Engine:
-    """Return the fastest engine for updates of ``size`` samples each."""
-    everything = size >= len(data.labels)
-    if size == 1 and serves_samples(network, loss, optimizer):
-        return Deferred(network, parameters, data, loss=loss, optimizer=optimizer)
-    if not everything:
-        return Buffered(network, parameters, data, loss=loss, optimizer=optimizer, rows=size)
-    if any(isinstance(layer, Dropout) for layer in network):  # whose masks are drawn in one order
-        return Plain(network, parameters, data, loss=loss, optimizer=optimizer)
-    return Chunked(network, parameters, data, loss=loss, optimizer=optimizer)
+    optimizers: Sequence[Optimizer],
+    batch_size: int,
+) -> type[Engine]:
+    """Return the engine for a stack of networks, one optimizer for each.
 
-
-def stack_kind(
-    size: int, network: Network, loss: Loss, optimizers: Sequence[Optimizer]
-) -> type[Stack]:
-    """Return the fastest stack for updates of ``size`` samples each. None serves dropout."""
-    if size == 1 and serves_samples(network, loss, optimizers[0]):
-        return DeferredStack
-    return BatchedStack if serves_batches(network, optimizers[0]) else PlainStack
+    ``plain`` is the textbook's engine, ``fast`` the fastest that supports the combination.
+    """
+    if name == "plain" or not supports_batches(network):
+        return Plain
+    if batch_size == 1 and supports_deferral(network, optimizers[0]):
+        return Deferred if len(optimizers) == 1 else DeferredStack
+    return Batches

@@ -1,49 +1,46 @@
-"""Single samples at the price of blocks: the first layer's updates are put off, and each sample still sees them all.
+"""Single samples at the price of blocks: the first layer's updates are deferred, and none is lost.
 
-Within a block of samples X (K, in), the updates that the first layer would have had before sample t are of rank t: its
-weights would be W − Σ x[s]ᵀ d[s] over the samples s before it, with d[s] = lr · ∂L/∂z of sample s. So what sample t makes
-of them is z = X[t] W + b − Σ (X[t] · X[s] + 1) d[s]: a row of the products G = X Xᵀ + 1, which are had all at once, times
-the few d so far. After the block the updates are made, all in one product: W −= Xᵀ D, b −= Σ d. Nothing is approximated.
+Within a block of samples X (K, in), the updates of the first layer before sample t have rank t: its
+weights would be W − Σ x[s]ᵀ d[s] over the samples s before t, with d[s] = lr · ∂L/∂z of sample s. So
+the layer's output for sample t is z = X[t] W + b − Σ (X[t] · X[s] + 1) d[s]: a row of the products
+G = X Xᵀ + 1, which are computed for all samples at once, times the few d so far. After the block the
+updates are made in one product: W −= Xᵀ D, b −= Σ d. Nothing is approximated.
 
-With weight decay λ an update first leaves 1 − lr·λ of the weights. So of d[s], sample t finds what the updates between them
-left: X[t] · X[s] is multiplied by the product of these factors, and X[t] W by that of all updates before t.
+With weight decay λ an update first leaves 1 − lr·λ of the weights. Of d[s], sample t finds what the
+updates between them left: X[t] · X[s] is multiplied by the product of these factors, and X[t] W by
+the product over all updates before t.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import daxpy, ddot, dger, saxpy, sdot, sger
-from scipy.special import expit
+from scipy.linalg.blas import dger, sger
 
-from src.nn.layers import Activation, Array, Dense, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
-from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy
-from src.nn.network import Network, Parameters
+from src.nn.layers import Activation, Array, Dense, Identity
+from src.nn.losses import CrossEntropy, Labels, Loss
+from src.nn.network import Network
 from src.training.batching import Rows, batches
-from src.training.engines.base import Arrays, Engine
-from src.training.engines.inplace import add_product
-from src.training.optimizers import SGD, Optimizer, State
+from src.training.engines.base import Engine
+from src.training.engines.blas import add_product
+from src.training.optimizers import Optimizer, State
 
-_BLOCK = 64  # samples: more of them cost more in G than they save in the products
-_KNOWN = (Dense, ReLU, LeakyReLU, Sigmoid, Tanh, Identity)
+_BLOCK = 64  # samples: more cost more in G than they save in the products
 
 
-def serves_samples(network: Network, loss: Loss, optimizer: Optimizer) -> bool:
-    """Tell whether this is descent without memory through layers whose derivative can be had from y."""
-    descent = type(optimizer) is SGD and not optimizer.momentum and optimizer.clip_norm is None
-    return (
-        descent
-        and type(loss) in (SoftmaxCrossEntropy, SigmoidCrossEntropy)
-        and all(type(layer) in _KNOWN for layer in network)
-    )
+def supports_deferral(network: Network, optimizer: Optimizer) -> bool:
+    """Tell whether this is vanilla SGD through dense layers with one activation between them."""
+    between = network[1::2]
+    alternating = all(isinstance(layer, Dense) for layer in network[::2]) and len(network) % 2
+    one_activation = all(isinstance(layer, Activation) and layer == between[0] for layer in between)
+    return optimizer.is_vanilla and bool(alternating) and one_activation
 
 
 def what_is_left(kept: Array) -> Array:
-    """Return of each block (..., K + 1, K + 1): in row t and column s what updates s to t − 1 leave of the weights.
+    """Return of each block what updates s to t − 1 leave of the weights, at [..., t, s].
 
-    Update u leaves ``kept[..., u]``. A product of these and no quotient, since one of them may be 0.
+    Update u leaves the share ``kept[..., u]``; the result is (..., K + 1, K + 1). It is a product of
+    shares and never a quotient, because a share may be 0.
     """
     K = kept.shape[-1]
     factors: Array = np.ones((*kept.shape[:-1], K + 1, K + 1), kept.dtype)
@@ -52,56 +49,40 @@ def what_is_left(kept: Array) -> Array:
     return left
 
 
-def put_targets(out: Array, loss: Loss, labels: npt.NDArray[np.int64], lr: Array) -> None:
-    """Write −lr · t, of the gradient lr · (p − t), to ``out (K, classes, ...)`` for labels and rates (K, ...)."""
-    smoothing = loss.smoothing if isinstance(loss, SoftmaxCrossEntropy) else 0.0
-    classes = np.arange(out.shape[1]).reshape(-1, *(1 for _ in labels.shape[1:]))
-    t = (labels[:, None] == classes) * (1 - smoothing) + smoothing / len(classes)
-    np.multiply(t, -lr[:, None], out=out)
-
-
 class Deferred(Engine):
-    """Trains by single samples."""
-
-    def __init__(
-        self,
-        network: Network,
-        parameters: Parameters,
-        data: Arrays,
-        *,
-        loss: Loss,
-        optimizer: Optimizer,
-    ) -> None:
-        super().__init__(network, parameters, data, loss=loss, optimizer=optimizer)
-        self._activation = next(
-            (layer for layer in network if isinstance(layer, Activation)), Identity()
-        )
+    """Trains one network by single samples. Supports what ``supports_deferral`` says."""
 
     def epoch(
-        self, order: Rows, size: int, rates: list[float], masks: np.random.Generator
-    ) -> Array:
-        labels = self.data.labels[order]
-        dense = [layer for layer in self.parameters if layer]
-        block = _Block(self._activation, self.loss, dense, self.optimizer.weight_decay)
-        logits = np.empty((len(labels), len(block.logits)), self.data.precision)
+        self,
+        orders: Sequence[Rows],
+        rates: npt.NDArray[np.float64],
+        masks: Sequence[np.random.Generator],
+    ) -> list[Array]:
+        (order,), (group,), (parameters,) = orders, self.groups, self.parameters
+        labels, lr = group.data.labels[order], rates[:, 0]
+        dense = [layer for layer in parameters if layer]
+        activation = self.network[1] if len(self.network) > 1 else Identity()
+        assert isinstance(activation, Activation)
+        block = _Block(activation, self.loss, dense, self.optimizers[0].weight_decay)
+        logits = np.empty((len(labels), len(block.logits)), self.dtype)
         start = 0
         for rows in batches(order, _BLOCK):
-            x = self.data.rows(rows)
-            end = start + len(x)
-            block.run(x, labels[start:end], rates[start:end], logits[start:end])
-            start = end
+            x = group.data.rows(rows)
+            these = slice(start, start := start + len(x))
+            block.run(x, labels[these], lr[these], logits[these])
         trained = iter(block.parameters())
-        self.parameters = tuple(next(trained) if layer else () for layer in self.parameters)
-        self.state = State(self.state.updates + len(labels), self.state.memory)
-        return logits
+        self.parameters = [tuple(next(trained) if layer else () for layer in parameters)]
+        self.states = [State(self.states[0].updates + len(labels), self.states[0].buffers)]
+        return [logits]
 
 
 class _Block:
-    """Copies of the parameters, the memory for the samples of a block, and views of it made once.
+    """Copies of the parameters, the memory for the samples of a block, and views made once.
 
-    With so few numbers a call takes longer than what it computes, and to make a view as long as to use it: what counts
-    is how many there are for a sample. In the later layers the bias is one more weight, of one more input that is always
-    1: V (out, in + 1) is the transpose of W over b, so that BLAS finds rows of some length.
+    With so few numbers a call takes longer than what it computes, and making a view takes as long as
+    using it. So the number of calls per sample counts. In the later layers the bias is one more
+    weight, of one more input that is always 1: V (out, in + 1) is the transpose of W over b, so that
+    BLAS finds rows of some length.
     """
 
     def __init__(
@@ -112,57 +93,63 @@ class _Block:
         self.decay = decay
         self.W1, self.b1 = W1.copy(), b1.copy()
         self.V = [np.concatenate([W, b]).T.copy() for W, b in rest]
-        # Row t is z of the first layer, and d once it is known; with the rows before, its update put off is one product.
+        # Row t is z of the first layer, later d. With the rows before it, z takes one product.
         self.z1_or_d1 = np.empty((_BLOCK, units[0]), dtype)
         self.factors = np.empty((_BLOCK, _BLOCK), dtype)  # row t: −(X[t] · X[:t] + 1), 1
         self.diagonal = self.factors.reshape(-1)[:: _BLOCK + 1]
-        self.targets = np.empty((_BLOCK, units[-1]), dtype)  # lr · −t of the loss's gradient p − t
+        self.dlogits = np.empty((_BLOCK, units[-1]), dtype)  # lr times the loss's gradient
         self.samples = [
-            (self.factors[t, : t + 1], self.z1_or_d1[: t + 1], self.targets[t])
+            (self.factors[t, : t + 1], self.z1_or_d1[: t + 1], self.dlogits[t])
             for t in range(_BLOCK)
         ]
-        # The values of all hidden layers stand in a row, each layer's 1 behind them: their slopes are had in one call.
+        # The y of all hidden layers stand in one array, each layer's 1 behind its y, and so do
+        # their z and slopes: one call computes all slopes.
         ends = np.cumsum(np.add(units[:-1], 1))
-        self.values, self.slopes = (np.ones(sum(units[:-1]) + len(rest), dtype) for _ in range(2))
-        y_and_1, slopes = (
-            np.split(joined, ends[:-1]) if rest else [] for joined in (self.values, self.slopes)
+        joined = [np.ones(sum(units[:-1]) + len(rest), dtype) for _ in range(3)]
+        self.y, self.slopes, self.z = joined
+        if activation.derivative_from_y:
+            self.z = self.y
+        y_and_1, slopes, z_and_1 = (
+            np.split(of_all, ends[:-1]) if rest else [] for of_all in (self.y, self.slopes, self.z)
         )
-        self.logits, self.scores, self.ones = (np.ones(units[-1], dtype) for _ in range(3))
-        z = [*(y[:-1] for y in y_and_1), self.logits]  # each y is made where its z was
+        self.logits, self.outputs = (np.empty(units[-1], dtype) for _ in range(2))
+        z = [*(z[:-1] for z in z_and_1), self.logits]
         self.z1 = z[0]
-        self.forward = list(zip(z[:-1], y_and_1, self.V, z[1:], strict=True))
+        y = [y[:-1] for y in y_and_1]
+        self.forward = list(zip(z[:-1], y, y_and_1, self.V, z[1:], strict=True))
         dy = [np.empty_like(y) for y in y_and_1]
         self.backward = [
             (V, V.T, V[:, :-1], y, dy_and_1, dy_and_1[:-1], slope[:-1])
             for V, y, dy_and_1, slope in zip(self.V, y_and_1, dy, slopes, strict=True)
         ][::-1]
-        self.apply, self.slope = _in_place(activation, dtype)
-        self.axpy, self.inner, self.ger = (
-            (saxpy, sdot, sger) if dtype == np.float32 else (daxpy, ddot, dger)
-        )
-        self.loss, self.softmax = loss, isinstance(loss, SoftmaxCrossEntropy)
+        self.activation, self.loss = activation, loss
+        self.ger = sger if dtype == np.float32 else dger
 
-    def run(
-        self, x: Array, labels: npt.NDArray[np.int64], rates: list[float], logits: Array
-    ) -> None:
-        """Train on a block of samples x (up to K, in), in order, each at its own rate; write the ``logits`` of each."""
-        n, lr = len(x), np.array(rates)
-        left = what_is_left(1 - lr * self.decay).astype(x.dtype) if self.decay else None
-        self._prepare(x, labels, lr, left)
-        # Of BLAS's own functions the arguments go by position, which is quicker: ger adds −1 · y dzᵀ to V where it is.
-        multiply, apply, ger = np.multiply, self.apply, self.ger
-        for t, (factors, z_and_d, dz) in enumerate(self.samples[:n]):
+    def run(self, x: Array, labels: Labels, rates: npt.NDArray[np.float64], logits: Array) -> None:
+        """Train on a block of samples x (up to K, in), in order, each at its own rate.
+
+        Writes the logits of each sample.
+        """
+        n = len(x)
+        left = what_is_left(1 - rates * self.decay).astype(x.dtype) if self.decay else None
+        self._prepare(x, left)
+        gradient = self._loss_gradient(labels, rates.astype(x.dtype))
+        multiply, apply, ger = np.multiply, self.activation.apply_into, self.ger
+        for t, (lr, (factors, z_and_d, dz)) in enumerate(
+            zip(rates.tolist(), self.samples[:n], strict=True)
+        ):
             factors.dot(z_and_d, self.z1)
-            for y, y_and_1, V, z in self.forward:
-                apply(y, out=y)
-                V.dot(y_and_1, z)
+            for z, y, y_and_1, V, z_after in self.forward:
+                apply(z, y)
+                V.dot(y_and_1, z_after)
             logits[t] = self.logits
-            self._loss_gradient(rates[t], dz)
-            self.slope(self.values, self.slopes)
+            gradient(t, lr, dz)
+            self.activation.derivative_into(self.z, self.y, self.slopes)
             for V, VT, weights, y_and_1, dy_and_1, dy, slope in self.backward:
                 dz.dot(V, dy_and_1)
                 if self.decay:
-                    multiply(weights, 1 - rates[t] * self.decay, out=weights)
+                    multiply(weights, 1 - lr * self.decay, out=weights)
+                # V −= dz yᵀ; of BLAS's own functions, arguments by position are faster.
                 ger(-1.0, y_and_1, dz, 1, 1, VT, 1, 1, 1)
                 dz = multiply(dy, slope, out=dy)
             self.z1_or_d1[t] = dz
@@ -174,14 +161,8 @@ class _Block:
             d1 *= left[n, 1:, None]
             add_product(-1, x, d1, left[n, 0], self.W1)
 
-    def _prepare(
-        self,
-        x: Array,
-        labels: npt.NDArray[np.int64],
-        lr: npt.NDArray[np.float64],
-        left: Array | None,
-    ) -> None:
-        """Compute what is had for all samples of a block at once."""
+    def _prepare(self, x: Array, left: Array | None) -> None:
+        """Compute what all samples of a block have in common."""
         n = len(x)
         z1, factors = self.z1_or_d1[:n], self.factors[:n, :n]
         products = x @ x.T
@@ -192,63 +173,24 @@ class _Block:
         z1 += self.b1
         np.subtract(-1, products, out=factors)
         self.diagonal[...] = 1
-        put_targets(self.targets[:n], self.loss, labels, lr)
 
-    def _loss_gradient(self, lr: float, out: Array) -> None:
-        """Add lr · p to ``out``, which holds what is taken from it."""
-        scores = self.scores
-        if self.softmax:
-            np.exp(self.logits, out=scores)
-            total = self.inner(scores, self.ones)
-            if (
-                not 1e-30 < total < 1e30
-            ):  # where it is, no exponential that counts was too great or too small
-                np.exp(self.logits - self.logits.max(), out=scores)
-                total = self.inner(scores, self.ones)
-            lr /= total
-        else:
-            expit(self.logits, out=scores)
-        self.axpy(scores, out, len(out), lr)
+    def _loss_gradient(self, labels: Labels, rates: Array) -> Callable[[int, float, Array], None]:
+        """Return what writes lr · ∂L/∂logits of sample t."""
+        loss, logits, outputs = self.loss, self.logits, self.outputs
+        if not isinstance(loss, CrossEntropy):
+
+            def gradient(t: int, lr: float, out: Array) -> None:
+                loss.gradient_into(logits[None], labels[t : t + 1], lr, out[None])
+
+            return gradient
+        targets = loss.targets(len(logits), rates.dtype)[labels] * -rates[:, None]
+
+        def difference(t: int, lr: float, out: Array) -> None:
+            loss.outputs_into(logits, lr, outputs)
+            np.add(outputs, targets[t], out=out)
+
+        return difference
 
     def parameters(self) -> list[tuple[Array, ...]]:
         """Return W and b of each dense layer, in memory of their own."""
         return [(self.W1, self.b1), *((V[:, :-1].T.copy(), V[:, -1:].T.copy()) for V in self.V)]
-
-
-def _in_place(
-    activation: Activation, dtype: npt.DTypeLike
-) -> tuple[Callable[..., Any], Callable[[Array, Array], Any]]:
-    """Return a call that makes y = f(z) where z was, and one that writes f'(z), given y, into memory.
-
-    Batches have others, which are several calls where these are one, and quicker for each number.
-    """
-    zero, one = (
-        np.zeros((), dtype),
-        np.ones((), dtype),
-    )  # a Python number takes as long to become one as the call
-
-    def leaky_relu(z: Array, out: Array) -> None:
-        out[:] = activation.apply(z)
-
-    def leaky_relu_slope(y: Array, out: Array) -> None:
-        out[:] = activation.derivative(y, y)  # y has the sign of z
-
-    def sigmoid_slope(y: Array, out: Array) -> None:
-        np.subtract(one, y, out)
-        np.multiply(out, y, out)
-
-    def tanh_slope(y: Array, out: Array) -> None:
-        np.multiply(y, y, out)
-        np.subtract(one, out, out)
-
-    def nothing(y: Array, out: Array) -> None:
-        """Leave y as it is, and the slopes at the 1 that they are from the beginning."""
-
-    calls: dict[type, tuple[Callable[..., Any], Callable[[Array, Array], Any]]] = {
-        ReLU: (partial(np.maximum, zero), np.sign),
-        LeakyReLU: (leaky_relu, leaky_relu_slope),
-        Sigmoid: (expit, sigmoid_slope),
-        Tanh: (np.tanh, tanh_slope),
-        Identity: (nothing, nothing),
-    }
-    return calls[type(activation)]

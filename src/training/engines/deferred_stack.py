@@ -1,122 +1,142 @@
-"""Single samples, many networks: the deferred updates of ``src.training.engines.deferred``, with the networks as the last axis.
+"""Single samples, many networks: deferred updates with the networks as the last axis.
 
-With the networks last, every operation on the few units of a layer is one call over memory in a row, which a processor
-does for sixteen networks in hardly more time than for one. ``z (units, k)``, ``W (in + 1, out, k)``.
+See ``src.training.engines.deferred`` for the method. With the networks last, every operation on the
+few units of a layer is one call over contiguous memory, which takes hardly more time for sixteen
+networks than for one. ``z (units, k)``, ``W (in + 1, out, k)``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from src.nn.layers import Array, Sigmoid
-from src.nn.losses import SoftmaxCrossEntropy
+from src.nn.layers import Activation, Array, Dense, Identity
+from src.nn.losses import CrossEntropy, Labels
 from src.training.batching import Rows, batches
-from src.training.engines.deferred import put_targets, what_is_left
-from src.training.engines.inplace import Curve, Softmax, add_product, curve
-from src.training.engines.stack import Lane, Stack
+from src.training.engines.base import Engine, OrderGroup
+from src.training.engines.blas import add_product
+from src.training.engines.deferred import what_is_left
 from src.training.optimizers import State
 
-_BLOCK = 32  # samples: more of them cost more in products of samples with each other than they save
+_BLOCK = 32  # samples: more cost more in products of samples with each other than they save
 
 
-class DeferredStack(Stack):
-    """Trains by single samples. Serves what ``serves_samples`` says."""
+class DeferredStack(Engine):
+    """Trains by single samples. Supports what ``supports_deferral`` says."""
 
-    def prepare(self) -> None:
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.dense = [i for i, layer in enumerate(self.network) if isinstance(layer, Dense)]
         first, *others = self.dense
-        k = len(self.parameters)
-        W1 = [np.stack([self.parameters[j][first][0] for j in own], axis=1) for own in self.members]
-        b1 = np.concatenate([p[first][1] for p in self.parameters])
-        dtype = b1.dtype
-        self._decay = np.array([optimizer.weight_decay for optimizer in self.optimizers], dtype)
+        k, members = len(self.parameters), self.members()
+        self._decay = np.array([o.weight_decay for o in self.optimizers], self.dtype)
         self._decays = bool(self._decay.any())
-        self._first = _FirstLayers(self.lanes, self.columns, W1, b1, alike=not self._decays)
-        self._later = []
-        for i in others:
-            W = np.stack([np.concatenate(p[i]) for p in self.parameters], axis=-1)
-            twin = curve(self.activation, (len(W) - 1, k), dtype)
-            assert twin  # see serves_samples
-            self._later.append(_LaterLayer(W, twin))
+        W1 = [np.stack([p[first][0] for p in self.parameters[own]], axis=1) for own in members]
+        b1 = np.concatenate([p[first][1] for p in self.parameters])
+        self._first = _FirstLayers(self.groups, members, W1, b1, alike=not self._decays)
+        activation = self.network[1] if others else Identity()
+        assert isinstance(activation, Activation)
+        later = [np.stack([np.concatenate(p[i]) for p in self.parameters], axis=-1) for i in others]
+        self._later = [_LaterLayer(W, activation) for W in later]
         classes = self.parameters[0][self.dense[-1]][1].size
-        self._logits, self._targets = (np.empty((_BLOCK, classes, k), dtype) for _ in range(2))
-        self._softmax, self._dlogits = Softmax(classes, k, dtype), np.empty((classes, k), dtype)
+        self._logits = np.empty((_BLOCK, classes, k), self.dtype)
+        self._dlogits = np.empty((classes, k), self.dtype)
 
-    def epoch(self, orders: Sequence[Rows], rates: npt.NDArray[np.float64]) -> list[Array]:
-        labels = np.stack(
-            [lane.data.labels[order] for lane, order in zip(self.lanes, orders, strict=True)],
-            axis=1,
-        )
-        labels = np.repeat(labels, [lane.members for lane in self.lanes], axis=1)
-        logits = np.empty((len(labels), *self._logits.shape[1:]), self._logits.dtype)
-        rates = rates.astype(logits.dtype)
+    def epoch(
+        self,
+        orders: Sequence[Rows],
+        rates: npt.NDArray[np.float64],
+        masks: Sequence[np.random.Generator],
+    ) -> list[Array]:
+        labels = np.ascontiguousarray(self.labels(orders).T)
+        logits = np.empty((len(labels), *self._logits.shape[1:]), self.dtype)
+        own_rates = rates.astype(self.dtype)
         start = 0
         for rows in zip(*(batches(order, _BLOCK) for order in orders), strict=True):
-            end = min(start + _BLOCK, len(labels))
-            self._run(rows, labels[start:end], rates[start:end])
-            logits[start:end] = self._logits[: end - start]
-            start = end
+            these = slice(start, start := min(start + _BLOCK, len(labels)))
+            self._run(rows, labels[these], own_rates[these])
+            logits[these] = self._logits[: len(labels[these])]
         self._unstack(len(labels))
         return [np.ascontiguousarray(logits[:, :, j]) for j in range(logits.shape[2])]
 
-    def _run(self, rows: Sequence[Rows], labels: npt.NDArray[np.int64], rates: Array) -> None:
-        """Train on a block: rows of each lane, labels (K, k), rates (K, k)."""
+    def _run(self, rows: Sequence[Rows], labels: Labels, rates: Array) -> None:
+        """Train on a block: rows of each group, labels (K, k), rates (K, k)."""
         first, later = self._first, self._later
         kept = 1 - rates * self._decay if self._decays else None
         first.begin(rows, len(labels), kept)
-        put_targets(self._targets[: len(labels)], self.loss, labels, rates)
-        for t, lr in enumerate(rates):
+        gradient = self._loss_gradient(labels, rates)
+        for t in range(len(labels)):
             logits = self._logits[t]
-            z = [*(layer.y for layer in later), logits]  # each y is made where its z was
+            z = [*(layer.z for layer in later), logits]
             first.forward(t, z[0])
             for layer, out in zip(later, z[1:], strict=True):
                 layer.forward(out)
-            dz = self._loss_gradient(logits, self._targets[t], lr)
+            dz = gradient(t, logits)
             for layer in reversed(later):
                 dz = layer.backward(dz, None if kept is None else kept[t])
-            first.put_off(t, dz)
+            first.defer(t, dz)
         first.end(len(labels))
 
-    def _loss_gradient(self, logits: Array, target: Array, lr: Array) -> Array:
-        """Return lr · p + target, of shape (classes, k)."""
-        dlogits = self._dlogits
-        if isinstance(self.loss, SoftmaxCrossEntropy):
-            self._softmax(logits, lr, dlogits)
-        else:
-            np.multiply(Sigmoid().apply(logits), lr, out=dlogits)
-        return np.add(dlogits, target, out=dlogits)
+    def _loss_gradient(self, labels: Labels, rates: Array) -> Callable[[int, Array], Array]:
+        """Return what computes lr · ∂L/∂logits (classes, k) of sample t."""
+        loss, dlogits = self.loss, self._dlogits
+        if not isinstance(loss, CrossEntropy):
+
+            def gradient(t: int, logits: Array) -> Array:
+                factors, out = rates[t, :, None, None], dlogits.T[:, None]
+                loss.gradient_into(logits.T[:, None], labels[t, :, None], factors, out)
+                return dlogits
+
+            return gradient
+        targets = loss.targets(len(dlogits), rates.dtype)[labels] * -rates[..., None]
+        by_class = np.ascontiguousarray(targets.swapaxes(1, 2))
+
+        def difference(t: int, logits: Array) -> Array:
+            loss.outputs_into(logits, rates[t], dlogits)
+            np.add(dlogits, by_class[t], out=dlogits)
+            return dlogits
+
+        return difference
 
     def _unstack(self, updates: int) -> None:
-        """Give each network its parameters again, in memory of their own."""
+        """Give each network its parameters, in memory of their own."""
         for j, W1_b1 in enumerate(self._first.parameters()):
             arrays: list[tuple[Array, ...]] = [()] * len(self.network)
             arrays[self.dense[0]] = W1_b1
             for i, layer in zip(self.dense[1:], self._later, strict=True):
                 arrays[i] = (layer.W[:-1, :, j].copy(), layer.W[-1:, :, j].copy())
             self.parameters[j] = tuple(arrays)
-            self.states[j] = State(self.states[j].updates + updates, self.states[j].memory)
+            self.states[j] = State(self.states[j].updates + updates, self.states[j].buffers)
 
 
 class _FirstLayers:
-    """The first layers of all networks, whose updates are put off: one matrix (in, members, units) for each lane.
+    """The first layers, whose updates are deferred: a matrix (in, members, units) per order group.
 
-    Where all see one order, and are ``alike`` in what an update leaves of the weights, they share the products of samples.
+    If there is one order, and the networks are ``alike`` in what an update leaves of the weights,
+    they share the products of samples.
     """
 
     def __init__(
-        self, lanes: Sequence[Lane], columns: Sequence[slice], W: list[Array], b: Array, alike: bool
+        self,
+        groups: Sequence[OrderGroup],
+        columns: Sequence[slice],
+        W: list[Array],
+        b: Array,
+        alike: bool,
     ) -> None:
-        (k, units), dtype, n = b.shape, b.dtype, len(lanes)
-        self.lanes, self.columns, self.W, self.b = lanes, columns, W, b
+        (k, units), dtype, n = b.shape, b.dtype, len(groups)
+        self.groups, self.columns, self.W, self.b = groups, columns, W, b
         self.wide = [w.reshape(len(w), -1) for w in W]
-        self.x = np.empty((n, _BLOCK, len(W[0])), dtype)
+        self.memory = np.empty((n, _BLOCK, len(W[0])), dtype)
+        self.x = list(self.memory)  # of each group, the samples of a block
         self.z1_or_d1 = [
             np.empty((_BLOCK, *w.shape[1:]), dtype) for w in W
         ]  # in the order of W's columns
         self.products = np.empty((n, _BLOCK, _BLOCK), dtype)
-        # Of each network, row t is z of sample t, and d once it is known; and −(X[t] · X[:t] + 1), 1.
+        # Of each network, row t is z of sample t, later d; and of each order −(X[t] · X[:t] + 1), 1.
         self.z_or_d = np.empty((k, _BLOCK, units), dtype)
-        of_each = np.repeat(np.arange(n), [lane.members for lane in lanes])
+        of_each = np.repeat(np.arange(n), [group.members for group in groups])
         self.of_each = of_each[:1] if n == 1 and alike else of_each
         self.factors = np.empty((len(self.of_each), _BLOCK, _BLOCK), dtype)
         self.diagonals = self.factors.reshape(-1, _BLOCK * _BLOCK)[:, :: _BLOCK + 1]
@@ -127,14 +147,16 @@ class _FirstLayers:
         self.z = self.product[:, 0].T
 
     def begin(self, rows: Sequence[Rows], n: int, kept: Array | None) -> None:
-        """Compute what is had at once for a block of n samples, of which each lane has its own rows.
+        """Compute what n samples of a block have in common; each group has its own rows.
 
-        ``kept (n, k)``, where there is weight decay, is the part of the weights that each update leaves.
+        ``kept (n, k)`` is the share of the weights that each update leaves; None without decay.
         """
         z_or_d = self.z_or_d[:, :n]
-        for q, (lane, own, columns) in enumerate(zip(self.lanes, rows, self.columns, strict=True)):
-            x, z1 = self.x[q, :n], self.z1_or_d1[q][:n]
-            lane.data.rows(own, out=x)
+        for q, (group, own, columns) in enumerate(
+            zip(self.groups, rows, self.columns, strict=True)
+        ):
+            x = self.x[q] = group.data.rows(own, out=self.memory[q, :n])
+            z1 = self.z1_or_d1[q][:n]
             np.matmul(x, self.wide[q], out=z1.reshape(n, -1))
             np.matmul(x, x.T, out=self.products[q, :n, :n])
             z_or_d[columns] = z1.swapaxes(0, 1)
@@ -153,12 +175,12 @@ class _FirstLayers:
         np.matmul(factors, z_and_d, out=self.product)
         z[...] = self.z
 
-    def put_off(self, t: int, d: Array) -> None:
+    def defer(self, t: int, d: Array) -> None:
         """Keep d (units, k) of sample t."""
         self.d[t][...] = d
 
     def end(self, n: int) -> None:
-        """Make the updates of a block."""
+        """Make the deferred updates of a block."""
         d = self.z_or_d[:, :n]
         self.b -= d.sum(axis=1)
         if self.left is not None:
@@ -168,7 +190,7 @@ class _FirstLayers:
             d1[...] = d[columns].swapaxes(0, 1)
             if self.left is not None:
                 self.W[q] *= self.left[columns, n, :1]
-            add_product(-1, self.x[q, :n], d1.reshape(n, -1), 1, self.wide[q])
+            add_product(-1, self.x[q], d1.reshape(n, -1), 1, self.wide[q])
 
     def parameters(self) -> list[tuple[Array, Array]]:
         """Return W and b of each network, in memory of their own."""
@@ -179,35 +201,40 @@ class _FirstLayers:
 class _LaterLayer:
     """A layer of all networks and the activation before it."""
 
-    def __init__(self, W: Array, twin: Curve) -> None:
+    def __init__(self, W: Array, activation: Activation) -> None:
         rows, units, k = W.shape
         y_and_1 = np.ones((rows, 1, k), W.dtype)
-        self.y, self.y_and_1, self.twin = y_and_1[:-1, 0], y_and_1, twin
-        # Both of what dz is multiplied by: the weights, and y as often as it has weights. So these are one call.
+        self.y, self.y_and_1, self.activation = y_and_1[:-1, 0], y_and_1, activation
+        self.z = self.y if activation.derivative_from_y else np.empty_like(self.y)
+        self.slope = np.empty_like(self.y)
+        # dz is multiplied by the weights, and by y once per weight. Side by side that is one call.
         both, products = (np.empty((2, rows, units, k), W.dtype) for _ in range(2))
         both[0] = W
         self.W, self.repeated = both
         self.both, self.products = both.reshape(2 * rows, -1), products.reshape(2 * rows, -1)
         self.product, self.update = products
-        # Sums are products with ones, which are quicker.
+        # Sums are products with ones, which are faster.
         self.summands, self.ones = products[0].reshape(rows, -1), np.ones(rows, W.dtype)
         self.dy_summands, self.dy_ones = products[0, :-1], np.ones((1, units), W.dtype)
         self.dy = np.empty((rows - 1, 1, k), W.dtype)
         self.dx = self.dy[:, 0]
 
     def forward(self, z: Array) -> None:
-        """Turn what is in ``y`` from the z of the layer before into y, and write z (units, k)."""
-        self.twin.apply(self.y)
+        """Compute y from the z that the layer before has written, and write z (units, k)."""
+        self.activation.apply_into(self.z, self.y)
         np.copyto(self.repeated, self.y_and_1)
         np.multiply(self.repeated, self.W, out=self.product)
         self.ones.dot(self.summands, z.reshape(-1))
 
     def backward(self, dz: Array, kept: Array | None) -> Array:
-        """Return dz of the layer before, and make the update, which leaves the ``kept (k,)`` part of the weights."""
+        """Return dz of the layer before, and make the update.
+
+        It leaves the share ``kept (k,)`` of the weights.
+        """
         np.multiply(self.both, dz.reshape(-1), out=self.products)
         np.matmul(self.dy_ones, self.dy_summands, out=self.dy)
         if kept is not None:
             self.W[:-1] *= kept
         np.subtract(self.W, self.update, out=self.W)
-        self.twin.multiply(self.dx, self.y)
-        return self.dx
+        self.activation.derivative_into(self.z, self.y, self.slope)
+        return np.multiply(self.dx, self.slope, out=self.dx)
