@@ -1,4 +1,8 @@
-"""Which jobs of a sweep train side by side: those that differ in what a stack may differ in, and in no more."""
+"""Decides which jobs of a sweep train together, as stacks: it depends on the jobs alone.
+
+The machine decides only how the stacks are distributed: a network's last bits depend on its stack,
+and a sweep gives equal bytes on any number of cores.
+"""
 
 import math
 from collections.abc import Hashable, Iterator, Sequence
@@ -6,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from src.experiment.experiment import Prepared
+from src.experiment.experiment import Experiment, Prepared
 from src.nn.network import parameter_count
 from src.training.engines.base import Engine
 from src.training.engines.batches import Batches
@@ -17,49 +21,73 @@ _KIB = 1024
 
 
 @dataclass(frozen=True)
-class _Quicker:
-    """Where a stack was measured to be quicker than its networks by themselves."""
+class Member:
+    """What grouping needs to know of a job."""
 
-    kind: type[Engine]
-    largest: float  # samples an update
-    one_order: bool  # whether all see the same samples in the same order
-    each: int  # KiB that a network's weights, and what its optimizer remembers, may take
-    together: (
-        int  # KiB that those of all may take: more leave the cache between one update and the next
-    )
+    experiment: Experiment
+    data_digest: str
+    samples: int  # in the training set
+
+    @staticmethod
+    def of(prepared: Prepared) -> "Member":
+        """Return what grouping needs of an experiment whose data is loaded."""
+        dataset = prepared.dataset
+        return Member(prepared.experiment, dataset.digest, len(dataset.train))
+
+    @property
+    def order(self) -> Hashable:
+        """Equal for the members of an order group: they see the same samples in the same order."""
+        chosen = self.experiment
+        return self.data_digest, chosen.batching.order_by(chosen.seed)
+
+    @property
+    def work(self) -> int:
+        """How much there is to compute, in products of a weight and an input."""
+        chosen = self.experiment
+        return parameter_count(chosen.model.layers) * self.samples * chosen.epochs
+
+
+@dataclass(frozen=True)
+class _Faster:
+    """Where a stack was measured to be faster than its networks one after another."""
+
+    engine: type[Engine]
+    largest_batch: float
+    one_order: bool  # whether the stack is a single order group
+    each: int  # KiB that a network's weights and optimizer state may take
+    stack: int  # KiB that those of the whole stack may take: more do not stay in the cache
     least: int  # networks
 
-    def serves(self, kind: type[Engine], size: int, one_order: bool, memory: int) -> bool:
+    def holds(self, engine: type[Engine], batch_size: int, one_order: bool, memory: float) -> bool:
         return (
-            (self.kind, self.one_order) == (kind, one_order)
-            and size <= self.largest
+            (self.engine, self.one_order) == (engine, one_order)
+            and batch_size <= self.largest_batch
             and memory <= self.each * _KIB
         )
 
 
-# From ``python -m tests.benchmarks.stacks``; the first that serves counts.
+# From ``python -m tests.benchmarks.stacks``; the first row that holds counts.
 _MEASURED = (
-    _Quicker(DeferredStack, 1, one_order=True, each=400, together=12_800, least=8),
-    _Quicker(DeferredStack, 1, one_order=False, each=400, together=12_800, least=8),
-    _Quicker(Batches, math.inf, one_order=True, each=200, together=6_144, least=2),
-    _Quicker(Batches, math.inf, one_order=True, each=400, together=6_144, least=4),
-    _Quicker(Batches, 64, one_order=False, each=200, together=2_048, least=4),
-    _Quicker(Batches, math.inf, one_order=False, each=200, together=1_024, least=4),
+    _Faster(DeferredStack, 1, one_order=True, each=400, stack=12_800, least=8),
+    _Faster(DeferredStack, 1, one_order=False, each=400, stack=12_800, least=8),
+    _Faster(Batches, math.inf, one_order=True, each=200, stack=6_144, least=2),
+    _Faster(Batches, math.inf, one_order=True, each=400, stack=6_144, least=4),
+    _Faster(Batches, 64, one_order=False, each=200, stack=2_048, least=4),
+    _Faster(Batches, math.inf, one_order=False, each=200, stack=1_024, least=4),
 )
-_LATER = (
-    16 * _KIB
-)  # of weights after the first layer, up to which a stack pays that trains by single samples
-_MOST = 128  # networks: each one more brings next to nothing
+_LATER = 16 * _KIB  # bytes of weights after the first layer, up to which DeferredStack is faster
+_LARGEST = 32  # networks: more bring next to nothing, and would leave cores idle
+_ENOUGH = 8  # networks: as small as stacks are made only to have more of them
 
 
-def likeness(prepared: Prepared) -> Hashable | None:
-    """Return what must be equal for experiments to train together; None for one that trains alone.
+def likeness(member: Member) -> Hashable | None:
+    """Return what must be equal for jobs to train in one stack; None for one that trains alone.
 
-    They may differ in rate, schedule, stopping, seed, initializer, penalty and in which samples they have, not in how
-    many.
+    They may differ in learning rate, schedule, stopping, seed, initializer, weight decay and in
+    which samples they have, but not in how many.
     """
-    chosen = prepared.experiment
-    if chosen.engine == "plain" or chosen.model.dropout:
+    chosen = member.experiment
+    if chosen.engine == "plain":
         return None
     return (
         chosen.model,
@@ -68,83 +96,76 @@ def likeness(prepared: Prepared) -> Hashable | None:
         replace(chosen.optimizer, weight_decay=0.0),
         chosen.epochs,
         chosen.dtype,
-        len(prepared.dataset.train),
+        member.samples,
     )
 
 
-def sizes(prepared: Prepared, one_order: bool) -> range:
-    """Return how many networks like this one train faster together than one after another; no number where none do."""
-    chosen, network = prepared.experiment, prepared.network
-    size = chosen.batching.batch_size(len(prepared.dataset.train))
-    kind = choose("fast", network, [chosen.optimizer] * 2, size)
-    first, *later = (sum(p.nbytes for p in layer) for layer in prepared.parameters if layer)
-    if kind is DeferredStack and sum(later) > _LATER:
+def sizes(member: Member, one_order: bool) -> range:
+    """Return how many networks like this one train faster in a stack; empty if no number does."""
+    chosen = member.experiment
+    layers = [(1 + n) * m for n, m in zip(chosen.model.sizes, chosen.model.sizes[1:], strict=False)]
+    itemsize = np.dtype(chosen.dtype).itemsize
+    batch_size = chosen.batching.batch_size(member.samples)
+    engine = choose("fast", chosen.model.layers, [chosen.optimizer] * 2, batch_size)
+    if engine is DeferredStack and sum(layers[1:]) * itemsize > _LATER:
         return range(0)
-    state = chosen.optimizer.start(prepared.parameters)
-    memory = (
-        first + sum(later) + sum(m.nbytes for layer in state.buffers for of in layer for m in of)
-    )
+    memory = sum(layers) * itemsize * (1 + chosen.optimizer.buffer_count)
     for row in _MEASURED:
-        if row.serves(kind, size, one_order, memory):
-            return range(row.least, min(_MOST, row.together * _KIB // memory) + 1)
+        if row.holds(engine, batch_size, one_order, memory):
+            return range(row.least, min(_LARGEST, row.stack * _KIB // memory) + 1)
     return range(0)
 
 
-def work(prepared: Prepared) -> int:
-    """Return how much there is to compute, in products of a weight with a number."""
-    experiment = prepared.experiment
-    return parameter_count(prepared.network) * len(prepared.dataset.train) * experiment.epochs
+def group(members: Sequence[Member], most: int | None = None) -> list[list[int]]:
+    """Return the jobs by their numbers in groups, each to be trained as one stack.
 
-
-def group(
-    experiments: Sequence[Prepared], workers: int, most: int | None = None
-) -> list[list[int]]:
-    """Return the experiments by their numbers in groups that train together, the group with the most work first.
-
-    No group has more than a worker's share of all the work, unless it is of one. As many train together
-    as are quicker so, and no more than ``most``.
+    The group with the most work comes first. Stacks are as large as is faster, with at most ``most``
+    networks. A sweep's work is divided into a few stacks, so that there is some for several cores.
     """
-    share = sum(map(work, experiments)) / workers
+    total = sum(member.work for member in members)
     groups: list[list[int]] = []
-    for numbers in _alike(experiments):
-        load = sum(work(experiments[n]) for n in numbers)
-        one_order = len({_order(experiments[n]) for n in numbers}) == 1
-        allowed = sizes(experiments[numbers[0]], one_order)
-        allowed = range(allowed.start, min(allowed.stop, most + 1)) if most else allowed
-        parts = math.ceil(max(len(numbers) / max(allowed, default=1), load / share) - 1e-9)
-        divided = [part.tolist() for part in np.array_split(numbers, min(parts, len(numbers)))]
-        groups += [numbers] if len(numbers) == 1 else _worth_it(divided, allowed)
-    return sorted(groups, key=lambda numbers: -sum(work(experiments[n]) for n in numbers))
+    for numbers in _alike(members):
+        alike = [members[n] for n in numbers]
+        share = sum(member.work for member in alike) / total
+        parts = _parts(len(numbers), share, _allowed(alike, most))
+        for part in np.array_split(numbers, parts):
+            own = part.tolist()
+            is_faster = len(own) in _allowed([members[n] for n in own], most)
+            groups += [own] if is_faster else [[n] for n in own]
+    return sorted(groups, key=lambda numbers: -sum(members[n].work for n in numbers))
 
 
-def _alike(experiments: Sequence[Prepared]) -> Iterator[list[int]]:
-    """Yield the numbers of those that may train together, those of one order next to each other.
+def _allowed(alike: Sequence[Member], most: int | None) -> range:
+    """Return how many of these jobs, which may train in one stack, train faster in one."""
+    allowed = sizes(alike[0], one_order=len({member.order for member in alike}) == 1)
+    return range(allowed.start, min(allowed.stop, most + 1)) if most else allowed
 
-    Where it does not pay to train different orders together, each order has a list of its own.
+
+def _parts(count: int, share: float, allowed: range) -> int:
+    """Return into how many stacks networks are divided that are a share of a sweep's work.
+
+    No stack has more than half of the work; none more than a quarter, if enough networks are left in
+    each.
+    """
+    needed = math.ceil(count / max(allowed, default=1))
+    halves, quarters = math.ceil(2 * share), math.ceil(4 * share)
+    return min(count, max(needed, halves, min(quarters, count // _ENOUGH)))
+
+
+def _alike(members: Sequence[Member]) -> Iterator[list[int]]:
+    """Yield the numbers of jobs that may train in one stack, those of an order group side by side.
+
+    Each order group is yielded by itself where several in one stack are not faster.
     """
     alike: dict[Hashable, list[int]] = {}
-    for number, prepared in enumerate(experiments):
-        alike.setdefault(likeness(prepared) or number, []).append(number)
+    for number, member in enumerate(members):
+        alike.setdefault(likeness(member) or number, []).append(number)
     for numbers in alike.values():
         orders: dict[Hashable, list[int]] = {}
         for n in numbers:
-            orders.setdefault(_order(experiments[n]), []).append(n)
-        if len(numbers) in (1, len(orders)) or sizes(experiments[numbers[0]], one_order=False):
+            orders.setdefault(members[n].order, []).append(n)
+        single = len(numbers) in (1, len(orders))
+        if single or sizes(members[numbers[0]], one_order=False):
             yield [n for own in orders.values() for n in own]
         else:
             yield from orders.values()
-
-
-def _order(prepared: Prepared) -> Hashable:
-    """Return what is equal where the same samples are seen in the same order."""
-    chosen = prepared.experiment
-    return prepared.dataset.digest, chosen.batching.order_by(chosen.seed)
-
-
-def _worth_it(groups: Sequence[list[int]], allowed: range) -> list[list[int]]:
-    """Return the groups; those that are too small to be quicker together, one by one."""
-    return [
-        own
-        for numbers in groups
-        for own in ([numbers] if len(numbers) in allowed else [[n] for n in numbers])
-    ]
