@@ -1,10 +1,9 @@
 """Says in a line or two what Hydra says in ten: which override is wrong, and what would be right."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import (
     InterpolationKeyError,
     InterpolationResolutionError,
@@ -65,14 +64,19 @@ def _known(overrides: Sequence[str]) -> list[str]:
             taken.append(override)
         config = compose(taken)
     groups = [path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()]
-    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
-    return [*_keys(plain), *groups]
+    return [*_keys(config), *groups]
 
 
-def _keys(settings: Mapping[str, Any], place: str = "") -> Iterator[str]:
-    for key, value in settings.items():
-        if key.startswith("_"):  # the option decides its class
+def _keys(config: DictConfig, place: str = "") -> Iterable[str]:
+    for key, node in config.items_ex(resolve=False):
+        key = str(key)
+        if key.startswith("_"):  # which class it is, is the choice's to say
             continue
         yield f"{place}{key}"
-        if isinstance(value, dict):
-            yield from _keys(value, f"{place}{key}.")
+        if (
+            isinstance(node, DictConfig)
+            and not node._is_none()
+            and not node._is_missing()
+            and not node._is_interpolation()
+        ):
+            yield from _keys(node, f"{place}{key}.")
