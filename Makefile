@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test peers cover lint format baselines bench ui lock clean
+.PHONY: help run test peers cover mutants lint format baselines bench ui lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ peers: $(VENV)/.dev ## install PyTorch beside it: some tests compare with it, an
 cover: $(VENV)/.dev ## the tests, with the share of lines and branches that they reach
 	@$(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage report
+
+mutants: $(VENV)/.dev ## the share of small faults in the mathematics that a test finds; ARGS="--sample 0 nn/losses.py"
+	@$(BIN)/python -m tests.mutation $(ARGS)
 
 lint: $(VENV)/.dev ## Ruff and the strict type checker
 	@$(BIN)/ruff check .

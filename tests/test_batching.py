@@ -64,7 +64,7 @@ def test_without_shuffling_samples_come_in_their_order() -> None:
 def test_shuffling_mixes_samples_not_batches() -> None:
     first, second = epoch(Mini(10), 1000, number=1), epoch(Mini(10), 1000, number=2)
     assert first != second
-    # Were whole batches shuffled, neighbours would stay together: among 1000 samples about two pairs do by chance.
+    # If whole batches were shuffled, neighbours would stay together. By chance about two pairs do.
     order = [i for batch in first for i in batch]
     assert sum(b - a == 1 for a, b in itertools.pairwise(order)) < 20
 
@@ -78,8 +78,20 @@ def test_every_place_is_equally_likely() -> None:
 def test_order_depends_on_the_seed_and_the_epoch_alone() -> None:
     assert epoch(Mini(4), 20, seed=3, number=5) == epoch(Mini(4), 20, seed=3, number=5)
     assert epoch(Mini(4), 20, seed=3, number=5) != epoch(Mini(4), 20, seed=4, number=5)
-    # A shorter batch cuts the same order more finely: runs of different batch sizes see the same sequence.
+    # A smaller batch cuts the same order into smaller pieces.
     assert list(itertools.chain(*epoch(Mini(2), 20))) == list(itertools.chain(*epoch(Mini(5), 20)))
+
+
+def test_seeds_with_equal_orders_are_told_apart_from_others() -> None:
+    assert Mini(4).order_by(3) == Sample().order_by(3) == 3
+    assert Mini(4, shuffle=False).order_by(3) is None
+    assert Full().order_by(3) is Sample(shuffle=False).order_by(3) is None
+
+
+def test_dropping_the_last_batch_drops_other_samples_in_each_epoch() -> None:
+    seen = [set(itertools.chain(*epoch(Mini(4, drop_last=True), 23, number=k))) for k in range(9)]
+    assert set.union(*seen) == set(range(23))
+    assert len({frozenset(part) for part in seen}) > 1
 
 
 def test_streams_are_independent_of_each_other() -> None:

@@ -11,7 +11,7 @@ import src.run  # noqa: F401 (registers the resolver that folder names use)
 from src.config.explain import explain
 from src.config.preflight import check
 from src.config.reader import flatten, option, read
-from src.data import Mnist
+from src.data.mnist import Mnist
 from src.experiment.job import Job, read_curve
 from src.nn.initializers import (
     Distribution,
@@ -286,7 +286,7 @@ def test_parameters_are_flat_and_resolved() -> None:
     settings = flatten(composed("model=relu2", "data.split.val=100"))
     assert settings["model.hidden"] == [128]
     assert settings["data.split.val"] == 100
-    assert settings["lr"] == 0.08
+    assert settings["lr"] == 0.05
     assert not any(isinstance(value, dict) for value in settings.values() if value)
 
 
@@ -324,7 +324,7 @@ def test_a_recipe_gives_way_to_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["batching.size=5000"], "batching.size=5000: must be at most the 1257 training samples"),
+        (["batching.size=5000"], "batching.size=5000: must be at most the 1077 training samples"),
         (
             ["model.inputs=64"],
             "model.inputs=64: digits has images of 28×28 = 784 pixels: set model.inputs=784",

@@ -3,8 +3,15 @@
 import contextlib
 import gzip
 import itertools
+import json
 import math
+import os
 import pickle
+import re
+import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +23,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from src.data import Csv, Dataset, Digits, Idx, Npz, Source, Splitting
+from src.data import Dataset, Source, Splitting
+from src.data.csv import Csv
+from src.data.digits import Digits
+from src.data.idx import Idx
+from src.data.npz import Npz
 from src.support.errors import DataError, InvalidValue
+from tests.conftest import ROOT
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -144,7 +156,7 @@ def test_idx_files_of_several_data_sets_in_one_folder_are_not_chosen_from(pair: 
     for name in ("emnist-balanced", "emnist-digits"):  # EMNIST is published as one folder of six
         put_idx(pair.parent / "emnist", name + "-train-{}.gz")
     message = complaint(Idx(path=pair.parent / "emnist", split=EVERYTHING))
-    assert message.startswith(f"{pair.parent / 'emnist'}: ")
+    assert message.startswith(f"data.path={pair.parent / 'emnist'}: ")
     assert "emnist-balanced-train-images-idx3-ubyte.gz" in message
     assert "emnist-digits-train-images-idx3-ubyte.gz" in message
 
@@ -164,20 +176,32 @@ DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
         "starts with 00000903",
     ),
     "labels for images": ("images", lambda content: idx(LABELS), "starts with 00000801"),
-    "too short": ("images", lambda content: content[:-1], "announces 12×3×2 = 72 bytes, holds 71"),
-    "too long": ("labels", lambda content: content + b"\0", "announces 12 = 12 bytes, holds 13"),
+    "too short": (
+        "images",
+        lambda content: content[:-1],
+        "has 71 bytes of data; its header announces 12×3×2 = 72",
+    ),
+    "too long": (
+        "labels",
+        lambda content: content + b"\0",
+        "has 13 bytes of data; its header announces 12 = 12",
+    ),
     "wrong length in the header": (
         "images",
         lambda content: content[:7] + b"\x0d" + content[8:],
-        "13×3×2 = 78 bytes",
+        "13×3×2 = 78",
     ),
     "huge length in the header": (
         "images",
         lambda content: content[:4] + b"\xff" * 12 + content[16:],
-        "holds 72",
+        "has 72 bytes of data",
     ),
-    "header cut": ("images", lambda content: content[:10], "10 bytes are too few"),
-    "empty": ("labels", lambda content: b"", "0 bytes are too few"),
+    "header cut": (
+        "images",
+        lambda content: content[:10],
+        "has 10 bytes; the IDX header alone has 16",
+    ),
+    "empty": ("labels", lambda content: b"", "has 0 bytes; the IDX header alone has"),
     "gzip cut": ("images", lambda content: gzip.compress(content)[:-20], "truncated gzip"),
     "gzip cut in its trailer": (
         "labels",
@@ -205,7 +229,7 @@ def test_damaged_idx_file_is_named_with_its_fault(
     (file,) = pair.glob(f"train-{kind}-*")
     file.write_bytes(harm(file.read_bytes()))
     message = complaint(Idx(path=pair, split=EVERYTHING))
-    assert message.startswith(f"{file}: ")
+    assert message.startswith(f"data.path={pair}: {file.name}")
     assert fault in message
 
 
@@ -232,7 +256,7 @@ def test_missing_idx_file_is_named(pair: Path, part: str, kind: str) -> None:
         assert same(Idx(path=pair, split=EVERYTHING).load())
     else:
         assert complaint(Idx(path=pair, split=EVERYTHING)).startswith(
-            f"{pair}: holds no {file.name}"
+            f"data.path={pair}: {file.name} is missing"
         )
 
 
@@ -240,28 +264,30 @@ def test_idx_labels_must_be_as_many_as_the_images(pair: Path) -> None:
     put_idx(pair, "train-{}", labels=LABELS[:-1])
     assert (
         complaint(Idx(path=pair, split=EVERYTHING))
-        == f"{pair}: 11 train labels for 12 train images"
+        == f"data.path={pair}: 11 train labels for 12 train images; each image needs one label"
     )
     put_idx(pair, "train-{}")
     put_idx(pair, "t10k-{}", images=IMAGES[:2])
     assert (
-        complaint(Idx(path=pair, split=EVERYTHING)) == f"{pair}: 12 t10k labels for 2 t10k images"
+        complaint(Idx(path=pair, split=EVERYTHING))
+        == f"data.path={pair}: 12 t10k labels for 2 t10k images; each image needs one label"
     )
 
 
 def test_idx_test_images_must_be_of_the_size_of_the_training_images(pair: Path) -> None:
     put_idx(pair, "t10k-{}", IMAGES.reshape(12, 2, 3))
     message = complaint(Idx(path=pair, split=EVERYTHING))
-    assert message.startswith(f"{pair}: ")
-    assert "(3, 2)" in message
-    assert "(2, 3)" in message
+    assert message == (
+        f"data.path={pair}: the t10k images have 2×3 pixels, the train images 3×2; "
+        "both need the same size"
+    )
 
 
 @pytest.mark.parametrize(("images", "labels"), [(IMAGES[:0], LABELS[:0]), (IMAGES[:, :0], LABELS)])
 def test_idx_files_of_nothing_are_refused(pair: Path, images: Bytes, labels: Bytes) -> None:
     put_idx(pair, "train-{}", images, labels)
     message = complaint(Idx(path=pair, split=EVERYTHING))
-    assert message.startswith(f"{pair}: ")
+    assert message.startswith(f"data.path={pair}: ")
     assert "×".join(map(str, images.shape)) in message
 
 
@@ -269,15 +295,18 @@ def test_idx_path_must_be_a_folder(pair: Path, tmp_path: Path) -> None:
     file = pair / "train-images-idx3-ubyte"
     assert (
         complaint(Idx(path=file, split=EVERYTHING))
-        == f"{file}: Not a directory; a folder of IDX files is needed"
+        == f"data.path={file}: Not a directory; a folder of IDX files is needed"
     )
     assert (
         complaint(Idx(path=tmp_path / "none", split=EVERYTHING))
-        == f"{tmp_path / 'none'}: no such folder"
+        == f"data.path={tmp_path / 'none'}: no such folder"
     )
     (tmp_path / "empty").mkdir()
     message = complaint(Idx(path=tmp_path / "empty", split=EVERYTHING))
-    assert message == f"{tmp_path / 'empty'}: holds no train-images-idx3-ubyte, gzipped or not"
+    assert message == (
+        f"data.path={tmp_path / 'empty'}: train-images-idx3-ubyte is missing; "
+        "it may be gzipped (.gz)"
+    )
 
 
 def test_idx_file_that_is_a_folder_is_named(pair: Path) -> None:
@@ -285,7 +314,7 @@ def test_idx_file_that_is_a_folder_is_named(pair: Path) -> None:
     (pair / "train-images-idx3-ubyte").mkdir()
     assert (
         complaint(Idx(path=pair, split=EVERYTHING))
-        == f"{pair / 'train-images-idx3-ubyte'}: Is a directory"
+        == f"data.path={pair}: train-images-idx3-ubyte: Is a directory"
     )
 
 
@@ -330,21 +359,35 @@ def test_csv_is_read_in_each_form(tmp_path: Path, content: str, gz: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    ("line", "pixels"),
+    ("line", "pixels", "dtype"),
     [
-        ("3,0.5,0.25,1.0", [0.5, 0.25, 1]),
-        ("3,256,0,70000", [256, 0, 70000]),
-        ("3,-1,0,1", [-1, 0, 1]),
-        ("3,1e2,1e-2,0", [100, 0.01, 0]),
+        ("3,0.5,0.25,1.0", [0.5, 0.25, 1], np.float32),
+        ("3,256,0,70000", [256, 0, 70000], np.float32),
+        ("3,-1,0,1", [-1, 0, 1], np.float32),
+        ("3,1e2,1e-2,0", [100, 0.01, 0], np.float64),
+        ("3,16777216,0,0", [2**24, 0, 0], np.float32),
+        ("3,16777217,0,0", [2**24 + 1, 0, 0], np.float64),
+        ("3,1e300,0,0", [1e300, 0, 0], np.float64),
     ],
 )
-def test_csv_pixels_that_do_not_fit_in_a_byte_keep_their_values(
-    tmp_path: Path, line: str, pixels: list[float]
+def test_csv_pixels_keep_their_values_in_the_smallest_type_that_loses_nothing(
+    tmp_path: Path, line: str, pixels: list[float], dtype: type[np.floating[Any]]
 ) -> None:
     dataset = Csv(path=csv(tmp_path, f"1,2,3,4\n{line}\n"), split=EVERYTHING).load()
-    assert dataset.train.images.dtype == np.float32
-    assert dataset.train.images == pytest.approx(np.array([[2, 3, 4], pixels]))
+    assert dataset.train.images.dtype == dtype
+    assert dataset.train.images.tolist() == [[2, 3, 4], pixels]
     assert dataset.train.labels.tolist() == [1, 3]
+
+
+def test_csv_and_npz_of_the_same_numbers_are_the_same_data(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).random((12, 6))
+    lines = [
+        ",".join(map(repr, [int(label), *row]))
+        for label, row in zip(LABELS, pixels.tolist(), strict=True)
+    ]
+    from_csv = Csv(path=csv(tmp_path, "\n".join(lines)), split=EVERYTHING)
+    from_npz = Npz(path=npz(tmp_path, x_train=pixels, y_train=LABELS), split=EVERYTHING)
+    assert from_csv.load().digest == from_npz.load().digest
 
 
 @pytest.mark.parametrize(
@@ -378,37 +421,43 @@ def test_csv_without_a_test_file_has_no_own_test_set(tmp_path: Path) -> None:
         Csv(path=csv(tmp_path, LINES), split=OWN).load()
 
 
+LABEL_RULE = "labels must be whole numbers from 0 to 65535"
+
 WRONG_CSV: dict[str, tuple[str, str]] = {
-    "empty": ("", "holds no lines of numbers"),
-    "header only": (HEADER, "holds no lines of numbers"),
-    "short line": ("label,a,b\n1,2,3\n4,5\n", "line 3 is of width 2, those before it of width 3"),
-    "long line": ("1,2,3\n4,5,6,7\n", "line 2 is of width 4, those before it of width 3"),
-    "text in a cell": ("label,a,b\n1,2,3\n4,x,6\n", "line 3, column 2: 'x' is no number"),
-    "text for a label": ("1,2,3\ncat,5,6\n", "line 2, column 1: 'cat' is no number"),
-    "empty cell": ("1,2,3\n4,,6\n", "line 2, column 2: '' is no number"),
-    "comma at the end": ("1,2,3,\n", "line 1, column 4: '' is no number"),
-    "comment": ("1,2,3\n# more\n4,5,6\n", "line 2 is of width 1, those before it of width 3"),
-    "semicolons": ("label;a;b\n1;2;3\n", "line 2, column 1: '1;2;3' is no number"),
+    "empty": ("", "has no rows of numbers; each line needs a label and its pixels"),
+    "header only": (HEADER, "has no rows of numbers; each line needs a label and its pixels"),
+    "short line": (
+        "label,a,b\n1,2,3\n4,5\n",
+        "line 3 has width 2; the lines before it have width 3",
+    ),
+    "long line": ("1,2,3\n4,5,6,7\n", "line 2 has width 4; the lines before it have width 3"),
+    "text in a cell": ("label,a,b\n1,2,3\n4,x,6\n", "line 3, column 2 is 'x'; a number is needed"),
+    "text for a label": ("1,2,3\ncat,5,6\n", "line 2, column 1 is 'cat'; a number is needed"),
+    "empty cell": ("1,2,3\n4,,6\n", "line 2, column 2 is an empty cell; a number is needed"),
+    "comma at the end": ("1,2,3,\n", "line 1, column 4 is an empty cell; a number is needed"),
+    "comment": ("1,2,3\n# more\n4,5,6\n", "line 2 has width 1; the lines before it have width 3"),
+    "semicolons": ("label;a;b\n1;2;3\n", "line 2, column 1 is '1;2;3'; a number is needed"),
     "single column": (
         "label\n1\n2\n",
-        "holds one column; a line needs a label and its pixels, with commas between",
+        "has one column; separate the label and its pixels by commas",
     ),
-    "label not whole": ("1,2\n1.5,2\n", "labels must be whole numbers"),
-    "label not a number": ("1,2\nnan,2\n", "labels must be whole numbers"),
-    "negative label": ("1,2\n-1,2\n", "labels must be 0 or more, there is a -1"),
-    "huge label": ("1,2\n70000,2\n", "labels must be 65535 or less, there is a 70000"),
-    "infinite pixel": ("1,inf\n", "holds pixels that are not finite numbers"),
-    "missing pixel": ("1,nan\n", "holds pixels that are not finite numbers"),
+    "label not whole": ("1,2\n1.5,2\n", f"one label is 1.5; {LABEL_RULE}"),
+    "label not a number": ("1,2\nnan,2\n", f"one label is nan; {LABEL_RULE}"),
+    "negative label": ("1,2\n-1,2\n", f"one label is -1; {LABEL_RULE}"),
+    "huge label": ("1,2\n70000,2\n", f"one label is 70000; {LABEL_RULE}"),
+    "infinite pixel": ("1,inf\n", "has pixels that are NaN or infinite; pixels must be finite"),
+    "missing pixel": ("1,nan\n", "has pixels that are NaN or infinite; pixels must be finite"),
 }
 
 
 @pytest.mark.parametrize(("content", "fault"), WRONG_CSV.values(), ids=WRONG_CSV)
 def test_wrong_csv_is_named_with_its_fault(tmp_path: Path, content: str, fault: str) -> None:
     path = csv(tmp_path, content)
-    assert complaint(Csv(path=path, split=EVERYTHING)) == f"{path}: {fault}"
+    assert complaint(Csv(path=path, split=EVERYTHING)) == f"data.path={path}: {fault}"
     # The same fault in the test file is not laid on the training file.
     good = csv(tmp_path, "1,2,3\n", "good.csv")
-    assert complaint(Csv(path=good, test_path=path, split=OWN)) == f"{path}: {fault}"
+    message = complaint(Csv(path=good, test_path=path, split=OWN))
+    assert message == f"data.test_path={path}: {fault}"
 
 
 @pytest.mark.parametrize(
@@ -426,22 +475,25 @@ def test_csv_that_is_no_text_is_named_with_its_fault(
 ) -> None:
     path = csv(tmp_path, content, name)
     message = complaint(Csv(path=path, split=EVERYTHING))
-    assert message.startswith(f"{path}: ")
+    assert message.startswith(f"data.path={path}: ")
     assert fault in message
 
 
 def test_missing_csv_is_named(tmp_path: Path) -> None:
     path, missing = csv(tmp_path, LINES), tmp_path / "none.csv"
-    assert complaint(Csv(path=missing, split=EVERYTHING)) == f"{missing}: no such file"
-    assert complaint(Csv(path=path, test_path=missing, split=OWN)) == f"{missing}: no such file"
-    assert complaint(Csv(path=tmp_path, split=EVERYTHING)) == f"{tmp_path}: Is a directory"
+    message = complaint(Csv(path=missing, split=EVERYTHING))
+    assert message == f"data.path={missing}: no such file"
+    message = complaint(Csv(path=path, test_path=missing, split=OWN))
+    assert message == f"data.test_path={missing}: no such file"
+    message = complaint(Csv(path=tmp_path, split=EVERYTHING))
+    assert message == f"data.path={tmp_path}: Is a directory; a CSV file is needed"
 
 
 def test_csv_test_file_must_be_as_wide_as_the_training_file(tmp_path: Path) -> None:
     path, test = csv(tmp_path, LINES), csv(tmp_path, "1,2,3\n", "test.csv")
-    assert (
-        complaint(Csv(path=path, test_path=test, split=OWN))
-        == f"{test}: 3 columns, shapes.csv has 7"
+    assert complaint(Csv(path=path, test_path=test, split=OWN)) == (
+        f"data.test_path={test}: has 3 columns, but data.path={path} has 7; "
+        "both files need the same columns"
     )
 
 
@@ -502,24 +554,27 @@ def test_npz_pixels_of_other_types_keep_their_values(
     assert dataset.train.labels.dtype == np.int64
 
 
-NO_PIXELS = "images need numbers of shape (n, height, width)"
+NO_PIXELS = "images must be numbers of shape (n, height, width)"
 
 
 WRONG_NPZ: dict[str, tuple[dict[str, npt.NDArray[Any]], str]] = {
-    "no labels": ({"x_train": IMAGES}, "lacks y_train; it holds x_train"),
-    "other names": ({"images": IMAGES, "labels": LABELS}, "lacks x_train; it holds images, labels"),
-    "nothing": ({}, "lacks x_train; it holds nothing"),
+    "no labels": ({"x_train": IMAGES}, "y_train is missing; the file has x_train"),
+    "other names": (
+        {"images": IMAGES, "labels": LABELS},
+        "x_train is missing; the file has images, labels",
+    ),
+    "nothing": ({}, "x_train is missing; the file has no arrays"),
     "no test labels": (
         {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES},
-        "lacks y_test; it holds x_test, x_train, y_train",
+        "y_test is missing; the file has x_test, x_train, y_train",
     ),
     "fewer labels": (
         {"x_train": IMAGES, "y_train": LABELS[1:]},
-        "y_train has shape (11,), x_train holds 12 images",
+        "y_train has the shape (11,), but x_train has 12 images; the labels need the shape (12,)",
     ),
     "one-hot labels": (
         {"x_train": IMAGES, "y_train": np.eye(12)},
-        "y_train has shape (12, 12), x_train holds 12 images",
+        "y_train has the shape (12, 12), but x_train has 12 images; the labels need the shape (12,)",
     ),
     "other test size": (
         {
@@ -528,39 +583,39 @@ WRONG_NPZ: dict[str, tuple[dict[str, npt.NDArray[Any]], str]] = {
             "x_test": IMAGES.reshape(12, 2, 3),
             "y_test": LABELS,
         },
-        "x_test has images of shape (2, 3), x_train of (3, 2)",
+        "x_test has images of shape (2, 3), x_train of (3, 2); both need the same shape",
     ),
     "no rows": (
         {"x_train": IMAGES.ravel(), "y_train": LABELS},
-        f"x_train is uint8 of shape (72,), {NO_PIXELS}",
+        f"x_train is uint8 of shape (72,); {NO_PIXELS}",
     ),
     "no images": (
         {"x_train": IMAGES[:0], "y_train": LABELS[:0]},
-        f"x_train is uint8 of shape (0, 3, 2), {NO_PIXELS}",
+        f"x_train is uint8 of shape (0, 3, 2); {NO_PIXELS}",
     ),
     "text": (
         {"x_train": IMAGES.astype("U3"), "y_train": LABELS},
-        f"x_train is <U3 of shape (12, 3, 2), {NO_PIXELS}",
+        f"x_train is <U3 of shape (12, 3, 2); {NO_PIXELS}",
     ),
     "missing pixels": (
         {"x_train": np.full((12, 4), np.nan), "y_train": LABELS},
-        "x_train holds pixels that are not finite numbers",
+        "x_train has pixels that are NaN or infinite; pixels must be finite",
     ),
     "label not whole": (
         {"x_train": IMAGES, "y_train": LABELS + 0.5},
-        "y_train: labels must be whole numbers",
+        f"y_train: one label is 0.5; {LABEL_RULE}",
     ),
     "label text": (
         {"x_train": IMAGES, "y_train": LABELS.astype("U1")},
-        "y_train: labels must be whole numbers",
+        f"y_train: labels are of type <U1; {LABEL_RULE}",
     ),
     "negative label": (
         {"x_train": IMAGES, "y_train": LABELS.astype(int) - 1},
-        "y_train: labels must be 0 or more, there is a -1",
+        f"y_train: one label is -1; {LABEL_RULE}",
     ),
     "huge label": (
         {"x_train": IMAGES, "y_train": LABELS.astype(int) + 70_000},
-        "y_train: labels must be 65535 or less, there is a 70003",
+        f"y_train: one label is 70000; {LABEL_RULE}",
     ),
 }
 
@@ -570,7 +625,7 @@ def test_wrong_npz_is_named_with_its_fault(
     tmp_path: Path, arrays: dict[str, npt.NDArray[Any]], fault: str
 ) -> None:
     path = npz(tmp_path, **arrays)
-    assert complaint(Npz(path=path, split=EVERYTHING)) == f"{path}: {fault}"
+    assert complaint(Npz(path=path, split=EVERYTHING)) == f"data.path={path}: {fault}"
 
 
 class Trap:
@@ -587,7 +642,7 @@ def test_npz_of_pickled_objects_is_refused_without_unpickling(tmp_path: Path) ->
     marker = tmp_path / "sprung"
     path = npz(tmp_path, x_train=np.array([Trap(marker)], object), y_train=LABELS[:1])
     assert complaint(Npz(path=path, split=EVERYTHING)).startswith(
-        f"{path}: not a readable .npz of plain arrays"
+        f"data.path={path}: not a readable .npz of plain arrays"
     )
     assert not marker.exists()
     with np.load(path, allow_pickle=True) as archive:  # the trap does work
@@ -599,7 +654,7 @@ def test_bare_pickle_called_npz_is_refused_without_unpickling(tmp_path: Path) ->
     path, marker = tmp_path / "shapes.npz", tmp_path / "sprung"
     path.write_bytes(pickle.dumps(Trap(marker)))
     assert complaint(Npz(path=path, split=EVERYTHING)).startswith(
-        f"{path}: not a readable .npz of plain arrays"
+        f"data.path={path}: not a readable .npz of plain arrays"
     )
     assert not marker.exists()
 
@@ -610,7 +665,7 @@ def test_truncated_npz_is_named(tmp_path: Path, keep: int) -> None:
     path = npz(tmp_path, x_train=IMAGES, y_train=LABELS)
     path.write_bytes(path.read_bytes()[:keep])
     assert complaint(Npz(path=path, split=EVERYTHING)).startswith(
-        f"{path}: not a readable .npz of plain arrays"
+        f"data.path={path}: not a readable .npz of plain arrays"
     )
 
 
@@ -620,7 +675,7 @@ def test_npz_with_a_flipped_bit_is_named(tmp_path: Path) -> None:
     at = content.index(ROWS[5].tobytes())
     path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
     message = complaint(Npz(path=path, split=EVERYTHING))
-    assert message.startswith(f"{path}: not a readable .npz of plain arrays")
+    assert message.startswith(f"data.path={path}: not a readable .npz of plain arrays")
     assert "CRC" in message
 
 
@@ -634,21 +689,21 @@ def test_compressed_npz_with_damaged_data_is_named(tmp_path: Path) -> None:
     content[at : at + 40] = b"\xff" * 40
     path.write_bytes(content)
     assert complaint(Npz(path=path, split=EVERYTHING)).startswith(
-        f"{path}: not a readable .npz of plain arrays"
+        f"data.path={path}: not a readable .npz of plain arrays"
     )
 
 
 def test_file_that_is_no_npz_is_named(tmp_path: Path) -> None:
     path = tmp_path / "shapes.npz"
-    assert complaint(Npz(path=path, split=EVERYTHING)) == f"{path}: no such file"
+    assert complaint(Npz(path=path, split=EVERYTHING)) == f"data.path={path}: no such file"
     path.write_text("label,pixel0\n")
     assert complaint(Npz(path=path, split=EVERYTHING)).startswith(
-        f"{path}: not a readable .npz of plain arrays"
+        f"data.path={path}: not a readable .npz of plain arrays"
     )
     with path.open("wb") as file:
         np.save(file, IMAGES)
     assert complaint(Npz(path=path, split=EVERYTHING)).startswith(
-        f"{path}: not a readable .npz of plain arrays"
+        f"data.path={path}: not a readable .npz of plain arrays"
     )
 
 
@@ -807,7 +862,7 @@ def test_shares_that_do_not_fit_are_told_with_their_place(tmp_path: Path) -> Non
         source(tmp_path, Splitting(train=10, val=20, test=0)).load()
     assert (
         str(caught.value)
-        == "split.val=20: train, val and test ask for 30 samples together, there are 12"
+        == "split.val=20: train, val and test ask for 30 samples in total, there are 12"
     )
 
 
@@ -965,7 +1020,7 @@ TOO_SMALL: dict[str, tuple[list[int], int, int]] = {
 def test_classes_too_small_to_stratify_are_refused(labels: list[int], val: int, test: int) -> None:
     with pytest.raises(
         InvalidValue,
-        match=r"^stratify=True: \d+ samples can't be divided into \d+ and \d+ with every",
+        match=r"^stratify=True: \d+ samples cannot be divided into \d+ and \d+ with every",
     ):
         Splitting(None, val, test, shuffle=True, stratify=True).divide(np.array(labels), 0)
 
@@ -973,8 +1028,8 @@ def test_classes_too_small_to_stratify_are_refused(labels: list[int], val: int, 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"train": 0}, "train=0: training needs samples"),
-        ({"train": 0.0}, "train=0.0: training needs samples"),
+        ({"train": 0}, "train=0: must not be 0: training needs samples"),
+        ({"train": 0.0}, "train=0.0: must not be 0: training needs samples"),
         (
             {"train": "own"},
             "train=own: must be a count, a fraction, null for the rest, or own (test only)",
@@ -997,7 +1052,7 @@ def test_classes_too_small_to_stratify_are_refused(labels: list[int], val: int, 
         ({"test": None}, "test=None: only one of train, val and test can be null"),
         (
             {"stratify": True},
-            "stratify=True: needs shuffle=true: in file order nothing can be balanced",
+            "stratify=True: needs shuffle=true, because file order cannot be stratified",
         ),
         ({"seed": -1}, "seed=-1: must be from 0 to 4294967295"),
         ({"seed": 2**32}, "seed=4294967296: must be from 0 to 4294967295"),
@@ -1014,18 +1069,24 @@ def test_impossible_splittings_are_refused_at_once(fields: dict[str, Any], messa
     [
         (
             Splitting(train=101, val=0, test=0),
-            "train=101: train, val and test ask for 101 samples together, there are 100",
+            "train=101: train, val and test ask for 101 samples in total, there are 100",
         ),
         (
             Splitting(train=1, val=0, test=100),
-            "test=100: train, val and test ask for 101 samples together, there are 100",
+            "test=100: train, val and test ask for 101 samples in total, there are 100",
         ),
         (
             Splitting(train=0.9, val=0.2, test=None),
-            "train=0.9: train, val and test ask for 110 samples together, there are 100",
+            "train=0.9: train, val and test ask for 110 samples in total, there are 100",
         ),
-        (Splitting(train=None, val=50, test=50), "train=None: leaves no training samples of 100"),
-        (Splitting(train=0.001, val=0, test=0), "train=0.001: leaves no training samples of 100"),
+        (
+            Splitting(train=None, val=50, test=50),
+            "train=None: leaves no training samples of 100: make val or test smaller",
+        ),
+        (
+            Splitting(train=0.001, val=0, test=0),
+            "train=0.001: leaves no training samples of 100: make val or test smaller",
+        ),
         (
             Splitting(train=None, val=0, test="own"),
             "test=own: this data has no test set of its own: give a count or a fraction",
@@ -1041,3 +1102,40 @@ def test_shares_that_the_data_can_not_fill_are_refused(split: Splitting, message
 def test_largest_seed_stratifies_too() -> None:
     split = Splitting(None, 10, 10, shuffle=True, stratify=True, seed=2**32 - 1)
     assert [len(part) for part in split.divide(np.arange(40) % 2, 0)] == [20, 10, 10]
+
+
+# ─── The page that tells how to add a dataset ───
+
+
+def test_following_the_page_adds_a_dataset_with_one_class_and_one_yaml_file(tmp_path: Path) -> None:
+    for name in ("src", "conf", "hydra_plugins"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    section = page.partition("## Add a dataset\n")[2].partition("\n## ")[0]
+    files = re.findall(r"^Create `([^`]+)`[^\n]*\n\n```\w+\n(.*?)^```", section, re.M | re.S)
+    assert [Path(name).suffix for name, _ in files] == [".py", ".yaml", ".txt"]
+    for name, content in files:
+        assert not (tmp_path / name).exists()
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    (line,) = re.findall(r"^```sh\npython (.*?)\n```", section, re.M | re.S)
+
+    def run(*extra: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *shlex.split(line), *extra],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    ended = run()
+    assert ended.returncode == 0, ended.stderr
+    assert "stripes: 12 train, 6 val, 6 test, 3×3 pixels, 3 classes" in ended.stdout
+    (result,) = (tmp_path / "outputs" / "runs").glob("*/result.json")
+    assert json.loads(result.read_text())["metrics"]["val/accuracy"] > 0.85
+    refused = run("data.path=none.txt")
+    assert refused.returncode == 2
+    assert "data.path=none.txt: " in refused.stderr
+    assert "label_last" in run("--help").stdout

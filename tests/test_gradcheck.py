@@ -77,7 +77,7 @@ def test_no_difference_is_taken_across_a_corner() -> None:
     )  # every unit is at its corner
     assert found.skipped > 0
     assert found.passed
-    assert f"{found.skipped} at corners left out" in str(found)
+    assert f"{found.skipped} at corners skipped" in str(found)
 
 
 def test_the_corner_of_an_output_is_one_too() -> None:

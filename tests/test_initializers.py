@@ -60,7 +60,13 @@ def test_zeros_are_zeros() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "field"),
-    [(1, 1, "high"), (2, 1, "high"), (-math.inf, 1, "low"), (0, math.nan, "high")],
+    [
+        (1, 1, "high"),
+        (2, 1, "high"),
+        (-math.inf, 1, "low"),
+        (0, math.nan, "high"),
+        (0, math.inf, "high"),
+    ],
 )
 def test_an_empty_range_is_refused(low: float, high: float, field: str) -> None:
     with pytest.raises(InvalidValue) as caught:
@@ -69,6 +75,7 @@ def test_an_empty_range_is_refused(low: float, high: float, field: str) -> None:
 
 
 def test_a_normal_distribution_needs_a_spread() -> None:
+    assert Normal(0, 0.5).std == 0.5
     for mean, std, field in ((0, 0, "std"), (0, math.inf, "std"), (math.nan, 1, "mean")):
         with pytest.raises(InvalidValue) as caught:
             Normal(mean, std)
@@ -146,10 +153,10 @@ def test_biases_may_be_flat_or_rows(tmp_path: Path) -> None:
     [
         ({"W1": np.zeros((3, 4))}, r"W1 has shape \(3, 4\), the network needs \(4, 3\)"),
         ({"b2": np.zeros(3)}, r"b2 has shape \(3,\), the network needs \(1, 2\)"),
-        ({"W2": None}, "lacks W2"),
-        ({"W3": np.zeros((2, 2))}, "holds W3, for which the network has no layer"),
-        ({"W1": np.full((4, 3), np.nan)}, "W1 holds values that are not finite"),
-        ({"W1": np.full((4, 3), "x")}, "W1 holds <U1, not numbers"),
+        ({"W2": None}, "lacks W2; the file holds W1, b1, b2, the network needs W1, W2, b1, b2"),
+        ({"W3": np.zeros((2, 2))}, "the network has no layer for W3; it needs W1, W2, b1, b2"),
+        ({"W1": np.full((4, 3), np.nan)}, "W1 holds NaN or infinity"),
+        ({"W1": np.full((4, 3), "x")}, "W1 has type <U1, it must be numbers"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_with_its_name_and_the_fault(
@@ -174,6 +181,12 @@ def test_a_file_that_is_missing_damaged_or_pickled_is_refused(tmp_path: Path) ->
     np.savez(tmp_path / "pickle.npz", W1=np.array([{}], dtype=object))
     with pytest.raises(DataError, match="not a readable"):
         load_weights(tmp_path / "pickle.npz", NETWORK, np.float32)
+
+
+def test_a_file_without_arrays_is_told_what_the_network_needs(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz")
+    with pytest.raises(DataError, match="the file holds no array, the network needs W1"):
+        load_weights(tmp_path / "w.npz", NETWORK, np.float32)
 
 
 def test_only_dense_layers_have_parameters() -> None:

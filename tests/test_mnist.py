@@ -24,7 +24,8 @@ from hydra import compose, initialize_config_dir
 
 import src.run  # noqa: F401 (registers the resolver that folder names use)
 from src.config.reader import read
-from src.data import Dataset, Mnist, Splitting, mnist
+from src.data import Dataset, Splitting, mnist
+from src.data.mnist import Mnist
 from src.support.errors import DataError
 from src.support.paths import CONF
 from tests.test_data import Trap, put_idx
@@ -289,7 +290,7 @@ def test_openml_is_asked_for_version_1_and_its_rows_become_bytes(openml: OpenML,
 def refused(message: str) -> bool:
     """Tell whether the message says what a person can do without OpenML."""
     return (
-        message.startswith("OpenML can't be had (")
+        message.startswith("data=mnist: cannot fetch MNIST from OpenML (")
         and "data.path=FOLDER" in message
         and "data=digits" in message
     )
@@ -413,16 +414,16 @@ def test_rows_of_another_checksum_are_refused(openml: OpenML) -> None:
 
 
 def test_fewer_rows_or_columns_are_refused_and_not_kept(openml: OpenML) -> None:
-    wanted = "MNIST's are uint8 of (70000, 784)"
+    wanted = "MNIST's are uint8 of shape (70000, 784)"
     assert (
         complaint(Mnist(split=SPLIT).load)
-        == f"OpenML's mnist_784: the images are uint8 of shape (5, 784), {wanted}"
+        == f"OpenML's mnist_784: the images are uint8 of shape (5, 784); {wanted}"
     )
     openml.offer(IMAGES[:, 1:], LABELS)
     shutil.rmtree(os.environ["SCIKIT_LEARN_DATA"])
     assert (
         complaint(Mnist(split=SPLIT).load)
-        == f"OpenML's mnist_784: the images are uint8 of shape (5, 783), {wanted}"
+        == f"OpenML's mnist_784: the images are uint8 of shape (5, 783); {wanted}"
     )
     assert not mnist.cache_file().exists()
 
@@ -565,7 +566,7 @@ def test_damaged_cache_is_found_out_and_fetched_anew(
     assert mnist.cache_file().read_bytes() == sound
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert record.getMessage().startswith(f"{mnist.cache_file()}: ")
-    assert record.getMessage().endswith("; fetching it anew")
+    assert record.getMessage().endswith("; fetching MNIST again")
 
 
 @pytest.mark.usefixtures("five")
@@ -592,7 +593,7 @@ def test_cache_that_can_not_be_written_costs_no_more_than_the_fetching(
     else:
         (cache / "full").mkdir(parents=True)
     assert np.array_equal(Mnist(split=SPLIT).load().train.images, IMAGES[:3])
-    assert "can't keep MNIST there" in caplog.text
+    assert "cannot cache MNIST here" in caplog.text
     if cache.parent.is_dir():
         assert list(cache.parent.iterdir()) == [cache], "nothing half written stays"
 
@@ -603,7 +604,8 @@ def test_openml_with_one_pixel_changed_is_refused(openml: OpenML) -> None:
     images[4, 783] ^= 1
     openml.offer(images, LABELS)
     assert complaint(Mnist(split=SPLIT).load) == (
-        "OpenML's mnist_784: the test images are not MNIST's: their digest differs from that of the published files"
+        "OpenML's mnist_784: the test images are not MNIST's, their digest differs from the "
+        "published files'; use those files, or data=idx for other images"
     )
     assert not mnist.cache_file().exists()
 
@@ -618,7 +620,7 @@ def test_folder_with_one_byte_changed_is_refused_and_not_replaced(
     array[0 if part.startswith("train") else 4] ^= 1
     folder = put_folder(tmp_path / "folder", images, labels)
     assert complaint(Mnist(path=folder, split=SPLIT).load).startswith(
-        f"{folder}: the {part} are not MNIST's"
+        f"data.path={folder}: the {part} are not MNIST's"
     )
     assert openml.asked == []
 
@@ -627,16 +629,18 @@ def test_folder_without_mnist_is_refused_with_the_fault(tmp_path: Path) -> None:
     def refusal(folder: Path) -> str:
         return complaint(Mnist(path=folder, split=SPLIT).load)
 
-    assert refusal(tmp_path / "none") == f"{tmp_path / 'none'}: no such folder"
+    assert refusal(tmp_path / "none") == f"data.path={tmp_path / 'none'}: no such folder"
     folder = put_idx(tmp_path / "folder", "train-{}", IMAGES[:3].reshape(-1, 28, 28), LABELS[:3])
-    assert refusal(folder) == f"{folder}: holds no t10k-images-idx3-ubyte, gzipped or not"
+    assert refusal(folder) == (
+        f"data.path={folder}: t10k-images-idx3-ubyte is missing; it may be gzipped (.gz)"
+    )
     put_idx(folder, "t10k-{}", IMAGES[3:].reshape(-1, 28, 28), LABELS[3:])
-    assert (
-        refusal(folder)
-        == f"{folder}: the images are uint8 of shape (5, 784), MNIST's are uint8 of (70000, 784)"
+    assert refusal(folder) == (
+        f"data.path={folder}: the images are uint8 of shape (5, 784); "
+        "MNIST's are uint8 of shape (70000, 784)"
     )
     put_idx(folder, "t10k-{}", IMAGES[3:].reshape(-1, 14, 56), LABELS[3:])
-    assert refusal(folder) == f"{folder}: holds images of 14×56 pixels, MNIST's are 28×28"
+    assert refusal(folder) == (f"data.path={folder}: images have 14×56 pixels; MNIST's have 28×28")
 
 
 def test_data_home_is_scikit_learns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -674,7 +678,7 @@ def test_real_mnist_with_one_byte_changed_is_refused(tmp_path: Path, name: str) 
             (tmp_path / file.name).symlink_to(file.absolute())
     part = name.replace("t10k", "test").replace("-", " ")
     assert complaint(Mnist(path=tmp_path, split=SPLIT).load).startswith(
-        f"{tmp_path}: the {part} are not MNIST's"
+        f"data.path={tmp_path}: the {part} are not MNIST's"
     )
 
 
@@ -703,7 +707,7 @@ def test_real_mnist_comes_from_openml_once_and_is_checked(
     with contextlib.closing(OpenML()) as again:
         point_at(again.url, monkeypatch)
         assert Mnist(split=EVERY).load().digest == published.digest
-        assert "fetching it anew" in caplog.text
+        assert "fetching MNIST again" in caplog.text
 
     images[69_999, 400] ^= 1
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "other home"))

@@ -1,4 +1,4 @@
-"""The mathematics against finite differences and an independent oracle, for one network and for a stack."""
+"""The mathematics against finite differences and the oracle, for one network and for a stack."""
 
 from collections.abc import Callable
 from typing import Any
@@ -148,7 +148,8 @@ def test_probabilities_are_what_each_loss_takes_the_logits_for() -> None:
     each = special.expit(logits)
     shares = each / each.sum(axis=-1, keepdims=True)
     np.testing.assert_allclose(SigmoidCrossEntropy().probabilities(logits), shares, rtol=1e-12)
-    # By hand: of (2, −1, ½) the nearest distribution is (1, 0, 0); (0.2, 0.3, 0.1) lacks 0.4, shared by all three.
+    # By hand: the distribution nearest to (2, −1, ½) is (1, 0, 0). (0.2, 0.3, 0.1) lacks 0.4, which
+    # all three share.
     nearest = np.array([[1, 0, 0], [0.2 + 0.4 / 3, 0.3 + 0.4 / 3, 0.1 + 0.4 / 3]])
     np.testing.assert_allclose(SquaredError(Identity()).probabilities(logits), nearest, rtol=1e-12)
 
@@ -327,8 +328,11 @@ def test_a_network_is_a_list_of_layers_one_can_draw() -> None:
         (lambda: MLP(784, (3, 0), 10, ReLU()), "hidden"),
         (lambda: MLP(784, (3,), 1, ReLU()), "outputs"),
         (lambda: MLP(784, (3,), 10, ReLU(), dropout=1.0), "dropout"),
+        (lambda: MLP(784, (3,), 10, ReLU(), dropout=-0.1), "dropout"),
         (lambda: LeakyReLU(1.0), "slope"),
+        (lambda: LeakyReLU(0.0), "slope"),
         (lambda: SoftmaxCrossEntropy(1.0), "smoothing"),
+        (lambda: SoftmaxCrossEntropy(-0.1), "smoothing"),
     ],
 )
 def test_an_impossible_network_is_refused_by_the_name_of_its_field(
@@ -337,3 +341,99 @@ def test_an_impossible_network_is_refused_by_the_name_of_its_field(
     with pytest.raises(InvalidValue) as caught:
         make()
     assert caught.value.field == field
+
+
+def test_a_network_may_be_as_small_as_one_input_and_two_classes() -> None:
+    assert str(MLP(1, (1,), 2, ReLU(), dropout=0.0)) == "1 ─ 1 relu ─ 2"
+    assert MLP(1, (1,), 2, ReLU()).sizes == (1, 1, 2)
+    assert str(MLP(1, (1,), 2, ReLU(), dropout=0.25)) == "1 ─ 1 relu ─ 2, dropout 0.25"
+
+
+# ─── What an activation and a loss declare for the fast engines ───
+
+
+def wide(dtype: npt.DTypeLike = np.float64) -> npt.NDArray[Any]:
+    """Return numbers around 0, among them 0 itself, more of them than count as few."""
+    return np.linspace(-8, 8, 601, dtype=dtype)[None]
+
+
+EVERY_ACTIVATION = [*ACTIVATIONS.values(), LeakyReLU(0.3)]
+
+
+@pytest.mark.parametrize("activation", EVERY_ACTIVATION, ids=repr)
+def test_a_derivative_is_the_oracles(activation: Activation) -> None:
+    name = "leaky relu 0.3" if activation == LeakyReLU(0.3) else str(activation)
+    x = wide()
+    expected = oracle.SLOPES[name](x)
+    found = activation.derivative(x, activation.apply(x))
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 601), (3, 2, 5)])
+@pytest.mark.parametrize("activation", EVERY_ACTIVATION, ids=repr)
+def test_the_in_place_forms_compute_what_the_others_do(
+    activation: Activation, shape: tuple[int, ...], dtype: npt.DTypeLike
+) -> None:
+    x = np.resize(wide(dtype)[0, 285:], shape)  # begins shortly before 0
+    x.flat[3] = 0
+    y = activation.apply(x)
+    within = 1e-6 if dtype == np.float32 else 1e-14
+    out = np.full_like(x, np.nan)
+    activation.apply_into(x, out)
+    np.testing.assert_allclose(out, y, rtol=within, atol=within)
+    slopes = np.full_like(x, np.nan)
+    activation.derivative_into(x, y, slopes)
+    np.testing.assert_allclose(slopes, activation.derivative(x, y), rtol=within, atol=within)
+    if activation.derivative_from_y:
+        over = x.copy()
+        activation.apply_into(over, over)
+        np.testing.assert_array_equal(over, out)
+        activation.derivative_into(y, y, slopes)
+        np.testing.assert_allclose(slopes, activation.derivative(x, y), rtol=within, atol=within)
+        np.testing.assert_array_equal(activation.derivative(y, y), activation.derivative(x, y))
+
+
+@pytest.mark.parametrize("activation", EVERY_ACTIVATION, ids=repr)
+def test_the_declared_facts_are_those_of_the_curve(activation: Activation) -> None:
+    x = wide()
+    slopes = activation.derivative(x, activation.apply(x))
+    assert slopes.max() == pytest.approx(activation.steepest, abs=2e-3)
+    ends = np.array([[-30.0, 30.0]])
+    assert activation.saturates == (
+        np.abs(activation.derivative(ends, activation.apply(ends))).max() < 1e-9
+    )
+    jumps = [float(x[0, k]) for k in np.flatnonzero(np.abs(np.diff(slopes[0])) > 0.3)]
+    assert jumps == pytest.approx(list(activation.corners), abs=0.03)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@given(seed=seeds, stack=st.sampled_from([(1,), (3,)]), classes=st.integers(2, 5))
+def test_a_loss_gradient_in_place_is_each_samples_own_times_its_factor(
+    name: str, seed: int, stack: tuple[int, ...], classes: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    loss, n = LOSSES[name][0], 7
+    logits = rng.normal(0, 4, (*stack, n, classes))
+    labels = rng.integers(0, classes, (*stack, n))
+    factors = rng.uniform(0.01, 2, (*stack, 1, 1))
+    expected = loss.gradient(logits, labels) * n * factors
+    out = np.full_like(logits, np.nan)
+    loss.gradient_into(logits.copy(), labels, factors, out)
+    np.testing.assert_allclose(out, expected, rtol=1e-9, atol=1e-12)
+    loss.gradient_into(logits, labels, 0.5, out)
+    np.testing.assert_allclose(out, loss.gradient(logits, labels) * n * 0.5, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shift", [-900, -80, 0, 40, 80, 900])
+def test_a_softmax_gradient_in_place_bears_logits_far_from_0(
+    shift: float, dtype: npt.DTypeLike
+) -> None:
+    logits = np.array([[[1, 2, -1], [0.5, 0, 3]]], dtype)
+    logits[0, 0] += shift
+    labels, loss = np.array([[0, 1]]), SoftmaxCrossEntropy(0.1)
+    out = np.empty_like(logits)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        loss.gradient_into(logits.copy(), labels, 1 / 2, out)
+    np.testing.assert_allclose(out, loss.gradient(logits, labels), rtol=1e-4, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The update rules against recurrences written out number by number, and what holds for every one of them."""
+"""The update rules against recurrences written out by hand, and what holds for all of them."""
 
 import math
 from collections.abc import Callable
@@ -166,12 +166,18 @@ def test_an_update_leaves_what_it_was_given_and_keeps_the_precision(optimizer: O
     ("make", "field"),
     [
         (lambda: SGD(momentum=1.0), "momentum"),
+        (lambda: SGD(momentum=-0.1), "momentum"),
         (lambda: SGD(nesterov=True), "nesterov"),
         (lambda: SGD(weight_decay=-1.0), "weight_decay"),
+        (lambda: SGD(weight_decay=math.inf), "weight_decay"),
         (lambda: Adam(clip_norm=0.0), "clip_norm"),
+        (lambda: Adam(clip_norm=math.inf), "clip_norm"),
         (lambda: Adam(beta1=1.0), "beta1"),
+        (lambda: Adam(beta1=-0.1), "beta1"),
+        (lambda: Adam(beta2=1.0), "beta2"),
         (lambda: Adam(beta2=-0.1), "beta2"),
         (lambda: Adam(epsilon=0.0), "epsilon"),
+        (lambda: Adam(epsilon=math.inf), "epsilon"),
     ],
 )
 def test_an_impossible_optimizer_is_refused_by_the_name_of_its_field(
@@ -180,3 +186,35 @@ def test_an_impossible_optimizer_is_refused_by_the_name_of_its_field(
     with pytest.raises(InvalidValue) as caught:
         make()
     assert caught.value.field == field
+
+
+def test_a_setting_may_lie_at_the_end_of_its_range() -> None:
+    assert SGD(weight_decay=0.0, momentum=0.0) == SGD()
+    assert SGD(clip_norm=0.5).clip_norm == 0.5
+    assert Adam(beta1=0.0, beta2=0.0, epsilon=2.0).epsilon == 2.0
+
+
+def test_the_defaults_are_those_of_the_paper() -> None:
+    assert (Adam().beta1, Adam().beta2, Adam().epsilon) == (0.9, 0.999, 1e-8)
+
+
+def test_an_epsilon_that_the_precision_rounds_to_0_is_refused() -> None:
+    Adam(epsilon=1e-60).check(np.dtype(np.float64))
+    Adam(epsilon=0.5).check(np.dtype(np.float32))
+    with pytest.raises(InvalidValue, match=r"^epsilon=1e-60: is 0 in float32"):
+        Adam(epsilon=1e-60).check(np.dtype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "buffers"), [(SGD(), 0), (SGD(momentum=0.9), 1), (Adam(), 2)], ids=str
+)
+def test_the_state_before_the_first_update_holds_zeros_of_the_arrays_shapes(
+    optimizer: Optimizer, buffers: int
+) -> None:
+    parameters = random_tree(0, (3,))
+    state = optimizer.start(parameters)
+    assert state.updates == 0
+    for layer, of_layer in zip(parameters, state.buffers, strict=True):
+        for p, of in zip(layer, of_layer, strict=True):
+            assert [m.shape for m in of] == [p.shape] * buffers
+            assert not any(m.any() for m in of)

@@ -1,5 +1,6 @@
 """What is kept of a network's answers, and how two networks are compared by it."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +58,51 @@ def test_answers_to_other_samples_are_not_compared() -> None:
         answers(FIRST).against(answers(FIRST, seed=1))
 
 
+def test_equal_images_with_other_labels_are_other_samples() -> None:
+    first, second = split(), split()
+    second = Split(first.images, np.roll(first.labels, 1))
+    ours, theirs = (
+        Predictions.of("test", part, part.labels, np.full((8, 3), 1 / 3))
+        for part in (first, second)
+    )
+    assert ours.samples != theirs.samples
+    with pytest.raises(DataError, match="the samples differ"):
+        ours.against(theirs)
+
+
+def test_the_digest_is_32_hexadecimal_digits() -> None:
+    assert re.fullmatch("[0-9a-f]{32}", answers(FIRST).samples)
+
+
+@pytest.mark.parametrize(("classes", "kept_as"), [(256, np.uint8), (257, np.uint16)])
+def test_labels_take_as_few_bytes_as_the_classes_need(
+    tmp_path: Path, classes: int, kept_as: type
+) -> None:
+    low, high = np.array([0, 0]), np.array([0, classes - 1])
+    # A set may lack a class that the network knows, and hold one that it does not know.
+    for labels, predicted, columns in ((low, high, classes), (high, low, 3)):
+        path = tmp_path / "p.npz"
+        Predictions("val", "", labels, predicted, np.zeros((2, columns))).save(path)
+        with np.load(path) as kept:
+            assert kept["labels"].dtype == kept["predicted"].dtype == kept_as
+        read = Predictions.load(path)
+        np.testing.assert_array_equal(read.labels, labels)
+        np.testing.assert_array_equal(read.predicted, predicted)
+
+
+def test_an_empty_set_is_kept_as_well(tmp_path: Path) -> None:
+    none = np.zeros(0, np.int64)
+    Predictions("val", "", none, none, np.zeros((0, 3))).save(tmp_path / "p.npz")
+    assert Predictions.load(tmp_path / "p.npz").labels.shape == (0,)
+
+
 def test_another_file_is_refused(tmp_path: Path) -> None:
     arrays = {
         name: np.array(["x"])
         for name in ("part", "samples", "labels", "predicted", "probabilities")
     }
     np.savez(tmp_path / "x.npz", allow_pickle=False, **arrays)
-    with pytest.raises(DataError, match=r"x\.npz: holds something else than predictions"):
+    with pytest.raises(DataError, match=r"x\.npz: its arrays are not predictions"):
         Predictions.load(tmp_path / "x.npz")
     np.savez(tmp_path / "w.npz", W1=np.zeros(3))
     with pytest.raises(DataError, match=r"w\.npz: lacks labels, part"):

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from src.data import Digits, Splitting
+from src.data import Splitting
+from src.data.digits import Digits
 from tests.conftest import ROOT, Ended
 from tests.test_run import history, only_run
 
@@ -27,7 +28,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture(scope="session")
 def held_out() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    test = Digits(split=Splitting(None, 180, 360, shuffle=True, stratify=True, seed=3)).load().test
+    test = Digits(split=Splitting(None, 360, 360, shuffle=True, stratify=True)).load().test
     return test.images.astype(np.float32), test.labels
 
 

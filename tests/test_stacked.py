@@ -25,7 +25,8 @@ from hydra_plugins.scratchgrid.stacked import StackedLauncher
 from src.config.composition import compose, composer
 from src.config.hydra_internals import config_loader
 from src.config.preflight import check
-from src.data import Dataset, Digits, Source, Splitting
+from src.data import Dataset, Source, Splitting
+from src.data.digits import Digits
 from src.experiment.recorder import Finished, Recorder, RunContext
 from src.experiment.results import Result
 from src.nn.layers import Sigmoid

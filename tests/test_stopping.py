@@ -45,6 +45,19 @@ def test_a_target_ends_training_when_it_is_reached_and_fails_when_it_never_is() 
     assert ends_after(Target("val/accuracy", 0.9), [0.5, 0.95]) == 2
 
 
+def test_a_target_may_be_perfection_and_is_reached_by_equality() -> None:
+    assert ends_after(Target("val/accuracy", 1.0), [0.5, 0.99, 1.0]) == 3
+    assert Target("train/loss", 1.0).reason([1.0]) == "train/loss has reached 1"
+
+
+@pytest.mark.parametrize(
+    ("metric", "rule"), [("train/loss", "above 0"), ("val/accuracy", "above 0, and 1 at most")]
+)
+def test_a_target_out_of_range_is_told_the_range_of_its_metric(metric: str, rule: str) -> None:
+    with pytest.raises(InvalidValue, match=rf"must be {rule}$"):
+        Target(metric, -1.0)
+
+
 def test_training_ends_where_the_rule_says_and_is_the_longer_training_up_to_there() -> None:
     stopping = EarlyStopping("val/loss", patience=2)
     stopped = run(Mini(8), epochs=200, lr=2.0, stopping=stopping)
@@ -66,6 +79,9 @@ def test_training_ends_where_the_rule_says_and_is_the_longer_training_up_to_ther
         (lambda: Target("nothing", 1.0), "metric"),
         (lambda: Target("train/loss", float("nan")), "value"),
         (lambda: Target("train/loss", 0.0), "value"),
+        (lambda: Target("train/loss", float("inf")), "value"),
+        (lambda: Target("val/accuracy", 0.0), "value"),
+        (lambda: Target("val/accuracy", 1.5), "value"),
         (lambda: Target("val/accuracy", 98.0), "value"),
     ],
 )

@@ -1,22 +1,13 @@
-"""Labelled images, from wherever they lie to the three sets that a run needs."""
+"""Labelled images: read from a source, checked, and divided into three sets."""
 
-from src.data.csv import Csv
+import importlib
+import pkgutil
+
 from src.data.dataset import Dataset, Samples, Source, Split
-from src.data.digits import Digits
-from src.data.idx import Idx
-from src.data.mnist import Mnist
-from src.data.npz import Npz
 from src.data.splitting import Splitting
 
-__all__ = [
-    "Csv",
-    "Dataset",
-    "Digits",
-    "Idx",
-    "Mnist",
-    "Npz",
-    "Samples",
-    "Source",
-    "Split",
-    "Splitting",
-]
+__all__ = ["Dataset", "Samples", "Source", "Split", "Splitting"]
+
+# A configuration can name any class whose module has been imported: here, every module of data.
+for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    importlib.import_module(_module.name)

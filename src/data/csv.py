@@ -1,24 +1,33 @@
-"""Reads one image a line: the label first, then its pixels, as in Kaggle's digit recognizer."""
+"""Read CSV files of one image per line, the label first, as in Kaggle's digit recognizer."""
 
 import warnings
 import zlib
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from src.data.dataset import Images, Labels, Samples, Source, checked_labels, square_if_possible
-from src.support.errors import DataError
+from src.data.dataset import (
+    Images,
+    Labels,
+    Samples,
+    Source,
+    checked_labels,
+    fault,
+    square_if_possible,
+)
 
-_ENCODING = "utf-8-sig"  # passes over the mark that spreadsheets put before the first character
+_ENCODING = "utf-8-sig"  # skips the byte order mark that spreadsheets write
 
 
 @dataclass(frozen=True, kw_only=True)
 class Csv(Source):
-    """A comma-separated file, with or without a header line, gzipped or not; ``test_path`` names a test set's own file."""
+    """A comma-separated file, with or without a header line, gzipped or not.
+
+    ``test_path`` names a second file of the same form: it becomes the source's own test set.
+    """
 
     path: Path
     test_path: Path | None = None
@@ -29,109 +38,129 @@ class Csv(Source):
 
     def samples(self) -> Samples:
         images, labels = read_csv(self.path)
-        own_test = 0
-        if self.test_path is not None:
-            test_images, test_labels = read_csv(self.test_path)
-            if test_images.shape[1] != images.shape[1]:
-                columns = 1 + test_images.shape[1], 1 + images.shape[1]
-                raise DataError(
-                    f"{self.test_path}: {columns[0]} columns, {self.path.name} has {columns[1]}"
-                )
-            images, labels = (
-                np.concatenate([images, test_images]),
-                np.concatenate([labels, test_labels]),
+        shape = square_if_possible(images.shape[1])
+        if self.test_path is None:
+            return Samples(images, labels, shape)
+        test_images, test_labels = read_csv(self.test_path, key="test_path")
+        if test_images.shape[1] != images.shape[1]:
+            raise fault(
+                "test_path",
+                self.test_path,
+                f"has {1 + test_images.shape[1]} columns, but data.path={self.path} has "
+                f"{1 + images.shape[1]}; both files need the same columns",
             )
-            own_test = len(test_labels)
-        return Samples(images, labels, square_if_possible(images.shape[1]), own_test)
-
-
-def read_csv(path: Path) -> tuple[Images, Labels]:
-    """Return ``images (n, features)`` and ``labels (n,)``. Raises DataError, which names the file and the fault."""
-    path = path.expanduser()
-    table = _read_table(path)
-    if len(table) == 0:
-        raise DataError(f"{path}: holds no lines of numbers")
-    if table.shape[1] < 2:
-        raise DataError(
-            f"{path}: holds one column; a line needs a label and its pixels, with commas between"
+        return Samples(
+            np.concatenate([images, test_images]),
+            np.concatenate([labels, test_labels]),
+            shape,
+            own_test=len(test_labels),
         )
-    labels = checked_labels(table[:, 0], str(path))
-    images: Images = np.ascontiguousarray(table[:, 1:])
+
+
+def read_csv(path: Path, *, key: str = "path") -> tuple[Images, Labels]:
+    """Return ``images (n, features)`` and ``labels (n,)``.
+
+    Images are uint8 if every cell of the file fits. Otherwise they are float32 if that loses
+    nothing, else float64. Raises DataError, which names the setting ``data.<key>`` and the fault.
+    """
+    table = _read_table(path.expanduser(), path, key)
+    if len(table) == 0:
+        raise fault(key, path, "has no rows of numbers; each line needs a label and its pixels")
+    if table.shape[1] < 2:
+        raise fault(key, path, "has one column; separate the label and its pixels by commas")
+    labels = checked_labels(table[:, 0], f"data.{key}={path}")
+    images: Images = _narrowed(table[:, 1:])
     if not np.isfinite(images).all():
-        raise DataError(f"{path}: holds pixels that are not finite numbers")
+        raise fault(key, path, "has pixels that are NaN or infinite; pixels must be finite")
     return images, labels
 
 
-def _read_table(path: Path) -> npt.NDArray[Any]:
-    """Return the numbers, a row a line: bytes where all fit in one, else single precision."""
+def _narrowed(pixels: npt.NDArray[Any]) -> Images:
+    """Return the pixels as float32 if each keeps its value, else as they are."""
+    if pixels.dtype == np.float64:
+        with np.errstate(over="ignore"):  # a value past float32's range becomes inf: it differs
+            narrow = pixels.astype(np.float32)
+        if np.array_equal(narrow, pixels):
+            return narrow
+    return np.ascontiguousarray(pixels)
+
+
+def _read_table(file: Path, path: Path, key: str) -> npt.NDArray[Any]:
+    """Return the numbers of a file, as uint8 if all of them fit, else as float64."""
     try:
-        header = _header_lines(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # NumPy's word on an empty file; ours follows
-            # Before 2.3, NumPy deprecates what it has refused since: to cut 0.5 to 0, and to take 256 for 0.
-            warnings.simplefilter("error", DeprecationWarning)
-            read = partial(
-                np.loadtxt,
-                path,
-                delimiter=",",
-                comments=None,
-                skiprows=header,
-                ndmin=2,
-                encoding=_ENCODING,
-            )
-            try:
-                return read(dtype=np.uint8)
-            except (
-                ValueError,
-                OverflowError,
-            ):  # fractions, or values past 255: four bytes a number
-                return read(dtype=np.float32)
+        header = _header_lines(file)
+        try:
+            return _load(file, header, np.uint8)
+        except (ValueError, OverflowError):  # a fraction, or a value below 0 or over 255
+            return _load(file, header, np.float64)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        raise fault(key, path, "no such file") from None
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
+        raise fault(key, path, f"{error.strerror or error}; a CSV file is needed") from None
     except (EOFError, zlib.error) as error:
-        raise DataError(f"{path}: damaged or truncated gzip data ({error})") from None
+        raise fault(key, path, f"damaged or truncated gzip data ({error})") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file ({error})") from None
+        raise fault(key, path, f"not a text file ({error}); a CSV file is needed") from None
     except ValueError as error:
-        raise DataError(
-            f"{path}: {_first_fault(path, header) or str(error).splitlines()[0]}"
-        ) from None
+        what = _first_fault(file, header) or str(error).splitlines()[0]
+        raise fault(key, path, what) from None
 
 
-def _open(path: Path) -> IO[Any]:
-    """Open as np.loadtxt does, which takes .gz for what it is."""
-    return np.lib.npyio.DataSource().open(str(path), "rt", encoding=_ENCODING)
+def _load(file: Path, header: int, dtype: type[np.number[Any]]) -> npt.NDArray[Any]:
+    """Return the rows after the header lines. Raises ValueError if a cell does not fit dtype."""
+    with warnings.catch_warnings():
+        # NumPy warns about a file without rows. read_csv reports that itself.
+        warnings.simplefilter("ignore", UserWarning)
+        # NumPy before 2.3 only warns when it reads 0.5 or 256 as uint8. Later versions raise.
+        warnings.simplefilter("error", DeprecationWarning)
+        return np.loadtxt(
+            file,
+            dtype,
+            delimiter=",",
+            comments=None,
+            skiprows=header,
+            ndmin=2,
+            encoding=_ENCODING,
+        )
 
 
-def _header_lines(path: Path) -> int:
-    """Return 1 where the first line names columns, its first cell being no number, else 0."""
-    with _open(path) as lines:
+def _open(file: Path) -> IO[Any]:
+    """Open a text file the way np.loadtxt does, which decompresses .gz."""
+    return np.lib.npyio.DataSource().open(str(file), "rt", encoding=_ENCODING)
+
+
+def _header_lines(file: Path) -> int:
+    """Return 1 if the first line names columns (its first cell is not a number), else 0."""
+    with _open(file) as lines:
         first_cell = lines.readline().split(",")[0].strip().strip('"')
     return int(first_cell != "" and not _is_number(first_cell))
 
 
-def _first_fault(path: Path, header: int) -> str | None:
-    """Say where the file stops being a table: np.loadtxt counts rows from 0 or 1, and the header not at all."""
+def _first_fault(file: Path, header: int) -> str | None:
+    """Return the first fault with its line number, counted from 1 with the header.
+
+    np.loadtxt's own messages leave out the header and count some rows from 0.
+    """
     width = 0
-    with _open(path) as lines:
+    with _open(file) as lines:
         for number, line in enumerate(lines, start=1):
-            cells = line.split(",")
             if number <= header or not line.strip("\r\n"):
                 continue
+            cells = line.split(",")
             width = width or len(cells)
             if len(cells) != width:
-                return f"line {number} is of width {len(cells)}, those before it of width {width}"
+                return (
+                    f"line {number} has width {len(cells)}; the lines before it have width {width}"
+                )
             for column, cell in enumerate(cells, start=1):
                 if not _is_number(cell):
-                    return f"line {number}, column {column}: {cell.strip()!r} is no number"
+                    found = repr(cell.strip()) if cell.strip() else "an empty cell"
+                    return f"line {number}, column {column} is {found}; a number is needed"
     return None
 
 
 def _is_number(cell: str) -> bool:
+    """Tell whether a cell holds a number."""
     try:
         float(cell)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The form that all data takes: rows as a source holds them, and the three sets that a run trains and is judged on."""
+"""The form that all data takes: samples as a source holds them, and the three sets of a run."""
 
 import hashlib
 import math
@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from src.data.splitting import Splitting
+from src.data.splitting import Index, Splitting
 from src.support.errors import DataError, require, within
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.floating]
@@ -22,10 +23,10 @@ Labels = npt.NDArray[np.int64]
 class Samples:
     """Every sample of a source, in the source's own order."""
 
-    images: Images  # (n, features), in the source's own range, 0 to 255 as a rule
+    images: Images  # (n, features), in the source's own range, usually 0 to 255
     labels: Labels  # (n,), from 0
     shape: tuple[int, ...]  # of one image: (height, width) or (height, width, channels)
-    own_test: int = 0  # how many samples at the end the source itself sets apart as its test set
+    own_test: int = 0  # the last own_test samples are the source's own test set
 
     def __post_init__(self) -> None:
         assert self.images.shape == (len(self.labels), math.prod(self.shape))
@@ -33,7 +34,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Split:
-    """One of the three sets: ``images (n, features)`` as the source holds them, ``labels (n,)``."""
+    """One of the three sets: ``images (n, features)`` in the source's range, ``labels (n,)``."""
 
     images: Images
     labels: Labels
@@ -44,7 +45,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a run learns from (train), is chosen by (val) and is judged on (test); val and test may be empty."""
+    """The three sets of a run: train to learn from, val to choose by, test to report.
+
+    ``val`` and ``test`` may be empty.
+    """
 
     name: str
     train: Split
@@ -52,12 +56,11 @@ class Dataset:
     test: Split
     shape: tuple[int, ...]  # of one image
     scale: float  # pixels are multiplied by this before a network sees them
-    digest: (
-        str  # 32 hexadecimal digits: equal digests mean equal samples in equal sets at equal scale
-    )
+    digest: str  # 32 hexadecimal digits: equal if samples, division and scale are equal
 
     @property
     def features(self) -> int:
+        """The number of pixels of one image."""
         return math.prod(self.shape)
 
     @property
@@ -66,22 +69,23 @@ class Dataset:
         return 1 + max(int(split.labels.max(initial=-1)) for _, split in self.splits())
 
     def splits(self) -> Iterator[tuple[str, Split]]:
-        """Yield the name and samples of each set that is not empty."""
+        """Yield the name and the samples of each set that is not empty."""
         for name, split in (("train", self.train), ("val", self.val), ("test", self.test)):
             if len(split):
                 yield name, split
 
     def __str__(self) -> str:
         counts = ", ".join(f"{len(split):,} {name}" for name, split in self.splits())
-        return f"{self.name}: {counts}, {'×'.join(map(str, self.shape))} pixels, {self.classes} classes"
+        pixels = "×".join(map(str, self.shape))
+        return f"{self.name}: {counts}, {pixels} pixels, {self.classes} classes"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source(ABC):
-    """A place that labelled images come from, and how they are divided and scaled."""
+    """Where labelled images come from, how they are divided, and how pixels are scaled."""
 
     split: Splitting
-    scale: str | float = "1/255"  # a number, or a fraction written as one
+    scale: str | float = "1/255"  # a number, or a fraction as a string
 
     def __post_init__(self) -> None:
         require(
@@ -94,48 +98,43 @@ class Source(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """A short name, for people."""
+        """A short name for people."""
 
     @abstractmethod
     def samples(self) -> Samples:
-        """Read everything. Raises DataError where it is missing, damaged or of the wrong shape."""
+        """Return all samples. Raises DataError if they are missing, damaged or misshapen."""
 
     def load(self) -> Dataset:
-        """Read, divide and describe. Raises DataError, and InvalidValue where the division does not fit."""
+        """Return the samples, divided and described.
+
+        Raises DataError if they cannot be read, and InvalidValue if the division does not fit them.
+        """
         samples = self.samples()
         if len(samples.labels) == 0:
-            raise DataError(f"{self.name}: holds no samples")
+            raise DataError(f"data={self.name}: has no samples; at least one is needed")
         with within("split"):
             train, val, test = self.split.divide(samples.labels, samples.own_test)
-        digest = hashlib.sha256(
-            repr((samples.shape, self._factor(), samples.images.dtype.str)).encode()
-        )
-        for array in (samples.images, samples.labels, train, val, test):
-            digest.update(np.ascontiguousarray(array).data)
-            digest.update(b"|%d" % len(array))
-
-        def take(index: npt.NDArray[np.intp]) -> Split:
-            consecutive = (
-                len(index) > 0
-                and index[-1] - index[0] == len(index) - 1
-                and bool((np.diff(index) == 1).all())
-            )
-            rows = (
-                slice(int(index[0]), int(index[-1]) + 1) if consecutive else index
-            )  # a view where it can be one
-            return Split(samples.images[rows], samples.labels[rows])
-
         return Dataset(
-            self.name,
-            take(train),
-            take(val),
-            take(test),
-            samples.shape,
-            self._factor(),
-            digest.hexdigest()[:32],
+            name=self.name,
+            train=_take(samples, train),
+            val=_take(samples, val),
+            test=_take(samples, test),
+            shape=samples.shape,
+            scale=self._factor(),
+            digest=self._digest(samples, train, val, test),
         )
+
+    def _digest(self, samples: Samples, *sets: Index) -> str:
+        """Return 32 hexadecimal digits over the samples, their division and the scale."""
+        form = (samples.shape, self._factor(), samples.images.dtype.str)
+        digest = hashlib.sha256(repr(form).encode())
+        for array in (samples.images, samples.labels, *sets):
+            digest.update(np.ascontiguousarray(array).data)
+            digest.update(b"|%d" % len(array))  # the lengths tell where one array ends
+        return digest.hexdigest()[:32]
 
     def _factor(self) -> float:
+        """Return the scale as a number, or NaN if it is not one."""
         try:
             value = float(Fraction(self.scale) if isinstance(self.scale, str) else self.scale)
         except (ValueError, ZeroDivisionError, OverflowError):
@@ -143,22 +142,34 @@ class Source(ABC):
         return value if math.isfinite(value) else math.nan
 
 
+def _take(samples: Samples, index: Index) -> Split:
+    """Return the samples at ``index``: a view if the rows are consecutive, else a copy."""
+    rows: slice | Index = index
+    if len(index) and bool((np.diff(index) == 1).all()):
+        rows = slice(int(index[0]), int(index[-1]) + 1)
+    return Split(samples.images[rows], samples.labels[rows])
+
+
+def fault(key: str, path: Path, what: str) -> DataError:
+    """Return the error for a file or folder that the setting ``data.<key>`` names."""
+    return DataError(f"data.{key}={path}: {what}")
+
+
 def checked_labels(labels: npt.NDArray[Any], where: str) -> Labels:
-    """Return labels as int64. Raises DataError, which names ``where``, unless they are whole numbers from 0."""
-    if (
-        labels.dtype.kind not in "iuf"
-        or not np.isfinite(labels).all()
-        or (labels != np.floor(labels)).any()
-    ):
-        raise DataError(f"{where}: labels must be whole numbers")
-    if (labels < 0).any():
-        raise DataError(f"{where}: labels must be 0 or more, there is a {labels.min():g}")
-    if (labels > 65_535).any():
-        raise DataError(f"{where}: labels must be 65535 or less, there is a {labels.max():g}")
+    """Return labels as int64.
+
+    Raises DataError, which starts with ``where``, unless they are whole numbers, 0 to 65,535.
+    """
+    rule = "labels must be whole numbers from 0 to 65535"
+    if labels.dtype.kind not in "iuf":
+        raise DataError(f"{where}: labels are of type {labels.dtype}; {rule}")
+    wrong = (labels != np.floor(labels)) | (labels < 0) | (labels > 65_535)
+    if wrong.any():
+        raise DataError(f"{where}: one label is {labels[wrong][0]:g}; {rule}")
     return labels.astype(np.int64)
 
 
 def square_if_possible(features: int) -> tuple[int, int]:
-    """Return the image shape of a bare row of pixels: square where the count allows it, else one line."""
+    """Return (height, width) for a row of pixels: a square if possible, else one line."""
     side = math.isqrt(features)
     return (side, side) if side * side == features else (1, features)

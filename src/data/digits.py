@@ -1,4 +1,4 @@
-"""Handwritten digits that need no download: scikit-learn's bundled 1,797, framed to MNIST's size."""
+"""Handwritten digits without a download: scikit-learn's bundled 1,797, in MNIST's size."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,17 @@ from src.data.dataset import Samples, Source
 
 @dataclass(frozen=True, kw_only=True)
 class Digits(Source):
-    """The UCI digits: 8×8 pixels of 0 to 16, each pixel enlarged to 3×3 and framed to 28×28, brought to 0 to 255."""
+    """The UCI digits, 8×8 pixels of 0 to 16, as 28×28 pixels of 0 to 255.
+
+    Each pixel becomes 3×3 pixels, and a black frame of two pixels surrounds the image.
+    """
 
     @property
     def name(self) -> str:
         return "digits"
 
     def samples(self) -> Samples:
-        from sklearn.datasets import load_digits  # half a second to import: only where it is used
+        from sklearn.datasets import load_digits  # slow to import: half a second
 
         bundled = load_digits()
         pixels = np.rint(bundled.images * (255 / 16)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Reads the IDX files that MNIST and its relatives are published in, gzipped or not."""
+"""Read IDX files, the format of MNIST and its relatives, gzipped or not."""
 
 import gzip
 import math
@@ -10,110 +10,134 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from src.data.dataset import Samples, Source, checked_labels
+from src.data.dataset import Samples, Source, checked_labels, fault
 from src.support.errors import DataError
+
+Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Idx(Source):
-    """A folder of ``…train-images-idx3-ubyte`` and ``…train-labels-idx1-ubyte``, and a ``t10k`` or ``test`` pair if any."""
+    """A folder with ``…train-images-idx3-ubyte`` and ``…train-labels-idx1-ubyte``.
+
+    A ``t10k`` or ``test`` pair, if there is one, is the source's own test set.
+    """
 
     path: Path
 
     @property
     def name(self) -> str:
-        return self.path.expanduser().resolve().name  # "." has none of its own
+        return self.path.expanduser().resolve().name  # resolved, because "." has no name
 
     def samples(self) -> Samples:
-        folder = self.path.expanduser()
-        images, labels = read_pair(folder, "train")
+        images, labels = read_pair(self.path, "train")
         own_test = 0
-        for part in ("t10k", "test"):
-            if find(folder, part, "images"):
-                test_images, test_labels = read_pair(folder, part)
-                sizes = images.shape[1:], test_images.shape[1:]
-                if sizes[0] != sizes[1]:
-                    raise DataError(
-                        f"{folder}: training images of {sizes[0]} pixels, {part} images of {sizes[1]}"
-                    )
-                images, labels = (
-                    np.concatenate([images, test_images]),
-                    np.concatenate([labels, test_labels]),
+        part = next((part for part in ("t10k", "test") if find(self.path, part, "images")), None)
+        if part is not None:
+            test_images, test_labels = read_pair(self.path, part)
+            if test_images.shape[1:] != images.shape[1:]:
+                raise fault(
+                    "path",
+                    self.path,
+                    f"the {part} images have {_times(test_images.shape[1:])} pixels, the train "
+                    f"images {_times(images.shape[1:])}; both need the same size",
                 )
-                own_test = len(test_labels)
-                break
-        return Samples(
-            images.reshape(len(images), -1),
-            checked_labels(labels, str(folder)),
-            images.shape[1:],
-            own_test,
-        )
+            images = np.concatenate([images, test_images])
+            labels = np.concatenate([labels, test_labels])
+            own_test = len(test_labels)
+        checked = checked_labels(labels, f"data.path={self.path}")
+        return Samples(images.reshape(len(images), -1), checked, images.shape[1:], own_test)
 
 
 def find(folder: Path, part: str, kind: str) -> Path | None:
-    """Return the file of a part (train, t10k, …) and kind (images, labels), whatever precedes and joins its name's words.
+    """Return the file of a part (train, t10k, test) and kind (images, labels), or None.
 
-    Raises DataError where the folder holds those of several data sets, as EMNIST's does.
+    Any prefix is allowed, such as ``emnist-letters-``. Raises DataError if the folder cannot be
+    read, or if it holds the files of several data sets, as EMNIST's does.
     """
     pattern = re.compile(rf"(.*[-_.])?{part}-{kind}[-.]idx\d-ubyte(\.gz)?")
     try:
-        names = sorted(entry.name for entry in folder.iterdir())
+        names = sorted(entry.name for entry in folder.expanduser().iterdir())
     except FileNotFoundError:
-        raise DataError(f"{folder}: no such folder") from None
+        raise fault("path", folder, "no such folder") from None
     except OSError as error:
-        raise DataError(f"{folder}: {error.strerror}; a folder of IDX files is needed") from None
+        raise fault("path", folder, f"{error.strerror}; a folder of IDX files is needed") from None
     found = [match for match in map(pattern.fullmatch, names) if match]
     if len({match[1] for match in found}) > 1:
         several = ", ".join(match[0] for match in found)
-        raise DataError(
-            f"{folder}: holds {several}; put the files of one data set into a folder of their own"
+        raise fault(
+            "path",
+            folder,
+            f"has the files of several data sets ({several}); give each set its own folder",
         )
-    return folder / found[0][0] if found else None
+    return folder.expanduser() / found[0][0] if found else None
 
 
-def read_pair(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Return ``images (n, height, width)`` and ``labels (n,)`` of one part. Raises DataError, which names the file."""
+def read_pair(folder: Path, part: str) -> tuple[Bytes, Bytes]:
+    """Return ``images (n, height, width)`` and ``labels (n,)`` of one part.
+
+    Raises DataError, which names the folder as the setting ``data.path``.
+    """
     arrays = []
     for kind, dimensions in (("images", 3), ("labels", 1)):
-        path = find(folder, part, kind)
-        if path is None:
-            raise DataError(
-                f"{folder}: holds no {part}-{kind}-idx{dimensions}-ubyte, gzipped or not"
-            )
-        arrays.append(read_idx(path, dimensions=dimensions))
+        file = find(folder, part, kind)
+        if file is None:
+            wanted = f"{part}-{kind}-idx{dimensions}-ubyte"
+            raise fault("path", folder, f"{wanted} is missing; it may be gzipped (.gz)")
+        try:
+            arrays.append(read_idx(file, dimensions=dimensions))
+        except DataError as error:
+            raise fault("path", folder, str(error)) from None
     images, labels = arrays
     if len(images) != len(labels):
-        raise DataError(
-            f"{folder}: {len(labels):,} {part} labels for {len(images):,} {part} images"
+        raise fault(
+            "path",
+            folder,
+            f"{len(labels):,} {part} labels for {len(images):,} {part} images; "
+            "each image needs one label",
         )
     if images.size == 0:
-        raise DataError(
-            f"{folder}: the {part} images are {'×'.join(map(str, images.shape))}, which is nothing"
-        )
+        what = f"the {part} images are empty ({_times(images.shape)}); at least one is needed"
+        raise fault("path", folder, what)
     return images, labels
 
 
-def read_idx(path: Path, *, dimensions: int) -> npt.NDArray[np.uint8]:
-    """Return the array of an IDX file of unsigned bytes. Raises DataError, which names the file and the fault."""
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
-    except (EOFError, zlib.error) as error:
-        raise DataError(f"{path}: damaged or truncated gzip data ({error})") from None
+def read_idx(file: Path, *, dimensions: int) -> Bytes:
+    """Return the array of an IDX file of unsigned bytes.
+
+    Raises DataError, which starts with the file's name.
+    """
+    content = _content(file)
     header = 4 + 4 * dimensions
     if len(content) < header:
-        raise DataError(f"{path}: {len(content)} bytes are too few for an IDX header")
-    if content[:4] != bytes([0, 0, 8, dimensions]):
-        expected = f"000008{dimensions:02x}"
+        raise DataError(f"{file.name} has {len(content)} bytes; the IDX header alone has {header}")
+    magic = bytes([0, 0, 8, dimensions])  # unsigned bytes, so many dimensions
+    if content[:4] != magic:
         raise DataError(
-            f"{path}: starts with {content[:4].hex()}; an IDX file of its kind starts with {expected}"
+            f"{file.name} starts with {content[:4].hex()}; "
+            f"an IDX file of its kind starts with {magic.hex()}"
         )
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, offset=4))
-    if len(content) - header != math.prod(shape):
+    body = len(content) - header
+    if body != math.prod(shape):
         raise DataError(
-            f"{path}: announces {'×'.join(map(str, shape))} = {math.prod(shape):,} bytes, holds {len(content) - header:,}"
+            f"{file.name} has {body:,} bytes of data; "
+            f"its header announces {_times(shape)} = {math.prod(shape):,}"
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _content(file: Path) -> bytes:
+    """Return the bytes of a file, decompressed if they are gzipped."""
+    try:
+        content = file.read_bytes()
+        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    except OSError as error:
+        raise DataError(f"{file.name}: {error.strerror or error}") from None
+    except (EOFError, zlib.error) as error:
+        raise DataError(f"{file.name}: damaged or truncated gzip data ({error})") from None
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    """Return a shape as 28×28."""
+    return "×".join(map(str, shape))

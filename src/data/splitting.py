@@ -1,4 +1,4 @@
-"""How samples are divided into a training, a validation and a test set."""
+"""Divide samples into a training, a validation and a test set."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,17 @@ from src.support.randomness import stream
 
 Index = npt.NDArray[np.intp]
 
-# A count of samples, a fraction of them, or None for all that the others leave.
+# A number of samples, a fraction of them, or None for all that the other sets leave.
 Share = int | float | None
 
 
 @dataclass(frozen=True)
 class Splitting:
-    """The shares of the three sets, taken in file order or shuffled by a seed of its own.
+    """The sizes of the three sets, and how samples are assigned to them.
 
-    ``test="own"`` takes the test set that the source itself sets apart, and divides only the others.
-    Shuffled with ``stratify``, each set holds the classes in the proportions of the whole.
+    ``test="own"`` uses the source's own test set, and divides only the other samples.
+    ``shuffle`` shuffles the samples by ``seed`` first; otherwise the file's order is kept.
+    With ``stratify``, each set has the classes in the same proportions.
     """
 
     train: Share
@@ -32,21 +33,7 @@ class Splitting:
     def __post_init__(self) -> None:
         shares = {"train": self.train, "val": self.val, "test": self.test}
         for name, share in shares.items():
-            if isinstance(share, str):
-                require(
-                    name == "test" and share == "own",
-                    name,
-                    share,
-                    "must be a count, a fraction, null for the rest, or own (test only)",
-                )
-            elif share is not None:
-                whole = isinstance(share, int)
-                require(
-                    share >= 0 and (whole or share <= 1),
-                    name,
-                    share,
-                    "must be a count, a fraction from 0 to 1, or null for the rest",
-                )
+            _check_share(name, share)
         rest = [name for name, share in shares.items() if share is None]
         require(
             len(rest) <= 1,
@@ -54,22 +41,21 @@ class Splitting:
             None,
             "only one of train, val and test can be null",
         )
-        require(self.train != 0, "train", self.train, "training needs samples")
+        require(self.train != 0, "train", self.train, "must not be 0: training needs samples")
         require(
             self.shuffle or not self.stratify,
             "stratify",
             self.stratify,
-            "needs shuffle=true: in file order nothing can be balanced",
+            "needs shuffle=true, because file order cannot be stratified",
         )
-        require(
-            0 <= self.seed < 2**32, "seed", self.seed, "must be from 0 to 4294967295"
-        )  # as scikit-learn's
+        # scikit-learn accepts this range.
+        require(0 <= self.seed < 2**32, "seed", self.seed, "must be from 0 to 4294967295")
 
     def divide(self, labels: npt.NDArray[np.integer], own_test: int) -> tuple[Index, Index, Index]:
-        """Return the rows of the three sets, none in two of them.
+        """Return the rows of the training, validation and test set, which share no row.
 
-        ``own_test`` is how many rows at the end are the source's own test set. Raises InvalidValue where the
-        shares ask for more than there is.
+        The last ``own_test`` rows are the source's own test set. Raises InvalidValue if the sets
+        ask for more samples than there are, or if a class is too small to be stratified.
         """
         rows = np.arange(len(labels))
         if self.test == "own":
@@ -79,20 +65,32 @@ class Splitting:
                 "own",
                 "this data has no test set of its own: give a count or a fraction",
             )
-            own = rows[-own_test:]
-            train, val, _ = self._take(rows[:-own_test], labels, 0)
-            return train, val, own
+            train, val, _ = self._divide(rows[:-own_test], labels, 0)
+            return train, val, rows[-own_test:]
         assert not isinstance(self.test, str)
-        return self._take(rows, labels, self.test)
+        return self._divide(rows, labels, self.test)
 
-    def _take(
+    def _divide(
         self, rows: Index, labels: npt.NDArray[np.integer], test: Share
     ) -> tuple[Index, Index, Index]:
-        total = len(rows)
+        """Return the rows of the three sets, with ``test`` in place of the field."""
+        n_train, n_val, n_test = self._sizes(len(rows), test)
+        if self.shuffle:
+            rows = stream(self.seed, "split").permutation(rows)
+        if self.stratify:
+            train, rest = self._stratified(rows, labels, n_train)
+            val, rest = self._stratified(rest, labels, n_val)
+            return train, val, self._stratified(rest, labels, n_test)[0]
+        train, val, rest = np.split(rows, [n_train, n_train + n_val])
+        return train, val, rest[:n_test]
+
+    def _sizes(self, total: int, test: Share) -> tuple[int, int, int]:
+        """Return the sizes of the three sets of ``total`` samples. Raises InvalidValue."""
         counts: dict[str, int | None] = {}
-        before = 0.0  # where a set ends is rounded, not its share: fractions that add up to 1 ask for all and no more
+        before = 0.0
         for name, share in (("train", self.train), ("val", self.val), ("test", test)):
             if isinstance(share, float):
+                # The set's ends are rounded, not its size: fractions of sum 1 take every sample.
                 counts[name] = round((before + share) * total) - round(before * total)
                 before += share
             else:
@@ -103,33 +101,28 @@ class Splitting:
             raise InvalidValue(
                 largest,
                 getattr(self, largest),
-                f"train, val and test ask for {asked:,} samples together, there are {total:,}",
+                f"train, val and test ask for {asked:,} samples in total, there are {total:,}",
             )
         n_train, n_val, n_test = (
             total - asked if count is None else count for count in counts.values()
         )
-        require(n_train > 0, "train", self.train, f"leaves no training samples of {total:,}")
-        if self.shuffle:
-            rows = stream(self.seed, "split").permutation(rows)
-        if not self.stratify:
-            return (
-                rows[:n_train],
-                rows[n_train : n_train + n_val],
-                rows[n_train + n_val : n_train + n_val + n_test],
-            )
-        train, rest = self._stratified(rows, labels, n_train)
-        val, rest = self._stratified(rest, labels, n_val)
-        return train, val, self._stratified(rest, labels, n_test)[0]
+        require(
+            n_train > 0,
+            "train",
+            self.train,
+            f"leaves no training samples of {total:,}: make val or test smaller",
+        )
+        return n_train, n_val, n_test
 
     def _stratified(
         self, rows: Index, labels: npt.NDArray[np.integer], count: int
     ) -> tuple[Index, Index]:
-        """Divide rows into ``count`` and the others, each class in proportion."""
-        if count in (0, len(rows)):
-            return (rows, rows[:0]) if count else (rows[:0], rows)
-        from sklearn.model_selection import (
-            train_test_split,
-        )  # half a second to import: only where it is used
+        """Return ``count`` of the rows with each class in proportion, and the other rows."""
+        if count == 0:
+            return rows[:0], rows
+        if count == len(rows):
+            return rows, rows[:0]
+        from sklearn.model_selection import train_test_split  # slow to import: half a second
 
         try:
             taken, rest = train_test_split(
@@ -139,6 +132,20 @@ class Splitting:
             raise InvalidValue(
                 "stratify",
                 True,
-                f"{len(rows):,} samples can't be divided into {count:,} and {len(rows) - count:,} with every class in both",
+                f"{len(rows):,} samples cannot be divided into {count:,} and "
+                f"{len(rows) - count:,} with every class in both; set stratify=false",
             ) from None
         return taken, rest
+
+
+def _check_share(name: str, share: Share | str) -> None:
+    """Raise InvalidValue unless a share can be the size of the set ``name``."""
+    if share is None:
+        return
+    if isinstance(share, str):
+        rule = "must be a count, a fraction, null for the rest, or own (test only)"
+        require(name == "test" and share == "own", name, share, rule)
+        return
+    most = np.inf if isinstance(share, int) else 1
+    rule = "must be a count, a fraction from 0 to 1, or null for the rest"
+    require(0 <= share <= most, name, share, rule)

@@ -1,4 +1,4 @@
-"""What a network said of each sample: kept with the run, so that two runs can be compared sample by sample."""
+"""Keeps a network's answer to each sample, so that two runs can be compared sample by sample."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,48 +13,54 @@ from src.nn.layers import Array
 from src.support.archives import read_arrays
 from src.support.errors import DataError
 
+_ARRAYS = {"part", "samples", "labels", "predicted", "probabilities"}
+
 
 @dataclass(frozen=True)
 class Predictions:
-    """The answers to one set: ``labels (n,)`` are right, ``predicted (n,)`` was said, with ``probabilities (n, classes)``."""
+    """A network's answers to one set."""
 
     part: str  # train, val or test
-    samples: str  # a digest of the images and labels: equal ones mean equal samples in equal order
-    labels: npt.NDArray[np.int64]
-    predicted: npt.NDArray[np.int64]
-    probabilities: Array
+    samples: str  # a digest of images and labels: equal digests mean the same samples in one order
+    labels: npt.NDArray[np.int64]  # (n,), the right answers
+    predicted: npt.NDArray[np.int64]  # (n,), the network's answers
+    probabilities: Array  # (n, classes)
 
     @staticmethod
     def of(
         part: str, split: Split, predicted: npt.NDArray[np.int64], probabilities: Array
     ) -> "Predictions":
-        """Bring a set and the answers to it together."""
+        """Return the predictions for a set."""
         digest = hashlib.sha256(np.ascontiguousarray(split.images).data)
         digest.update(np.ascontiguousarray(split.labels).data)
         return Predictions(part, digest.hexdigest()[:32], split.labels, predicted, probabilities)
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
-        """Which samples were classified right, (n,)."""
+        """Whether each sample is classified correctly, (n,)."""
         right: npt.NDArray[np.bool_] = self.labels == self.predicted
         return right
 
     def against(self, other: "Predictions") -> "Contingency":
-        """Count how often which of the two is right. Raises DataError where they answer different samples."""
+        """Count how often both, one or neither of two networks is right.
+
+        Raises DataError if the two answer different samples.
+        """
         if self.samples != other.samples:
             raise DataError(
-                f"predictions of {len(self.labels)} {self.part} samples and of {len(other.labels)} {other.part} samples "
-                "can't be compared one by one: the samples differ"
+                f"predictions for {len(self.labels)} {self.part} samples and for "
+                f"{len(other.labels)} {other.part} samples can't be compared: the samples differ; "
+                "compare runs with equal data, division and set"
             )
         ours, theirs = self.right, other.right
         counts = (ours & theirs, ours & ~theirs, ~ours & theirs, ~ours & ~theirs)
         return Contingency(*(int(np.count_nonzero(count)) for count in counts))
 
     def save(self, path: Path) -> None:
-        """Write compactly: the fewest bytes a label, half precision for the probabilities."""
-        label = np.min_scalar_type(
-            max(self.probabilities.shape[-1] - 1, int(self.labels.max(initial=0)))
-        )
+        """Write a small file: few bytes per label, half precision for the probabilities."""
+        classes = self.probabilities.shape[-1]
+        highest = max(classes - 1, int(self.labels.max(initial=0)))
+        label = np.min_scalar_type(highest)
         arrays: dict[str, Any] = {
             "part": np.array(self.part),
             "samples": np.array(self.samples),
@@ -66,14 +72,16 @@ class Predictions:
 
     @staticmethod
     def load(path: Path) -> "Predictions":
-        """Raises DataError where the file can't be read or is not of this form."""
+        """Return the predictions of a file that ``save`` wrote.
+
+        Raises DataError if the file is unreadable or holds anything else.
+        """
         path = Path(path)
         arrays = read_arrays(path)
-        if missing := sorted(
-            {"part", "samples", "labels", "predicted", "probabilities"} - set(arrays)
-        ):
+        if missing := sorted(_ARRAYS - set(arrays)):
             raise DataError(
-                f"{path}: lacks {', '.join(missing)}; a run keeps its predictions in predictions.npz"
+                f"{path}: lacks {', '.join(missing)}; "
+                "the predictions of a run are in its predictions.npz"
             )
         try:
             return Predictions(
@@ -84,12 +92,12 @@ class Predictions:
                 arrays["probabilities"].astype(np.float32),
             )
         except ValueError as error:
-            raise DataError(f"{path}: holds something else than predictions ({error})") from None
+            raise DataError(f"{path}: its arrays are not predictions ({error})") from None
 
 
 @dataclass(frozen=True)
 class Contingency:
-    """Of the same samples, how many two networks classify right: what McNemar's test of their difference is made of."""
+    """How many samples two networks classify correctly: the table for McNemar's test."""
 
     both: int
     only_first: int

@@ -1,6 +1,6 @@
-"""Where training starts: how the first weights and biases are drawn, or read from a file.
+"""Where training starts: the first weights and biases are drawn, or read from a file.
 
-Fan-in and fan-out are the numbers of units on the two sides of a weight matrix.
+The fan-in and fan-out of a weight matrix are its numbers of inputs and outputs.
 """
 
 import math
@@ -18,13 +18,13 @@ from src.support.errors import require
 
 
 class Distribution(ABC):
-    """How the entries of one array are drawn, given the fans of its layer."""
+    """A distribution of weights or biases, which may depend on the fans of the layer."""
 
     @abstractmethod
     def draw(
         self, rng: np.random.Generator, shape: tuple[int, int], fan_in: int, fan_out: int
     ) -> npt.NDArray[np.float64]:
-        """Return independent draws of that shape, in double precision whatever the network's."""
+        """Return independent draws, always in double precision."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,10 @@ class XavierNormal(Distribution):
 
 @dataclass(frozen=True)
 class XavierUniform(Distribution):
-    """Uniform in ±√(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16): the variance of XavierNormal."""
+    """Uniform in ±√(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16).
+
+    It has the variance of XavierNormal.
+    """
 
     def draw(
         self, rng: np.random.Generator, shape: tuple[int, int], fan_in: int, fan_out: int
@@ -50,7 +53,10 @@ class XavierUniform(Distribution):
 
 @dataclass(frozen=True)
 class HeNormal(Distribution):
-    """Normal, mean 0, variance 2 / fan_in, which keeps the variance through ReLU layers (He et al. 2015, eq. 10)."""
+    """Normal, mean 0, variance 2 / fan_in (He et al. 2015, eq. 10).
+
+    It keeps the variance of the values from one ReLU layer to the next.
+    """
 
     def draw(
         self, rng: np.random.Generator, shape: tuple[int, int], fan_in: int, fan_out: int
@@ -70,7 +76,7 @@ class LeCunNormal(Distribution):
 
 @dataclass(frozen=True)
 class Normal(Distribution):
-    """Normal, whatever the size of the layer."""
+    """Normal, for layers of every size."""
 
     mean: float
     std: float
@@ -87,7 +93,7 @@ class Normal(Distribution):
 
 @dataclass(frozen=True)
 class Uniform(Distribution):
-    """Uniform in [low, high), whatever the size of the layer."""
+    """Uniform in [low, high), for layers of every size."""
 
     low: float
     high: float
@@ -98,7 +104,7 @@ class Uniform(Distribution):
             self.low < self.high < math.inf,
             "high",
             self.high,
-            f"must be finite and above low, which is {self.low}",
+            f"must be finite and greater than low, which is {self.low}",
         )
 
     def draw(
@@ -109,7 +115,10 @@ class Uniform(Distribution):
 
 @dataclass(frozen=True)
 class Zeros(Distribution):
-    """All 0. The usual start for biases; for the weights of a hidden layer it keeps all its units equal for ever."""
+    """All 0, the usual start for biases.
+
+    As weights of a hidden layer, zeros keep all its units equal for the whole training.
+    """
 
     def draw(
         self, rng: np.random.Generator, shape: tuple[int, int], fan_in: int, fan_out: int
@@ -124,20 +133,23 @@ class Initializer(ABC):
     def initialize(
         self, network: Network, rng: np.random.Generator, dtype: npt.DTypeLike
     ) -> Parameters:
-        """Return one tuple of arrays a layer: ``(W, b)`` for a dense layer, ``()`` for an activation."""
+        """Return a tuple of arrays per layer: ``(W, b)`` if it is dense, ``()`` if not."""
 
 
 @dataclass(frozen=True)
 class Random(Initializer):
-    """Draws the weights, the biases and, if set apart, the weights of the output layer, each from its distribution."""
+    """Draws weights and biases, each from its distribution.
+
+    The weights of the output layer can have a distribution of their own.
+    """
 
     weights: Distribution
     biases: Distribution
     output: Distribution | None = None
 
     def __str__(self) -> str:
-        apart = f", output weights {self.output}" if self.output else ""
-        return f"weights {self.weights}, biases {self.biases}{apart}"
+        output = f", output weights {self.output}" if self.output else ""
+        return f"weights {self.weights}, biases {self.biases}{output}"
 
     def initialize(
         self, network: Network, rng: np.random.Generator, dtype: npt.DTypeLike
@@ -156,7 +168,7 @@ class Random(Initializer):
 
 @dataclass(frozen=True)
 class FromFile(Initializer):
-    """Reads the parameters from an ``.npz`` of ``W1, b1, W2, b2, …`` (see src.nn.weights)."""
+    """Reads parameters from an ``.npz`` of ``W1, b1, W2, b2, …`` (see src.nn.weights)."""
 
     path: Path
 
@@ -166,5 +178,5 @@ class FromFile(Initializer):
     def initialize(
         self, network: Network, rng: np.random.Generator, dtype: npt.DTypeLike
     ) -> Parameters:
-        """Raises DataError where the file can't be read or does not hold this network's weights."""
+        """Raises DataError if the file is unreadable or does not fit the network."""
         return load_weights(self.path, network, dtype)

@@ -1,4 +1,4 @@
-"""Parameters as a file: an ``.npz`` of ``W1, b1, W2, b2, …``, plain arrays that open without pickle."""
+"""Saves and loads parameters: an ``.npz`` of ``W1, b1, W2, b2, …``, plain arrays without pickle."""
 
 import itertools
 from pathlib import Path
@@ -21,20 +21,27 @@ def save_weights(path: Path, network: Network, parameters: Parameters) -> None:
 
 
 def load_weights(path: Path, network: Network, dtype: npt.DTypeLike) -> Parameters:
-    """Read the parameters of ``network``: each W as (fan_in, fan_out), each b as (fan_out,) or (1, fan_out).
+    """Return the parameters of ``network`` from a file.
 
-    Raises DataError where the file can't be read, lacks an array, holds one too many or one that does not fit.
+    Each W has shape (fan_in, fan_out), each b (fan_out,) or (1, fan_out).
+
+    Raises DataError if the file is unreadable, if an array is missing or has the wrong shape, or if
+    the network has no layer for an array.
     """
     arrays = read_arrays(path)
     needed = names(network)
     expected = {name for layer_names in needed for name in layer_names}
     if missing := sorted(expected - set(arrays)):
-        held = ", ".join(sorted(arrays)) or "nothing"
+        held = ", ".join(sorted(arrays)) or "no array"
         raise DataError(
-            f"{path}: lacks {', '.join(missing)}, which the network needs; it holds {held}"
+            f"{path}: lacks {', '.join(missing)}; the file holds {held}, "
+            f"the network needs {', '.join(sorted(expected))}"
         )
     if unused := sorted(set(arrays) - expected):
-        raise DataError(f"{path}: holds {', '.join(unused)}, for which the network has no layer")
+        raise DataError(
+            f"{path}: the network has no layer for {', '.join(unused)}; "
+            f"it needs {', '.join(sorted(expected))}"
+        )
     return tuple(
         tuple(
             _fit(path, name, arrays[name], shape).astype(dtype)
@@ -45,7 +52,7 @@ def load_weights(path: Path, network: Network, dtype: npt.DTypeLike) -> Paramete
 
 
 def names(network: Network) -> list[tuple[str, ...]]:
-    """Name each layer's parameters: ``("W1", "b1")`` for the first with any, ``()`` for an activation."""
+    """Return the names of each layer's arrays: ``("W1", "b1")``, or ``()`` for an activation."""
     named: list[tuple[str, ...]] = []
     number = 0
     for layer in network:
@@ -55,10 +62,11 @@ def names(network: Network) -> list[tuple[str, ...]]:
 
 
 def _fit(path: Path, name: str, array: npt.NDArray[np.generic], shape: tuple[int, int]) -> Array:
+    """Return the array in the shape that the network needs, as float64."""
     if array.shape != shape and (1, *array.shape) != shape:
         raise DataError(f"{path}: {name} has shape {array.shape}, the network needs {shape}")
     if array.dtype.kind not in "fiu":
-        raise DataError(f"{path}: {name} holds {array.dtype}, not numbers")
+        raise DataError(f"{path}: {name} has type {array.dtype}, it must be numbers")
     if not np.isfinite(array).all():
-        raise DataError(f"{path}: {name} holds values that are not finite")
+        raise DataError(f"{path}: {name} holds NaN or infinity, all its values must be finite")
     return array.reshape(shape).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Configured values as plain JSON and back: what identifies an experiment, and what is stored with a network."""
+"""Turns configured values into plain JSON and back, for identities and for stored networks."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -7,29 +7,26 @@ from typing import Any
 
 
 def to_plain(value: Any) -> Any:
-    """Turn a value into JSON's types; a configured object becomes its class's name and its fields."""
+    """Return a value in JSON's types; an object becomes the name of its class and its fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {
-            field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)
-        }
-        return {"class": type(value).__name__, **fields}
+        fields = dataclasses.fields(value)
+        plain = {field.name: to_plain(getattr(value, field.name)) for field in fields}
+        return {"class": type(value).__name__, **plain}
     if isinstance(value, tuple):
         return [to_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 
 def from_plain(plain: Any, classes: Iterable[type]) -> Any:
-    """Make again what ``to_plain`` described, out of these classes and no others. Raises KeyError for another."""
+    """Return the value that ``to_plain`` described, built from these classes only.
+
+    Raises KeyError if the description names any other class.
+    """
+    known = {cls.__name__: cls for cls in classes}
     if isinstance(plain, dict):
-        known = {cls.__name__: cls for cls in classes}
-        cls = known[plain["class"]]
-        return cls(
-            **{
-                name: from_plain(value, known.values())
-                for name, value in plain.items()
-                if name != "class"
-            }
-        )
+        build = known[plain["class"]]
+        fields = {name: value for name, value in plain.items() if name != "class"}
+        return build(**{name: from_plain(value, known.values()) for name, value in fields.items()})
     if isinstance(plain, list):
-        return tuple(from_plain(item, classes) for item in plain)
+        return tuple(from_plain(item, known.values()) for item in plain)
     return plain

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from src.data import Mnist, Splitting
-from src.data.mnist import cache_file
+from src.data import Splitting
+from src.data.mnist import Mnist, cache_file
 from src.nn.layers import Array
 
 

@@ -1,0 +1,1 @@
+"""Measures how many small faults in the code the tests find."""
