@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from src.experiment.experiment import Prepared
-from src.experiment.job import Job, read_curve
+from src.experiment.job import Job
 from src.experiment.predictions import Predictions
 from src.experiment.results import Result, Summary, measurements, summarize
 from src.nn.network import Parameters
@@ -184,9 +184,11 @@ class Recorder:
             save_weights(folder / "weights.npz", prepared.network, self._trained)
             predictions = _predictions(prepared, self._trained)
             predictions.save(folder / "predictions.npz")
-            tracker.files(
-                draw(job, prepared, self._history, self._trained, predictions, folder), "pictures"
-            )
+            if not self._origin.sweep_id:  # in a sweep most runs' pictures are never looked at
+                # Imported after training: Matplotlib takes half a second.
+                from src.experiment.pictures.folder import draw
+
+                tracker.files(draw(folder, job, prepared, self._origin.name), "pictures")
             tracker.files([folder / "history.csv", folder / "predictions.npz"])
             tracker.model(
                 job.experiment.model, job.experiment.loss, prepared.dataset, self._trained
@@ -268,37 +270,3 @@ def _looks(
         0: prepared.inspect(),
         **{epoch.number: epoch.layers for epoch in history if epoch.layers},
     }
-
-
-def draw(
-    job: Job,
-    prepared: Prepared,
-    history: Sequence[Epoch],
-    trained: Parameters,
-    predictions: Predictions,
-    folder: Path,
-) -> list[Path]:
-    """Write the run's pictures into its folder and return their paths."""
-    from src.experiment import (
-        plots,
-    )  # Matplotlib takes half a second to import: not before training
-
-    dataset = prepared.dataset
-    outputs = prepared.experiment.model.outputs
-    curve = job.reference.curve if job.reference else None
-    published = {curve.metric: read_curve(curve)} if curve else None
-    figures = {
-        "curves": plots.curves(history, published),
-        "confusion": plots.confusion(predictions, outputs),
-        "predictions": plots.predictions(
-            dict(dataset.splits())[predictions.part].images, predictions, dataset.shape
-        ),
-        "first_layer": plots.first_layer(trained[0][0], dataset.shape),
-    }
-    if job.diagnose:
-        figures["layers"] = plots.layers(_looks(prepared, history))
-    paths = []
-    for title, figure in figures.items():
-        paths.append(folder / f"{title}.png")
-        plots.save(figure, paths[-1])
-    return paths

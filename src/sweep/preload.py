@@ -1,7 +1,6 @@
 """Imports what every run needs and takes seconds: for the process that a sweep's workers come from."""
 
 import src.config.explain
-import src.experiment.plots
 import src.sweep.sharing
 import src.sweep.stack  # noqa: F401
 from src.tracking.store import warm
