@@ -203,9 +203,7 @@ def test_a_wrong_gradient_or_a_full_disk_ends_its_own_run_alone(
     )
     jobs = [["gradcheck=true"], ["seed=1"], ["seed=2"]]
     told: list[int | Path] = []
-    outcomes = run_stack(
-        assignments(tmp_path, *([*job, "epochs=3"] for job in jobs)), told.append
-    )
+    outcomes = run_stack(assignments(tmp_path, *([*job, "epochs=3"] for job in jobs)), told.append)
     assert "the gradient is wrong" in str(outcomes[0])
     assert str(outcomes[1]) == "OSError: [Errno 28] No space left on device"
     assert isinstance(outcomes[2], Finished)
@@ -308,9 +306,7 @@ def test_the_number_of_cores_decides_only_how_stacks_are_distributed(
     tmp_path: Path,
 ) -> None:
     arguments = ("-m", "model=sigmoid3", "epochs=2", "seed=0,1", "lr=0.1,0.3,0.5,0.7")
-    one, two = (
-        run(tmp_path / str(n), *arguments, f"hydra.launcher.workers={n}") for n in (1, 2)
-    )
+    one, two = (run(tmp_path / str(n), *arguments, f"hydra.launcher.workers={n}") for n in (1, 2))
     assert (one.code, two.code) == (0, 0), one.err + two.err
     client = MlflowClient(one.store)
     for number, folders in enumerate(zip(one.folders, two.folders, strict=True)):

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from src.sweep.plan import Plan
     from src.sweep.sharing import SharedData
 
+_FAILED_DRAWN = 5  # failed runs whose pictures are drawn at the end
+
 
 class GridSweeper(Sweeper):
     """Hydra's sweeper over a grid, with a check before the first run and a table after the last.
@@ -50,7 +52,10 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the grid. Raises UserError if a job is wrong, before any runs; exits with 1 if a run failed."""
+        """Run the grid. Raises UserError if a job is wrong, before any runs.
+
+        Exits with 1 if a run failed.
+        """
         assert self.config is not None
         assert self.launcher is not None
         from src.config.preflight import claim
@@ -194,12 +199,38 @@ class GridSweeper(Sweeper):
                 if place.absolute() in abandoned
             }
             results = collect(plan, folders, reasons, example.metric)
+        if not interruption:
+            _draw(results, folders)
         report.sweep_table(results, plan.sweep_id)
         store = example.tracking.store(example.outputs)
         known = next((result.experiment_id for result in results if result.experiment_id), None)
         link = view_link(store, known or example.tracking.open(example.outputs)[1], plan.sweep_id)
         report.whereabouts(folder, with_ui(link, store, example.outputs))
         return all(result.status == "FINISHED" for result in results)
+
+
+def _draw(results: "Sequence[Result]", folders: Sequence[Path]) -> None:
+    """Draw the pictures of the best run and of the first failed ones.
+
+    ``python -m src.pictures`` draws those of any other.
+    """
+    from src.support.errors import UserError
+    from src.terminal import report
+
+    drawn = [n for n, result in enumerate(results) if result.status == "FAILED"][:_FAILED_DRAWN]
+    finished = [n for n, result in enumerate(results) if result.value is not None]
+    if len({results[n].metric for n in finished}) == 1:  # else there is no best
+        sign = -1 if results[finished[0]].metric.endswith("loss") else 1
+        drawn.append(max(finished, key=lambda n: sign * (results[n].value or 0.0)))
+    for number in drawn:
+        if not (folders[number] / ".hydra").exists():
+            continue  # it did not start
+        from src.pictures import draw_run  # Matplotlib takes half a second to import
+
+        try:
+            draw_run(folders[number], log=results[number].run_id is not None)
+        except UserError as error:
+            report.problem(f"no pictures of {results[number].name}: {error}")
 
 
 def _values(override: Override) -> list[str]:
@@ -233,7 +264,9 @@ def _check_places(jobs: "Sequence[SweepJob]") -> None:
     from src.support.errors import ConfigError
 
     if len({(job.job.outputs, job.job.tracking) for job in jobs}) > 1:
-        raise ConfigError("outputs and tracking can't be swept: all runs of a sweep go to one store")
+        raise ConfigError(
+            "outputs and tracking can't be swept: all runs of a sweep go to one store"
+        )
     if len({job.folder for job in jobs}) < len(jobs):
         raise ConfigError(
             "hydra.sweep.subdir: gives several jobs one folder; "

@@ -21,7 +21,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from src.support.errors import first_line
 from src.support.signals import ignoring_interrupts
@@ -59,7 +59,7 @@ class Executor(ABC):
     def shutdown(self) -> None:
         """Wait until nothing runs any more."""
 
-    def __enter__(self) -> "Executor":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import joblib
 import numpy as np
@@ -25,7 +26,7 @@ class SharedData:
         self._mapped: dict[Path, Dataset] = {}
         self.paths: dict[Source, Path] = {}
 
-    def __enter__(self) -> "SharedData":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
