@@ -37,6 +37,8 @@ class RunContext:
     position: str = ""  # in its sweep, such as 3/64
     sweep_id: str | None = None
     varied: Sequence[str] = ()  # the settings in which the runs of its sweep differ
+    stack: Sequence[int] = ()  # the numbers of the jobs trained in one stack with it, and its own
+    stack_position: int | None = None  # its place among them, from 0
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,17 @@ def record(job: Job, prepared: Prepared, run_context: RunContext) -> Iterator["R
         "code_digest": code_digest(),
         **git_tags(),
         **({"sweep_id": run_context.sweep_id} if run_context.sweep_id else {}),
+        **_stack_tags(run_context),
     }
     with job.tracking.start(job.outputs, run_context.name, tags) as tracker:
-        result = Result(run_context.name, list(run_context.overrides), "FINISHED", job.metric)
+        result = Result(
+            run_context.name,
+            list(run_context.overrides),
+            "FINISHED",
+            job.metric,
+            stack=list(run_context.stack),
+            stack_position=run_context.stack_position,
+        )
         recorder = Recorder(job, prepared, run_context, tracker, result)
         try:
             with _history_file(run_context.folder / "history.csv") as keep:
@@ -81,6 +91,14 @@ def record(job: Job, prepared: Prepared, run_context: RunContext) -> Iterator["R
             _identified(ended, tracker).write(run_context.folder)
             raise
     recorder.close()
+
+
+def _stack_tags(run_context: RunContext) -> dict[str, str]:
+    """Return with which jobs of its sweep a run was trained: they decide its last bits."""
+    if not run_context.stack:
+        return {}
+    members = " ".join(map(str, run_context.stack))
+    return {"stack": members, "stack_position": str(run_context.stack_position)}
 
 
 class Recorder:

@@ -2,7 +2,7 @@
 
 import src.config.explain
 import src.sweep.sharing
-import src.sweep.together  # noqa: F401
+import src.sweep.stack  # noqa: F401
 from src.tracking.store import warm
 
 warm()
