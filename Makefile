@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test peers cover mutants lint format baselines bench ui lock clean
+.PHONY: help run test peers cover mutants lint format baselines bench draw ui lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ baselines: $(VENV)/.run ## every published recipe on MNIST over three seeds, wit
 
 bench: $(VENV)/.run ## a training pass beside PyTorch, scikit-learn and JAX where installed; ARGS="--rounds 3 --only 64"
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+draw: $(VENV)/.run ## the pictures of the documentation that follow from the code
+	@$(BIN)/python -m docs.draw
 
 ui: $(VENV)/.run ## MLflow's UI on http://127.0.0.1:PORT for the runs under outputs
 	@$(BIN)/python -m src.ui --port $(PORT)

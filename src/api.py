@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from hydra._internal.callbacks import Callbacks
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobStatus, run_job
-from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from src.config.composition import compose, composer
 from src.config.explain import COMPOSITION_ERRORS, explain
+from src.config.hydra_internals import context_without_callbacks, value_or_error
 from src.config.preflight import check, claim
 from src.experiment.experiment import Prepared
 from src.experiment.predictions import Predictions
@@ -75,18 +73,17 @@ def train(*overrides: str, show: bool = True) -> Trained:
             with _log(Path(HydraConfig.get().runtime.output_dir) / "run.log"):
                 return single_run(config, report.progress)
 
-        loader = GlobalHydra.instance().config_loader()
         with contextlib.nullcontext() if show else report.silence():
             ended = run_job(
                 task,
                 config,
                 "hydra.run.dir",
                 None,
-                HydraContext(config_loader=loader, callbacks=Callbacks()),
+                context_without_callbacks(),
                 configure_logging=False,
             )
     if ended.status is not JobStatus.COMPLETED:
-        raise ended._return_value
+        raise value_or_error(ended)
     finished = ended.return_value
     return Trained(
         prepared.network,

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from src.config.composition import compose, composer
 from src.config.reader import read
-from src.experiment import plots
 from src.experiment.job import Reference, read_curve
+from src.experiment.pictures.charts import published_curve
+from src.experiment.pictures.style import save
 from src.experiment.results import Result
 from src.support.paths import CONF
 from src.sweep.plan import Plan
@@ -220,10 +221,10 @@ def judge(folder: Path, published: dict[str, Reference]) -> bool:
         if reference.curve:
             ours = np.array([read_history(place, reference.curve.metric) for place in folders])
             found += filter(None, [curve_claim(recipe, reference, ours)])
-            figure = plots.published_curve(
+            figure = published_curve(
                 ours, *read_curve(reference.curve), recipe, reference.curve.metric
             )
-            plots.save(figure, folder / f"{recipe}.png")
+            save(figure, folder / f"{recipe}.png")
     report.claims([_cells(claim) for claim in found])
     (folder / "baselines.md").write_text(markdown(found), encoding="utf-8")
     report.fact("folder", str(folder))

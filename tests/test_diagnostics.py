@@ -151,9 +151,9 @@ def test_units_that_a_great_rate_killed_are_counted() -> None:
 def test_units_that_are_alike_are_told_of_for_as_long_as_they_are() -> None:
     for activation in (Sigmoid(), ReLU()):
         first, second, *_ = told(Random(Zeros(), Zeros()), activation)
-        assert (
-            first
-            == "layer 1: its 8 units have had equal weights from the start: equal gradients will keep them so"
+        assert first == (
+            "layer 1: its 8 units have had equal weights from the start: "
+            "equal gradients keep them equal"
         )
         assert second.startswith("layer 2: its 8 units")
     assert (
@@ -164,13 +164,13 @@ def test_units_that_are_alike_are_told_of_for_as_long_as_they_are() -> None:
 def test_a_layer_that_hardly_moves_and_one_that_is_thrown_about_are_told() -> None:
     sentences = told(XAVIER, Tanh(), lr=1e-12)
     assert (
-        sentences[0]
-        == "layer 1: an update moves its weights by less than 1e-07 of their size from the start: it hardly learns"
+        sentences[0] == "layer 1: an update changes its weights by less than 1e-07 of their norm "
+        "from the start: it hardly learns, a larger lr may help"
     )
     state = LayerState(8, 0, None, False, 0.5, 1.0, 1.0)
     network = MLP(6, (), 8, Tanh()).layers
     assert findings(network, {0: [state], 1: [state]})[0].startswith(
-        "layer 1: an update moves its weights by 50% of"
+        "layer 1: an update changes its weights by 50% of"
     )
 
 

@@ -68,7 +68,7 @@ def test_the_folder_holds_what_the_run_came_to(finished: Ended) -> None:
     (folder,) = finished.folders
     assert {path.name for path in folder.iterdir()} == {
         ".hydra", "run.log", "history.csv", "weights.npz", "predictions.npz", "result.json",
-        "curves.png", "confusion.png", "predictions.png", "first_layer.png",
+        "samples.png", "curves.png", "confusion.png", "predictions.png", "first_layer.png",
     }  # fmt: skip
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "FINISHED"
@@ -142,6 +142,7 @@ def test_pictures_configuration_and_curve_are_artifacts(finished: Ended) -> None
         return {Path(item.path).name for item in client.list_artifacts(run_id, folder)}
 
     assert listed("pictures") == {
+        "samples.png",
         "curves.png",
         "confusion.png",
         "predictions.png",
@@ -179,6 +180,7 @@ def test_equal_runs_give_equal_bytes(finished: Ended, tmp_path: Path) -> None:
     for name in (
         "weights.npz",
         "predictions.npz",
+        "samples.png",
         "curves.png",
         "confusion.png",
         "predictions.png",

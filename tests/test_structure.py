@@ -22,7 +22,7 @@ PACKAGES = [
     "sweep",
     "terminal",
 ]
-ENTRY_POINTS = {"run", "ui", "baselines", "api", "estimator"}
+ENTRY_POINTS = {"run", "ui", "baselines", "api", "estimator", "pictures"}
 LIBRARIES = {
     "mlflow": {"tracking"},
     "hydra": {"run", "config", "api"},

@@ -1,14 +1,25 @@
-"""Composes the jobs of a sweep: where two differ in plain values alone, the second is had from the first at a tenth."""
+"""Composes and checks the jobs of a sweep.
 
-import copy
+Where two jobs differ in plain values alone, the second is made from the first: this takes a tenth of
+the time that Hydra takes.
+"""
+
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 
-from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from src.config.hydra_internals import hydra_config, override_dirname
+from src.config.preflight import check
+from src.data import Source
+from src.support.errors import DataError
+from src.sweep.grouping import Member
+from src.sweep.jobs import SweepJob, pack, unpack
+from src.sweep.sharing import SharedData
 
 
 class Composer:
@@ -16,7 +27,7 @@ class Composer:
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self._loader, self._master = loader, master
-        self._known: dict[tuple[str, ...], DictConfig] = {}
+        self._known: dict[tuple[str, ...], bytes] = {}
         parser = OverridesParser.create(config_loader=loader)
         self._parse = functools.cache(parser.parse_override)
         self._is_group = functools.cache(lambda key: bool(loader.get_group_options(key)))
@@ -32,24 +43,24 @@ class Composer:
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         parsed = [self._parse(override) for override in overrides]
         values = [override for override in parsed if self._is_value(override, parsed)]
-        # Jobs alike in all but these values differ in nothing else.
-        likeness = tuple(str(o.key_or_group if o in values else o.input_line) for o in parsed)
-        if likeness not in self._known:
-            self._known[likeness] = self._loader.load_sweep_config(self._master, list(overrides))
-            return copy.deepcopy(self._known[likeness])
-        config = copy.deepcopy(self._known[likeness])
+        # Jobs of equal kind differ in the values of these overrides only.
+        kind = tuple(str(o.key_or_group if o in values else o.input_line) for o in parsed)
+        if kind not in self._known:
+            config = self._loader.load_sweep_config(self._master, list(overrides))
+            self._known[kind] = pack(config)
+            return config
+        config = unpack(self._known[kind])
         for override in values:
             OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
         tasks = [override for override in parsed if not override.is_hydra_override()]
         config.hydra.overrides.task = [override.input_line for override in tasks]
-        names = config.hydra.job.config.override_dirname
-        config.hydra.job.override_dirname = get_overrides_dirname(
-            tasks, exclude_keys=names.exclude_keys, item_sep=names.item_sep, kv_sep=names.kv_sep
-        )
+        if "override_dirname" in config.hydra.job:  # gone in Hydra 1.4
+            settings = config.hydra.job.config.override_dirname
+            config.hydra.job.override_dirname = override_dirname(tasks, settings)
         return config
 
     def _is_value(self, override: Override, parsed: Sequence[Override]) -> bool:
-        """Tell whether this does no more than to set a key to a number or a text, and no other has to do with that key."""
+        """Tell whether an override only sets a key to a number or a string, and is alone in that."""
         key = override.key_or_group
         if (
             override.type != OverrideType.CHANGE
@@ -59,8 +70,29 @@ class Composer:
             return False
         others = [other.key_or_group for other in parsed if other is not override]
         return isinstance(override.value(), str | int | float | None) and not any(
-            _nested(key, o) for o in others
+            _nested(key, other) for other in others
         )
+
+
+def make_job(
+    compose: Composer,
+    overrides: Sequence[str],
+    number: int,
+    folder: Path,
+    data: SharedData,
+    unreadable: dict[Source, DataError] | None = None,
+) -> SweepJob:
+    """Compose and check a job, and share its data; ``folder`` is the sweep's.
+
+    Data that can't be read is added to ``unreadable`` and not tried again. Raises UserError, or what
+    Hydra raises.
+    """
+    config = compose(overrides, number)
+    job, prepared = check(config, unreadable)
+    data.share(job.experiment.data, prepared.dataset)
+    with hydra_config(config):
+        own = folder / str(config.hydra.sweep.subdir)
+    return SweepJob(number, tuple(overrides), own, job, Member.of(prepared), pack(config))
 
 
 def _nested(key: str, other: str) -> bool:

@@ -1,93 +1,103 @@
-"""What a worker does for a sweep: it runs jobs side by side, and Hydra sees each as it would see it run by itself."""
+"""Runs a group of jobs in a worker: together, while Hydra sees each as a run of its own."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import (
-    JobReturn,
-    JobRuntime,
-    JobStatus,
-    configure_log,
-    env_override,
-    run_job,
-    setup_globals,
-)
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from src.config.preflight import check
-from src.data import Source
+from src.config.hydra_internals import (
+    context_with_starts_only,
+    hydra_config,
+    job_environment,
+    log_as_configured,
+    set_job_name,
+)
+from src.data import Dataset, Source
 from src.support.threads import use_at_most
+from src.sweep.jobs import SweepJob
 from src.sweep.run_context import swept
-from src.sweep.sharing import take
-from src.sweep.together import Assignment, execute_together
+from src.sweep.sharing import load
+from src.sweep.stack import Assignment, run_stack
 
 
 @dataclass(frozen=True)
 class Group:
-    """Jobs that train together, as a worker is given them."""
+    """Jobs that train in one stack, as a worker receives them."""
 
-    jobs: Sequence[DictConfig]
+    jobs: Sequence[SweepJob]
     context: HydraContext
     data: Mapping[Source, Path]
-    cores: int  # that are the worker's
+    cores: int  # for this worker
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of its jobs."""
+        return [job.number for job in self.jobs]
 
 
 def run_group(group: Group, tell: Callable[[int | Path], None]) -> Sequence[JobReturn]:
-    """Run the jobs of a group and return what came of each."""
+    """Run the jobs of a group and return the outcome of each, in their order.
+
+    ``tell`` receives how many epochs were trained, and the folder of each run that has ended.
+    """
     setup_globals()
-    JobRuntime.instance().set("name", group.jobs[0].hydra.job.name)
-    take(group.data)
     use_at_most(group.cores)
-    starting = HydraContext(group.context.config_loader, _StartsOnly(group.context.callbacks))  # type: ignore[arg-type]
+    datasets = load(group.data)
+    configs = [job.config() for job in group.jobs]
+    set_job_name(configs[0].hydra.job.name)
+    context = context_with_starts_only(group.context)
     returns = []
-    for config in group.jobs:
+    for job, config in zip(group.jobs, configs, strict=True):
+        ready = functools.partial(
+            _assignment, config, job=job, dataset=datasets[job.job.experiment.data], group=group
+        )
         returned = run_job(
-            hydra_context=starting,
-            task_function=_assignment,
+            hydra_context=context,
+            task_function=ready,
             config=config,
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
         returns.append(returned)
-    begun = [returned for returned in returns if returned.status == JobStatus.COMPLETED]
-    outcomes = execute_together([returned.return_value for returned in begun], tell)
-    for returned, outcome in zip(begun, outcomes, strict=True):
+    _train(returns, tell)
+    for config, returned in zip(configs, returns, strict=True):
+        with hydra_config(config):
+            group.context.callbacks.on_job_end(config=config, job_return=returned)
+        returned.cfg = returned.hydra_cfg = None  # nobody needs them, and a sweep may be long
+    return returns
+
+
+def _train(returns: Sequence[JobReturn], tell: Callable[[int | Path], None]) -> None:
+    """Train the jobs that are ready, and replace what each returned by its outcome."""
+    ready = [returned for returned in returns if returned.status == JobStatus.COMPLETED]
+    outcomes = run_stack([returned.return_value for returned in ready], tell)
+    for returned, outcome in zip(ready, outcomes, strict=True):
         if isinstance(outcome, Exception):
             returned.status, returned.return_value = JobStatus.FAILED, outcome
         else:
             returned.return_value = outcome.result.value
-    for config, returned in zip(group.jobs, returns, strict=True):
-        group.context.callbacks.on_job_end(config=config, job_return=returned)
-    return returns
 
 
-def _assignment(config: DictConfig) -> Assignment:
-    """What Hydra runs for a job: make it ready, with the others of its group."""
+def _assignment(
+    whole: DictConfig, config: DictConfig, *, job: SweepJob, dataset: Dataset, group: Group
+) -> Assignment:
+    """Make a job ready: this is the task that Hydra runs.
+
+    ``whole`` is the configuration with Hydra's own node, ``config`` without it.
+    """
     context = HydraConfig.get()
-    job, prepared = check(config)
-    hydra = HydraConfig.instance()
-    whole = hydra.cfg
 
     @contextlib.contextmanager
     def scope() -> Iterator[None]:
-        hydra.cfg = whole
-        configure_log(context.job_logging, context.verbose)  # type: ignore[arg-type]
-        with env_override(context.job.env_set):
+        with hydra_config(whole), job_environment(context):
+            log_as_configured(context)
             yield
 
-    return Assignment(job, prepared, swept(config, context, job), scope)
-
-
-class _StartsOnly:
-    """Lets callbacks know that a job starts; when Hydra says that it has ended, it has only been made ready."""
-
-    def __init__(self, callbacks: Any) -> None:
-        self.on_job_start = callbacks.on_job_start
-
-    def on_job_end(self, **_: Any) -> None:
-        pass
+    prepared = job.job.experiment.prepare(dataset)
+    return Assignment(job.job, prepared, swept(config, context, job.job, group.numbers), scope)

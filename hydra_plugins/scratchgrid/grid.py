@@ -1,81 +1,88 @@
-"""Runs every combination of the values given: all are checked before the first begins, each fails alone, all are reported.
+"""Runs every combination of the given values: checks all jobs first, and reports all at the end.
 
-Hydra imports this module at every start, so what it needs of ours is imported where it is used.
+Hydra imports this module at every start, so it imports what it needs of ours where it is used.
 """
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.scratchgrid._composing import Composer
+from hydra_plugins.scratchgrid.stacked import StackedLauncher
 
 if TYPE_CHECKING:
-    from src.data import Source
-    from src.experiment.job import Job
-    from src.support.errors import DataError
+    from src.experiment.results import Result
+    from src.sweep.jobs import SweepJob
     from src.sweep.plan import Plan
+    from src.sweep.sharing import SharedData
+
+_FAILED_DRAWN = 5  # failed runs whose pictures are drawn at the end
 
 
-class GridSweeper(BasicSweeper):
-    """Hydra's basic sweeper with a check before and a table after."""
+class GridSweeper(Sweeper):
+    """Hydra's sweeper over a grid, with a check before the first run and a table after the last.
+
+    ``params`` holds settings to sweep, as the command line would; ``max_batch_size`` is how many
+    jobs are given to the launcher at a time, by default all.
+    """
+
+    def __init__(self, max_batch_size: int | None, params: dict[str, Any] | None) -> None:
+        self._max_batch_size, self._params = max_batch_size, params
+        self.hydra_context: HydraContext | None = None
+        self.config: DictConfig | None = None
+        self.launcher: Launcher | None = None
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Take what Hydra gives, and make the launcher."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the grid. Raises UserError where a job is wrong, before any is run; exits with 1 where a run failed."""
+        """Run the grid. Raises UserError if a job is wrong, before any runs.
+
+        Exits with 1 if a run failed.
+        """
         assert self.config is not None
         assert self.launcher is not None
-        assert self.hydra_context is not None
         from src.config.preflight import claim
         from src.support.errors import ConfigError
         from src.sweep.plan import PLAN, Plan
+        from src.sweep.sharing import SharedData
         from src.terminal import report
 
-        most = self.max_batch_size
-        if most is not None and not (type(most) is int and most >= 1):
-            raise ConfigError(f"hydra.sweeper.max_batch_size={most}: must be 1 or more, or null")
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        self.overrides = self.split_arguments(
-            parser.parse_overrides([*self._parse_config(), *arguments]), self.max_batch_size
-        )
-        jobs = list(itertools.chain(*self.overrides))
+        combinations = self._combinations(arguments)
         folder = Path(self.config.hydra.sweep.dir)
         if (folder / PLAN).exists():
             raise ConfigError(
                 f"hydra.sweep.dir={folder}: holds another sweep; choose another folder"
             )
-        example, folders = self._check(jobs, folder)
-        claim(example, folder)
-        plan = Plan.of(folder.name, jobs)
-        plan.write(folder)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
-
-        returns: list[Sequence[JobReturn]] = []
-        interruption: BaseException | None = None
-        try:
-            while not self.is_done():
-                returns.append(
-                    self.launcher.launch(
-                        self.get_job_batch(), initial_job_idx=sum(map(len, returns))
-                    )
-                )
-        except BaseException as error:
-            interruption = error
-        all_finished = self._report(
-            plan, folder, folders, list(itertools.chain(*returns)), example, interruption
-        )
-        if isinstance(interruption, Exception):  # such as that the system killed a worker
-            report.problem(
-                f"the launcher gave up: {str(interruption).strip() or type(interruption).__name__}".splitlines()[
-                    0
-                ]
-            )
+        with SharedData() as data:
+            jobs = self._check(combinations, folder, data)
+            claim(jobs[0].job, folder)
+            plan = Plan.of(folder.name, [list(job.overrides) for job in jobs])
+            plan.write(folder)
+            OmegaConf.save(self.config, folder / "multirun.yaml")
+            if isinstance(self.launcher, StackedLauncher):
+                self.launcher.accept(jobs, data)
+            returns, interruption = self._launch(jobs)
+        all_finished = self._report(plan, folder, jobs, returns, interruption)
+        if isinstance(interruption, Exception):
+            message = str(interruption).strip() or type(interruption).__name__
+            report.problem(f"the launcher gave up: {message}".splitlines()[0])
             sys.exit(1)
         if interruption:
             raise interruption
@@ -83,69 +90,102 @@ class GridSweeper(BasicSweeper):
             sys.exit(1)
         return returns
 
-    def _check(self, jobs: Sequence[Sequence[str]], folder: Path) -> "tuple[Job, list[Path]]":
-        """Compose and check every job; return the first, and the folder of each in that of the sweep.
+    def _combinations(self, arguments: Sequence[str]) -> list[list[str]]:
+        """Return the overrides of each job: every combination of the values of the settings."""
+        assert self.hydra_context is not None
+        from src.support.errors import ConfigError
 
-        Raises UserError, which names each that is wrong.
+        most, params = self._max_batch_size, self._params or {}
+        if most is not None and not (type(most) is int and most >= 1):
+            raise ConfigError(f"hydra.sweeper.max_batch_size={most}: must be 1 or more, or null")
+        if not OmegaConf.is_dict(params) and not isinstance(params, dict):
+            raise ConfigError(
+                f"hydra.sweeper.params={params}: must be settings and their values, "
+                "such as {lr: '0.1,0.3'}"
+            )
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        given = [f"{key}={value}" for key, value in params.items()]
+        values = {}
+        for override in parser.parse_overrides([*given, *arguments]):
+            values[override.get_key_element()] = _values(override)
+        return [list(combination) for combination in itertools.product(*values.values())]
+
+    def _check(
+        self, combinations: Sequence[Sequence[str]], folder: Path, data: "SharedData"
+    ) -> "list[SweepJob]":
+        """Compose and check every job, and return those that differ.
+
+        Raises ConfigError, which lists the jobs that are wrong.
         """
+        from hydra_plugins.scratchgrid._composing import Composer, make_job
         from src.config.explain import COMPOSITION_ERRORS, explain
-        from src.config.preflight import check
-        from src.support.errors import ConfigError, UserError
+        from src.data import Source
+        from src.support.errors import ConfigError, DataError, UserError
 
         assert self.config is not None
         assert self.hydra_context is not None
         compose = Composer(self.hydra_context.config_loader, self.config)
-        checked, wrong = [], []
+        jobs: dict[object, SweepJob] = {}
+        wrong, repeated = [], []
         unreadable: dict[Source, DataError] = {}
-        folders: list[Path] = []
-        for number, overrides in enumerate(jobs):
+        for overrides in combinations:
             try:
-                config = compose(overrides, number)
-                folders.append(folder / _subfolder(config))
-                job, _ = check(config, unreadable)
-                checked.append(job)
+                job = make_job(compose, overrides, len(jobs), folder, data, unreadable)
+                own = jobs.setdefault(_identity(job), job)
+                if own is not job:
+                    repeated.append(" ".join(overrides))
             except UserError as error:
                 wrong.append(f"{' '.join(overrides)}: {error}")
             except COMPOSITION_ERRORS as error:
                 wrong.append(f"{' '.join(overrides)}: {explain(error, overrides)}")
         if wrong:
-            rest = f"\n… and {len(wrong) - 5} more" if len(wrong) > 5 else ""
             raise ConfigError(
-                f"{len(wrong)} of {len(jobs)} jobs can't be run, so none was:\n"
-                + "\n".join(wrong[:5])
-                + rest
+                f"{len(wrong)} of {len(combinations)} jobs are wrong, so none was run:\n"
+                + _listed(wrong)
             )
-        if len({(job.outputs, job.tracking) for job in checked}) > 1:
-            raise ConfigError(
-                "outputs and tracking can't be swept: a sweep keeps all its runs in one place"
-            )
-        if len(set(folders)) < len(folders):
-            raise ConfigError("hydra.sweep.subdir: gives several jobs one folder")
-        return checked[0], folders
+        _check_places(list(jobs.values()))
+        _tell_repeated(repeated)
+        return list(jobs.values())
+
+    def _launch(
+        self, jobs: "Sequence[SweepJob]"
+    ) -> tuple[list[Sequence[JobReturn]], BaseException | None]:
+        """Launch the jobs in batches; return what they returned, and what ended the sweep early."""
+        assert self.launcher is not None
+        returns: list[Sequence[JobReturn]] = []
+        size = self._max_batch_size or len(jobs)
+        try:
+            for first in range(0, len(jobs), size):
+                batch = [list(job.overrides) for job in jobs[first : first + size]]
+                returns.append(self.launcher.launch(batch, initial_job_idx=first))
+        except BaseException as error:
+            return returns, error
+        return returns, None
 
     def _report(
         self,
         plan: "Plan",
         folder: Path,
-        folders: list[Path],
-        returns: Sequence[JobReturn],
-        example: "Job",
+        jobs: "Sequence[SweepJob]",
+        returns: Iterable[Sequence[JobReturn]],
         interruption: BaseException | None,
     ) -> bool:
-        """Show the table of all runs; return whether every one finished."""
+        """Close what is still open, show the table, and return whether every run finished."""
+        from src.config.hydra_internals import value_or_error
         from src.sweep.plan import collect
         from src.terminal import report
         from src.tracking.links import view_link, with_ui
         from src.tracking.store import close_abandoned
         from src.tracking.tracker import ending
 
+        example, folders = jobs[0].job, [job.folder for job in jobs]
         reasons: dict[int, tuple[str, str]] = {}
-        for number, job in enumerate(returns):
-            if job.status == JobStatus.FAILED:
-                reasons[number] = ("FAILED", str(job._return_value))
+        for number, returned in enumerate(itertools.chain(*returns)):
+            if returned.status == JobStatus.FAILED:
+                reasons[number] = ("FAILED", str(value_or_error(returned)))
         results = collect(plan, folders, reasons, example.metric)
         if interruption or any(result.run_id is None for result in results):
-            # A launcher ends its workers, or they die, in ways that leave them no time to close their runs.
+            # A worker that is killed, or that a launcher ends, leaves its MLflow runs open.
             status, reason = (
                 ending(interruption) if interruption else ("FAILED", "its worker process died")
             )
@@ -154,11 +194,13 @@ class GridSweeper(BasicSweeper):
                 client, experiment_id, plan.sweep_id, status, reason.splitlines()[0]
             )
             reasons |= {
-                n: (status, reason)
-                for n, place in enumerate(folders)
+                number: (status, reason)
+                for number, place in enumerate(folders)
                 if place.absolute() in abandoned
             }
             results = collect(plan, folders, reasons, example.metric)
+        if not interruption:
+            _draw(results, folders)
         report.sweep_table(results, plan.sweep_id)
         store = example.tracking.store(example.outputs)
         known = next((result.experiment_id for result in results if result.experiment_id), None)
@@ -167,11 +209,79 @@ class GridSweeper(BasicSweeper):
         return all(result.status == "FINISHED" for result in results)
 
 
-def _subfolder(config: DictConfig) -> str:
-    """Return what the folder of a job is called; by default its number."""
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().cfg = config  # type: ignore[assignment]
-    try:
-        return str(config.hydra.sweep.subdir)
-    finally:
-        HydraConfig.instance().cfg = before
+def _draw(results: "Sequence[Result]", folders: Sequence[Path]) -> None:
+    """Draw the pictures of the best run and of the first failed ones.
+
+    ``python -m src.pictures`` draws those of any other.
+    """
+    from src.support.errors import UserError
+    from src.terminal import report
+
+    drawn = [n for n, result in enumerate(results) if result.status == "FAILED"][:_FAILED_DRAWN]
+    finished = [n for n, result in enumerate(results) if result.value is not None]
+    if len({results[n].metric for n in finished}) == 1:  # else there is no best
+        sign = -1 if results[finished[0]].metric.endswith("loss") else 1
+        drawn.append(max(finished, key=lambda n: sign * (results[n].value or 0.0)))
+    for number in drawn:
+        if not (folders[number] / ".hydra").exists():
+            continue  # it did not start
+        from src.pictures import draw_run  # Matplotlib takes half a second to import
+
+        try:
+            draw_run(folders[number], log=results[number].run_id is not None)
+        except UserError as error:
+            report.problem(f"no pictures of {results[number].name}: {error}")
+
+
+def _values(override: Override) -> list[str]:
+    """Return a setting with each of its values. Raises ConfigError if there are none."""
+    from src.support.errors import ConfigError
+
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [f"{key}={override.get_value_element_as_str()}"]
+    if not override.is_discrete_sweep():
+        raise ConfigError(
+            f"{override.input_line}: a grid needs single values, such as {key}=0.1,0.3; "
+            "to sample, install hydra-optuna-sweeper and add hydra/sweeper=optuna"
+        )
+    values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    if not values:
+        raise ConfigError(
+            f"{override.input_line}: gives no values, so the sweep has no jobs; glob(…) matches the "
+            "options of a choice such as model, range(a,b) counts from a to below b"
+        )
+    return values
+
+
+def _identity(job: "SweepJob") -> object:
+    """Return what is equal for jobs that would do the same."""
+    return repr(job.job), tuple(o for o in job.overrides if o.lstrip("+~").startswith("hydra"))
+
+
+def _check_places(jobs: "Sequence[SweepJob]") -> None:
+    """Raise ConfigError unless the runs go to one store, each to its own folder."""
+    from src.support.errors import ConfigError
+
+    if len({(job.job.outputs, job.job.tracking) for job in jobs}) > 1:
+        raise ConfigError(
+            "outputs and tracking can't be swept: all runs of a sweep go to one store"
+        )
+    if len({job.folder for job in jobs}) < len(jobs):
+        raise ConfigError(
+            "hydra.sweep.subdir: gives several jobs one folder; "
+            "it must differ from job to job, as ${hydra:job.num} does"
+        )
+
+
+def _tell_repeated(repeated: Sequence[str]) -> None:
+    from src.terminal import report
+
+    if repeated:
+        jobs = "1 job repeats" if len(repeated) == 1 else f"{len(repeated)} jobs repeat"
+        report.fact("note", f"{jobs} another; each runs once:\n{_listed(repeated)}")
+
+
+def _listed(lines: Sequence[str]) -> str:
+    more = [f"… and {len(lines) - 5} more"] if len(lines) > 5 else []
+    return "\n".join([*lines[:5], *more])

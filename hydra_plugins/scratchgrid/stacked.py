@@ -1,46 +1,45 @@
-"""Runs the jobs of a sweep in stacks that train together, divided over worker processes.
+"""Runs the jobs of a sweep as stacks of networks, distributed over worker processes.
 
-Hydra imports this module at every start, so what it needs of ours is imported where it is used.
+Hydra imports this module at every start, so it imports what it needs of ours where it is used.
 """
 
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.core.utils import JobReturn, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_plugins.scratchgrid._composing import Composer
-
 if TYPE_CHECKING:
-    from src.data import Source
-    from src.experiment.experiment import Prepared
+    from src.sweep.jobs import SweepJob
+    from src.sweep.sharing import SharedData
 
-# What takes seconds to import is imported once, by the process that the workers come from.
+# The process that workers are forked from imports these once.
 _PRELOAD = ["hydra_plugins.scratchgrid._group", "src.sweep.preload"]
 
 
 class StackedLauncher(Launcher):
-    """Hydra's launcher of jobs that train together where they can.
+    """Hydra's launcher that trains jobs as stacks where this is faster.
 
-    ``workers`` processes, by default one a core; ``together`` networks in a stack at most, by default as many as are
-    measured to be faster together than one after another.
+    ``workers`` is the number of processes, by default one per core; ``together`` the most networks
+    in a stack, by default as many as were measured to be faster than one after another.
     """
 
     def __init__(self, workers: int | None, together: int | None) -> None:
         self._workers, self._together = workers, together
         self._config: DictConfig | None = None
         self._context: HydraContext | None = None
+        self._composed: tuple[Sequence[SweepJob], SharedData] | None = None
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
+        """Take what Hydra gives, and begin to start workers. Raises ConfigError."""
         from src.support.errors import ConfigError
-        from src.sweep.workers import start_method
+        from src.sweep.executors import start_method
 
         for name, value in (("workers", self._workers), ("together", self._together)):
             if value is not None and not (type(value) is int and value >= 1):
@@ -48,80 +47,88 @@ class StackedLauncher(Launcher):
         self._config, self._context = config, hydra_context
         self._method = start_method(_PRELOAD)
 
+    def accept(self, jobs: "Sequence[SweepJob]", data: "SharedData") -> None:
+        """Take the jobs of the sweep, which its sweeper has composed and checked.
+
+        Without them, as from Hydra's own sweepers, ``launch`` composes and checks.
+        """
+        self._composed = jobs, data
+
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run the jobs and return what came of each, in their order."""
-        from hydra_plugins.scratchgrid._group import Group, run_group
-        from src.experiment.results import RESULT, Result
-        from src.support.threads import available_cores
-        from src.sweep.groups import group
-        from src.sweep.workers import work_through
-        from src.terminal import report
+        """Run the jobs and return the outcome of each, in their order."""
+        from src.sweep.sharing import SharedData
 
-        assert self._context is not None
         setup_globals()
-        returns: dict[int, JobReturn] = {}
-        with tempfile.TemporaryDirectory(prefix="scratchgrid-") as folder:
-            configs, prepared, data = self._ready(job_overrides, initial_job_idx, Path(folder))
-            groups = group(prepared, self._workers or available_cores(), self._together)
-            workers = min(self._workers or available_cores(), len(groups))
-            cores = max(1, available_cores() // workers)
-            tasks = [
-                Group([configs[n] for n in numbers], self._context, data, cores)
-                for numbers in groups
-            ]
-            report.sweep_plan(map(len, groups), workers)
-            ended: list[Path] = []
-            with report.sweep_progress(
-                sum(ready.experiment.epochs for ready in prepared)
-            ) as advance:
+        with ExitStack() as stack:
+            if self._composed:
+                composed, data = self._composed
+                jobs = composed[initial_job_idx : initial_job_idx + len(job_overrides)]
+            else:
+                data = stack.enter_context(SharedData())
+                jobs = self._compose(job_overrides, initial_job_idx, data)
+            assert [list(job.overrides) for job in jobs] == [list(job) for job in job_overrides]
+            returns = self._run(jobs, data)
+        return [returns[job.number] for job in jobs]
 
-                def hear(news: int | Path) -> None:
-                    if isinstance(news, int):
-                        advance(news)
-                    elif (news / RESULT).exists():
-                        ended.append(news)
-                        report.job_line(Result.load(news), f"{len(ended)}/{len(configs)}")
-
-                for k, result in work_through(self._method, run_group, tasks, workers, hear):
-                    returns |= zip(
-                        groups[k], _returns(result, groups[k], job_overrides), strict=True
-                    )
-        return [returns[n] for n in range(len(job_overrides))]
-
-    def _ready(
-        self, job_overrides: Sequence[Sequence[str]], first: int, folder: Path
-    ) -> "tuple[list[DictConfig], list[Prepared], dict[Source, Path]]":
-        """Return the jobs' configurations, their experiments made ready, and where their data is kept in a folder."""
-        from src.config.preflight import check
-        from src.sweep.sharing import keep, load
+    def _compose(
+        self, job_overrides: Sequence[Sequence[str]], first: int, data: "SharedData"
+    ) -> "list[SweepJob]":
+        from hydra_plugins.scratchgrid._composing import Composer, make_job
 
         assert self._config is not None
         assert self._context is not None
         compose = Composer(self._context.config_loader, self._config)
-        configs, prepared = [], []
-        data: dict[Source, Path] = {}
-        for number, overrides in enumerate(job_overrides, first):
-            config = compose(overrides, number)
-            configs.append(config)
-            job, ready = check(config)
-            source = job.experiment.data
-            if source not in data:
-                data[source] = keep(ready.dataset, folder)
-            prepared.append(
-                replace(ready, dataset=load(data[source]))
-            )  # mapped: many splits would fill the memory
-        return configs, prepared, data
+        folder = Path(self._config.hydra.sweep.dir)
+        return [
+            make_job(compose, overrides, number, folder, data)
+            for number, overrides in enumerate(job_overrides, first)
+        ]
 
+    def _run(self, jobs: "Sequence[SweepJob]", data: "SharedData") -> dict[int, JobReturn]:
+        """Run the jobs in workers and return the outcomes by the jobs' numbers."""
+        from hydra_plugins.scratchgrid._group import Group, run_group
+        from src.config.hydra_internals import failed
+        from src.experiment.results import RESULT, Result
+        from src.support.threads import available_cores
+        from src.sweep.executors import LocalExecutor
+        from src.sweep.grouping import group
+        from src.terminal import report
 
-def _returns(
-    result: Any, numbers: Sequence[int], overrides: Sequence[Sequence[str]]
-) -> Sequence[JobReturn]:
-    """Return what came of each job of a group; of all of them what befell their worker, where something did."""
-    if not isinstance(result, Exception):
-        return list(result)
-    return [
-        JobReturn(overrides=overrides[n], status=JobStatus.FAILED, _return_value=result)
-        for n in numbers
-    ]
+        assert self._context is not None
+        grouped = group([job.member for job in jobs], self._together)
+        workers = min(self._workers or available_cores(), len(grouped))
+        cores = max(1, available_cores() // workers)
+        report.sweep_plan(map(len, grouped), workers)
+        epochs = sum(job.member.experiment.epochs for job in jobs)
+        ended: list[Path] = []
+        returns: dict[int, JobReturn] = {}
+        with (
+            report.sweep_progress(epochs) as advance,
+            LocalExecutor(workers, self._method) as executor,
+        ):
+
+            def hear(news: int | Path) -> None:
+                if isinstance(news, int):
+                    advance(news)
+                elif (news / RESULT).exists():
+                    ended.append(news)
+                    report.job_line(Result.load(news), f"{len(ended)}/{len(jobs)}")
+
+            own = {}
+            for numbers in grouped:
+                members = [jobs[n] for n in numbers]
+                sources = {job.job.experiment.data for job in members}
+                paths = {source: data.paths[source] for source in sources}
+                task = Group(members, self._context, paths, cores)
+                own[executor.submit(run_group, task)] = members
+            for future in executor.as_completed(hear):
+                members = own.pop(future)
+                if error := future.exception():
+                    assert isinstance(error, Exception)
+                    returns |= {job.number: failed(job.overrides, error) for job in members}
+                else:
+                    returned = zip(members, future.result(), strict=True)
+                    returns |= {job.number: outcome for job, outcome in returned}
+        return returns

@@ -1,27 +1,28 @@
-"""Composes a configuration outside Hydra's own entry point: for messages, for other commands and for notebooks."""
+"""Composes a configuration outside Hydra's own entry point: for messages, other commands, Python."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from src.config.hydra_internals import hydra_set_aside
 from src.support.paths import CONF
 
 
 @contextmanager
 def composer() -> Iterator[None]:
-    """Set Hydra up for the block; whatever was set up before is set aside."""
-    before = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with hydra.initialize_config_dir(str(CONF), job_name="run", version_base="1.3"):
-            yield
-    finally:
-        GlobalHydra.instance().hydra = before
+    """Initialize Hydra for the block; afterwards the Hydra of before is back."""
+    with (
+        hydra_set_aside(),
+        hydra.initialize_config_dir(str(CONF), job_name="run", version_base="1.3"),
+    ):
+        yield
 
 
 def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
-    """Return what the overrides compose to, if asked with Hydra's own part. Within ``composer`` only."""
+    """Return the configuration that the overrides give; ``with_hydra`` includes Hydra's own node.
+
+    Works within ``composer`` only. Raises one of ``COMPOSITION_ERRORS``.
+    """
     return hydra.compose("config", list(overrides), return_hydra_config=with_hydra)

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -91,6 +92,12 @@ _provided: dict[Source, Dataset] = {}
 def provide(source: Source, dataset: Dataset) -> None:
     """Take this for what a source holds, in place of reading it: somebody has."""
     _provided[source] = dataset
+
+
+def withdraw(sources: Iterable[Source]) -> None:
+    """Forget the datasets that were provided for these sources."""
+    for source in sources:
+        _provided.pop(source, None)
 
 
 def _load(source: Source) -> Dataset:

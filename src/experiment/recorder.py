@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from src.experiment.experiment import Prepared
-from src.experiment.job import Job, read_curve
+from src.experiment.job import Job
 from src.experiment.predictions import Predictions
 from src.experiment.results import Result, Summary, measurements, summarize
 from src.nn.network import Parameters
@@ -37,6 +37,8 @@ class RunContext:
     position: str = ""  # in its sweep, such as 3/64
     sweep_id: str | None = None
     varied: Sequence[str] = ()  # the settings in which the runs of its sweep differ
+    stack: Sequence[int] = ()  # the numbers of the jobs trained in one stack with it, and its own
+    stack_position: int | None = None  # its place among them, from 0
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,17 @@ def record(job: Job, prepared: Prepared, run_context: RunContext) -> Iterator["R
         "code_digest": code_digest(),
         **git_tags(),
         **({"sweep_id": run_context.sweep_id} if run_context.sweep_id else {}),
+        **_stack_tags(run_context),
     }
     with job.tracking.start(job.outputs, run_context.name, tags) as tracker:
-        result = Result(run_context.name, list(run_context.overrides), "FINISHED", job.metric)
+        result = Result(
+            run_context.name,
+            list(run_context.overrides),
+            "FINISHED",
+            job.metric,
+            stack=list(run_context.stack),
+            stack_position=run_context.stack_position,
+        )
         recorder = Recorder(job, prepared, run_context, tracker, result)
         try:
             with _history_file(run_context.folder / "history.csv") as keep:
@@ -81,6 +91,14 @@ def record(job: Job, prepared: Prepared, run_context: RunContext) -> Iterator["R
             _identified(ended, tracker).write(run_context.folder)
             raise
     recorder.close()
+
+
+def _stack_tags(run_context: RunContext) -> dict[str, str]:
+    """Return with which jobs of its sweep a run was trained: they decide its last bits."""
+    if not run_context.stack:
+        return {}
+    members = " ".join(map(str, run_context.stack))
+    return {"stack": members, "stack_position": str(run_context.stack_position)}
 
 
 class Recorder:
@@ -166,9 +184,11 @@ class Recorder:
             save_weights(folder / "weights.npz", prepared.network, self._trained)
             predictions = _predictions(prepared, self._trained)
             predictions.save(folder / "predictions.npz")
-            tracker.files(
-                draw(job, prepared, self._history, self._trained, predictions, folder), "pictures"
-            )
+            if not self._origin.sweep_id:  # in a sweep most runs' pictures are never looked at
+                # Imported after training: Matplotlib takes half a second.
+                from src.experiment.pictures.folder import draw
+
+                tracker.files(draw(folder, job, prepared, self._origin.name), "pictures")
             tracker.files([folder / "history.csv", folder / "predictions.npz"])
             tracker.model(
                 job.experiment.model, job.experiment.loss, prepared.dataset, self._trained
@@ -250,37 +270,3 @@ def _looks(
         0: prepared.inspect(),
         **{epoch.number: epoch.layers for epoch in history if epoch.layers},
     }
-
-
-def draw(
-    job: Job,
-    prepared: Prepared,
-    history: Sequence[Epoch],
-    trained: Parameters,
-    predictions: Predictions,
-    folder: Path,
-) -> list[Path]:
-    """Write the run's pictures into its folder and return their paths."""
-    from src.experiment import (
-        plots,
-    )  # Matplotlib takes half a second to import: not before training
-
-    dataset = prepared.dataset
-    outputs = prepared.experiment.model.outputs
-    curve = job.reference.curve if job.reference else None
-    published = {curve.metric: read_curve(curve)} if curve else None
-    figures = {
-        "curves": plots.curves(history, published),
-        "confusion": plots.confusion(predictions, outputs),
-        "predictions": plots.predictions(
-            dict(dataset.splits())[predictions.part].images, predictions, dataset.shape
-        ),
-        "first_layer": plots.first_layer(trained[0][0], dataset.shape),
-    }
-    if job.diagnose:
-        figures["layers"] = plots.layers(_looks(prepared, history))
-    paths = []
-    for title, figure in figures.items():
-        paths.append(folder / f"{title}.png")
-        plots.save(figure, paths[-1])
-    return paths

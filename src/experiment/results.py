@@ -68,6 +68,8 @@ class Result:
     )
     experiment_id: str | None = None
     run_id: str | None = None
+    stack: Sequence[int] = ()  # the numbers of the jobs trained in one stack with it, and its own
+    stack_position: int | None = None  # its place among them, from 0
 
     def write(self, folder: Path) -> None:
         (folder / RESULT).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")

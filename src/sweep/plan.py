@@ -1,5 +1,6 @@
-"""What a sweep sets out to run, written down before the first run begins."""
+"""The plan of a sweep, written before the first run starts, and the results that the runs leave."""
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a sweep: for each its overrides, and a name that says what sets it apart from the others."""
+    """The jobs of a sweep: the overrides of each, and a name that tells it from the others."""
 
     sweep_id: str
     overrides: tuple[tuple[str, ...], ...]
@@ -28,24 +29,23 @@ class Plan:
         )
         return Plan(sweep_id, tuple(tuple(job) for job in jobs), tuple(names))
 
-    @property
+    @functools.cached_property
     def varied(self) -> tuple[str, ...]:
         """The settings in which the jobs differ, in the order in which they were given."""
-        settings = dict.fromkeys(
-            override.partition("=")[0].lstrip("+~") for job in self.overrides for override in job
-        )
-        values = {
-            key: {o for job in self.overrides for o in job if o.lstrip("+~").startswith(f"{key}=")}
-            for key in settings
-        }
-        return tuple(key for key in settings if len(values[key]) > 1)
+        values: dict[str, set[str]] = {}
+        for job in self.overrides:
+            for override in job:
+                setting = override.partition("=")[0].lstrip("+~")
+                values.setdefault(setting, set()).add(override)
+        return tuple(setting for setting, found in values.items() if len(found) > 1)
 
     def write(self, folder: Path) -> None:
+        """Write the plan into the sweep's folder."""
         (folder / PLAN).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
     @staticmethod
     def load(folder: Path) -> "Plan | None":
-        """Return the plan in a sweep's folder; other sweepers than ours leave none."""
+        """Return the plan in a sweep's folder, or None if another sweeper than ours left none."""
         try:
             content = json.loads((folder / PLAN).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -58,9 +58,10 @@ class Plan:
 def collect(
     plan: Plan, folders: Sequence[Path], reasons: Mapping[int, tuple[str, str]], metric: str
 ) -> list[Result]:
-    """Return the results of a sweep in the order of its plan, from what each run left in its folder.
+    """Return the results of a sweep in the order of its plan, read from the folders of its runs.
 
-    A run that left no result has the status and the reason given by its number, or is LOST.
+    ``reasons`` gives by a job's number the status and the reason for a run without a result. Without
+    either the run is LOST.
     """
     results = []
     for number, (name, overrides, folder) in enumerate(
@@ -70,7 +71,7 @@ def collect(
             results.append(Result.load(folder))
         except FileNotFoundError:
             status, failure = reasons.get(
-                number, ("LOST", "did not begin, or ended without a result")
+                number, ("LOST", "did not start, or ended without a result")
             )
             results.append(Result(name, overrides, status, metric, failure))
     return results

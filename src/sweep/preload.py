@@ -1,9 +1,8 @@
 """Imports what every run needs and takes seconds: for the process that a sweep's workers come from."""
 
 import src.config.explain
-import src.experiment.plots
 import src.sweep.sharing
-import src.sweep.together  # noqa: F401
+import src.sweep.stack  # noqa: F401
 from src.tracking.store import warm
 
 warm()

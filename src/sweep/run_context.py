@@ -1,5 +1,7 @@
-"""Where a run comes from, read off what Hydra knows of it: what it is called, what was asked for, which sweep it is of."""
+"""Says where a run comes from: its name, what was asked for, and the sweep that it belongs to."""
 
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +14,55 @@ from src.sweep.plan import Plan
 
 
 def single(config: DictConfig, context: Any, job: Job) -> RunContext:
-    """Return the run_context of a run by itself; ``context`` is Hydra's own part of the configuration."""
+    """Return the run context of a run outside a sweep.
+
+    ``config`` comes without Hydra's own node, which is ``context``.
+    """
     overrides = list(context.overrides.task)
-    name = job.name or ", ".join(overrides) or str(context.runtime.choices["model"])
+    # Where results go says nothing about a run, and the address of a store may hold a password.
+    telling = [item for item in overrides if not item.startswith(("outputs=", "tracking."))]
+    name = job.name or ", ".join(telling) or str(context.runtime.choices["model"])
     return RunContext(Path(context.runtime.output_dir), name, overrides, _settings(config, context))
 
 
-def swept(config: DictConfig, context: Any, job: Job) -> RunContext:
-    """Return the run_context of a job of a sweep."""
+def swept(config: DictConfig, context: Any, job: Job, stack: Sequence[int] = ()) -> RunContext:
+    """Return the run context of a job of a sweep.
+
+    ``stack`` holds the numbers of the jobs that train in one stack with it, its own included.
+    """
     folder, number = Path(context.runtime.output_dir), int(context.job.num)
     overrides = list(context.overrides.task)
     settings = _settings(config, context)
-    plan = Plan.load(Path(context.sweep.dir))
-    if plan is None:  # another sweeper's
+    plan = _plan(Path(context.sweep.dir))
+    if plan is None:  # of another sweeper
         name, sweep_id = ", ".join(overrides), Path(context.sweep.dir).name
-        return RunContext(
-            folder, job.name or name, overrides, settings, f"{number + 1}/?", sweep_id
-        )
-    position = f"{number + 1}/{len(plan.names)}"
+        position, varied = f"{number + 1}/?", ()
+    else:
+        name, sweep_id = plan.names[number], plan.sweep_id
+        position, varied = f"{number + 1}/{len(plan.names)}", plan.varied
     return RunContext(
         folder,
-        job.name or plan.names[number],
+        job.name or name,
         overrides,
         settings,
         position,
-        plan.sweep_id,
-        plan.varied,
+        sweep_id,
+        varied,
+        tuple(stack),
+        stack.index(number) if stack else None,
     )
 
 
+@functools.lru_cache(maxsize=1)
+def _plan(folder: Path) -> Plan | None:
+    """Read a sweep's plan once per process: it is as long as the sweep."""
+    return Plan.load(folder)
+
+
 def _settings(config: DictConfig, context: Any) -> dict[str, Any]:
-    """Return what MLflow keeps as parameters: each resolved setting, and which option was chosen of each group."""
+    """Return what MLflow keeps as parameters: each resolved setting, and the choice of each group."""
     chosen = [(group, choice) for group, choice in context.runtime.choices.items() if choice]
-    # A choice made for a place, distribution@initializer.weights, is known by its place.
+    # The choice distribution@initializer.weights=he is listed as initializer.weights=he.
     choices = {
         group.rpartition("@")[2]: choice
         for group, choice in chosen

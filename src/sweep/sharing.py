@@ -1,40 +1,69 @@
-"""Data read once and seen by every worker: the processes map one file, and their pages are the same memory."""
+"""Reads each dataset of a sweep once: every process maps the same file, so they share its memory."""
 
-import functools
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import joblib
 import numpy as np
 
-from src.config.preflight import provide
+from src.config.preflight import provide, withdraw
 from src.data import Dataset, Source, Split
 
 
-def keep(dataset: Dataset, folder: Path) -> Path:
-    """Write a dataset into a folder, where it is not there yet, and return the file."""
-    path = folder / f"{dataset.digest}.joblib"
-    if not path.exists():
-        joblib.dump(dataset, path)
-    return path
+class SharedData:
+    """The datasets of a sweep in a temporary folder that goes when the ``with`` block ends.
+
+    In the block this process, too, uses the mapped files instead of reading a source again: the
+    datasets of many splits would fill the memory.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="scratchgrid-")
+        self._mapped: dict[Path, Dataset] = {}
+        self.paths: dict[Source, Path] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        withdraw(self.paths)
+        self._mapped.clear()
+        self._folder.cleanup()
+
+    def share(self, source: Source, dataset: Dataset) -> None:
+        """Write what a source holds into the folder, unless it is there already."""
+        if source in self.paths:
+            return
+        path = Path(self._folder.name) / f"{dataset.digest}.joblib"
+        if path not in self._mapped:
+            joblib.dump(dataset, path)
+            self._mapped[path] = _map(path)
+        self.paths[source] = path
+        provide(source, replace(self._mapped[path], name=source.name))
 
 
-@functools.cache
-def load(path: Path) -> Dataset:
-    """Return what was kept, mapped: it takes no memory but that of the pages in use, whoever has it."""
+def load(paths: Mapping[Source, Path]) -> dict[Source, Dataset]:
+    """Return the shared datasets by their sources; equal paths give the same arrays."""
+    mapped = {path: _map(path) for path in set(paths.values())}
+    return {source: replace(mapped[path], name=source.name) for source, path in paths.items()}
+
+
+def _map(path: Path) -> Dataset:
     dataset: Dataset = joblib.load(path, mmap_mode="r")
     return replace(
         dataset, train=_plain(dataset.train), val=_plain(dataset.val), test=_plain(dataset.test)
     )
 
 
-def take(paths: Mapping[Source, Path]) -> None:
-    """Take what others have kept for what its sources hold."""
-    for source, path in paths.items():
-        provide(source, load(path))
-
-
 def _plain(split: Split) -> Split:
-    """Return the arrays as NumPy's own: those of its subclass for mapped files cost more in every call."""
+    """Return the arrays as plain ``ndarray``: NumPy's class for mapped files slows each call."""
     return Split(split.images.view(np.ndarray), split.labels.view(np.ndarray))

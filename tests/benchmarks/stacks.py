@@ -1,4 +1,4 @@
-"""How many networks train faster together than one after another, by size and batching: what ``src.sweep.groups`` goes by.
+"""How many networks train faster together than one after another, by size and batching: what ``src.sweep.grouping`` goes by.
 
 ``python -m tests.benchmarks.stacks`` prints, for each number of networks, how many times faster a stack of them is
 than they are one by one, on one core; first with one order of the samples for all, then with an order for each.

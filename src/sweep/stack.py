@@ -1,4 +1,4 @@
-"""Runs that train as one stack: each keeps a folder, an MLflow run and an end of its own."""
+"""Trains runs as one stack; each has its own folder, its own MLflow run and its own end."""
 
 import contextlib
 import logging
@@ -22,7 +22,7 @@ Outcome = Finished | Exception
 
 @dataclass(frozen=True)
 class Assignment:
-    """A run to be made. In ``scope`` whatever is logged is this run's."""
+    """A run that is ready to train. In ``scope`` the log goes where this run's belongs."""
 
     job: Job
     prepared: Prepared
@@ -30,13 +30,13 @@ class Assignment:
     scope: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
 
-def execute_together(
+def run_stack(
     assignments: Sequence[Assignment], tell: Callable[[int | Path], None]
 ) -> list[Outcome]:
-    """Run them side by side and return of each what came of it, or what ended it.
+    """Train the runs and return the outcome of each: what it finished with, or what ended it.
 
-    ``tell`` hears how many epochs have been done, and of each run that has ended its folder.
-    What ends one leaves the others alone. An interruption closes all that are open, and is raised again.
+    ``tell`` receives how many epochs were trained, and the folder of each run that has ended. A run
+    that fails leaves the others alone. An interruption closes all open runs and is raised again.
     """
     outcomes: dict[int, Outcome] = {}
     running: dict[int, _Running] = {}
@@ -71,7 +71,7 @@ def execute_together(
 
 
 class _Running:
-    """A run that is open: it is closed by the first of ``finish``, ``fail``, and a last or a fatal epoch."""
+    """An open run, closed by ``finish``, by ``fail``, or by an epoch that is its last or fails it."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._scope = assignment.scope
@@ -83,7 +83,7 @@ class _Running:
             self._recorder = self._open.enter_context(recording)
 
     def take(self, epoch: Epoch | Diverged) -> Outcome | None:
-        """Keep an epoch; return what came of the run where this was its last."""
+        """Record an epoch; return the run's outcome if this was its last, else None."""
         if isinstance(epoch, Diverged):
             return self.fail(epoch)
         try:
@@ -93,11 +93,11 @@ class _Running:
         return self.finish() if epoch.stopped else None
 
     def finish(self) -> Outcome:
-        """Keep what came of the training, and close the run."""
+        """Record the end of training, close the run and return its outcome."""
         return self._close(self._recorder.finish)
 
     def fail(self, error: BaseException) -> Outcome:
-        """Close the run with what ended it."""
+        """Close the run with what ended it and return its outcome."""
 
         def end() -> None:
             raise error
@@ -113,9 +113,7 @@ class _Running:
                 return error
             except Exception as error:
                 log.exception("the run failed")
-                return RuntimeError(
-                    first_line(error)
-                )  # one that can be carried from process to process
+                return RuntimeError(first_line(error))  # which can be pickled, whatever it was
             except BaseException as error:
                 if error is not expected:
                     raise

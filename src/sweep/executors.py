@@ -1,0 +1,233 @@
+"""Where the tasks of a sweep run: for now in processes of this machine.
+
+An executor is used as ``concurrent.futures`` are: tasks are submitted, their results taken as they
+are completed. In addition it passes on what tasks tell of their progress.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from src.support.errors import first_line
+from src.support.signals import ignoring_interrupts
+
+_PATIENCE = 30.0  # seconds that workers have to close their runs
+_INTERRUPT = getattr(signal, "SIGUSR1", signal.SIGTERM)  # stands for the parent's Ctrl-C
+
+Tell = Callable[[Any], None]
+Work = Callable[[Any, Tell], Any]
+
+
+class WorkerDied(Exception):
+    """A worker process ended before its task was done."""
+
+
+class Executor(ABC):
+    """Runs tasks somewhere; leaving its ``with`` block by an exception cancels them."""
+
+    @abstractmethod
+    def submit(self, work: Work, task: Any) -> "Future[Any]":
+        """Plan ``work(task, tell)`` and return the future of its result."""
+
+    @abstractmethod
+    def as_completed(self, hear: Tell) -> "Iterator[Future[Any]]":
+        """Run what was submitted and yield each future when it is done, failed ones included.
+
+        ``hear`` is called in this thread with whatever a task gives to its ``tell``.
+        """
+
+    @abstractmethod
+    def cancel(self, reason: BaseException) -> None:
+        """Drop what has not begun, and interrupt what runs: it may close what it has open."""
+
+    @abstractmethod
+    def shutdown(self) -> None:
+        """Wait until nothing runs any more."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.cancel(error)
+        self.shutdown()
+
+
+class LocalExecutor(Executor):
+    """Runs each task in a fresh process, at most ``workers`` at a time.
+
+    A process that dies fails its own task and no other.
+    """
+
+    def __init__(self, workers: int, context: BaseContext) -> None:
+        self._workers, self._context = workers, context
+        self._waiting: deque[tuple[Future[Any], Work, Any]] = deque()
+        self._running: dict[Connection, tuple[BaseProcess, Future[Any]]] = {}
+
+    def submit(self, work: Work, task: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        self._waiting.append((future, work, task))
+        return future
+
+    def as_completed(self, hear: Tell) -> "Iterator[Future[Any]]":
+        while self._waiting or self._running:
+            while self._waiting and len(self._running) < self._workers:
+                future, work, task = self._waiting.popleft()
+                try:
+                    self._start(future, work, task)
+                except Exception as error:  # a task that can't be pickled, no memory for a process
+                    future.set_exception(RuntimeError(first_line(error)))
+                    yield future
+            for connection in wait(list(self._running)) if self._running else ():
+                assert isinstance(connection, Connection)
+                future = self._running[connection][1]
+                self._receive(connection, hear)
+                if future.done():
+                    yield future
+
+    def _start(self, future: "Future[Any]", work: Work, task: Any) -> None:
+        ours, theirs = self._context.Pipe()
+        surroundings = str(Path.cwd()), dict(os.environ)
+        arguments = (theirs, work, task, *surroundings)
+        process = self._context.Process(  # type: ignore[attr-defined]
+            target=_serve, args=arguments, daemon=True
+        )
+        with theirs:  # so that our end hears when the process is gone
+            process.start()
+        self._running[ours] = process, future
+
+    def _receive(self, connection: Connection, hear: Tell) -> None:
+        """Take one message of a worker: news, its result, or its end."""
+        process, future = self._running[connection]
+        try:
+            kind, content = connection.recv()
+        except (EOFError, OSError):
+            kind, content = "error", _death(process)
+        except Exception as error:  # a result that can't be unpickled
+            kind, content = "error", RuntimeError(first_line(error))
+        if kind == "news":
+            hear(content)
+            return
+        del self._running[connection]
+        connection.close()
+        _end(process, time.monotonic() + _PATIENCE)
+        if kind == "result":
+            future.set_result(content)
+        else:
+            future.set_exception(content)
+
+    def cancel(self, reason: BaseException) -> None:
+        for future, _, _ in self._waiting:
+            future.cancel()
+        self._waiting.clear()
+        number = _INTERRUPT if isinstance(reason, KeyboardInterrupt) else signal.SIGTERM
+        for process, _ in self._running.values():
+            assert process.pid
+            with contextlib.suppress(OSError):
+                os.kill(process.pid, number)
+
+    def shutdown(self) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        for connection in self._running:
+            connection.close()  # a worker that tells something must not wait for us
+        for process, future in self._running.values():
+            _end(process, deadline)
+            future.cancel()
+        self._running.clear()
+
+
+def start_method(preload: Sequence[str] = ()) -> BaseContext:
+    """Return how to start workers: where the system can, from a process that has imported ``preload``.
+
+    That process starts to import now, while the caller goes on.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    with ignoring_interrupts():  # a Ctrl-C during the imports would end it
+        forkserver.ensure_running()
+    return context
+
+
+def _death(process: BaseProcess) -> WorkerDied:
+    process.join()
+    code = process.exitcode
+    how = f"by signal {-code}" if code and code < 0 else f"with exit code {code}"
+    return WorkerDied(f"its worker process ended {how}; the system may have run out of memory")
+
+
+def _end(process: BaseProcess, deadline: float) -> None:
+    """Wait for a process to end until the deadline, then kill it."""
+    process.join(max(0.0, deadline - time.monotonic()))
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+
+
+def _serve(
+    connection: Connection, work: Work, task: Any, folder: str, environment: Mapping[str, str]
+) -> None:
+    """Do one task in a worker process, and send its news and its result to the parent."""
+    os.chdir(folder)
+    os.environ.clear()  # the process that this one is forked from may be older than these
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches all processes of the terminal
+    signal.signal(_INTERRUPT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+    def tell(news: Any) -> None:
+        if _stopping:  # Python may have dropped the exception, as in a weak reference's callback
+            raise _stopping[0]
+        with contextlib.suppress(OSError):
+            connection.send(("news", news))
+
+    try:
+        message = pickle.dumps(("result", work(task, tell)))
+    except Exception as error:  # of the work, or because its result can't be pickled
+        message = pickle.dumps(("error", RuntimeError(first_line(error))))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    with contextlib.suppress(OSError):  # the parent may be gone
+        connection.send_bytes(message)
+
+
+_stopping: list[BaseException] = []
+
+
+def _stop(number: int, _: Any) -> None:
+    for again in (_INTERRUPT, signal.SIGTERM):  # a second signal must not disturb the closing
+        signal.signal(again, signal.SIG_IGN)
+    _stopping.append(SystemExit(143) if number == signal.SIGTERM else KeyboardInterrupt())
+    raise _stopping[0]
+
+
+def _follow_parent() -> None:
+    """End as on SIGTERM when the parent is gone: nobody would take the result."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
