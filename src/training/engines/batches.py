@@ -57,7 +57,7 @@ class Batches(Engine):
         self._chunk = min(CHUNK, -(-self.batch_size // parts))
         chunks = -(-self.batch_size // self._chunk)
         self._sums = [self._gradients, *(make() for _ in range(min(PARTS, chunks) - 1))]
-        self.workers = min(available_cores(), len(self._sums))
+        self.workers = min(available_cores(), len(self._sums)) if chunks > 1 else 1
         self._passes: list[dict[int, _Pass]] = [{} for _ in range(self.workers)]
         # In one chunk, vanilla SGD is a product that adds to the weights where they are.
         self._direct = chunks == 1 and self.optimizers[0].is_vanilla
