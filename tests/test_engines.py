@@ -313,7 +313,9 @@ class Hinge(Loss):
         return mean
 
     def gradient(self, logits: Array, labels: Labels) -> Array:
-        return -2 * self._sign(logits, labels) * self._short(logits, labels) / logits.shape[-2]
+        slopes = self._sign(logits, labels) * self._short(logits, labels)
+        gradient: Array = -2 * slopes / logits.shape[-2]
+        return gradient
 
     def probabilities(self, logits: Array) -> Array:
         return SoftmaxCrossEntropy().probabilities(logits)

@@ -315,8 +315,7 @@ class _Pass:
     def add_gradients(self, samples: _Samples, sums: Weights, *, first: bool) -> None:
         """Set sums of gradients to those of these samples, or if not the ``first`` add them."""
         for i, xs, dzs, dz in self.backward(samples):
-            ones = np.broadcast_to(self.ones, (len(dz), *self.ones.shape))
-            products = [(sums.biases[i], ones, dz)]
+            products = [(sums.biases[i], self.ones, dz)]  # a sum is a product with ones
             products += [
                 (total, x.swapaxes(-1, -2), d)
                 for total, x, d in zip(sums.matrices[i], xs, dzs, strict=True)
