@@ -306,10 +306,9 @@ class _Pass:
     def _columns(self, dz: Array, q: int) -> Array:
         """Return the first layers' dz of a group's networks as the columns of one matrix."""
         own, wide = dz[self.members[q]], self.wide[q]
-        if len(own) == 1:
-            return own[0]
-        wide[...] = own.swapaxes(0, 1)
-        columns: Array = wide.reshape(len(wide), -1)
+        if len(own) > 1:
+            wide[...] = own.swapaxes(0, 1)
+        columns: Array = wide.reshape(len(wide), -1) if len(own) > 1 else own[0]
         return columns
 
     def add_gradients(self, samples: _Samples, sums: Weights, *, first: bool) -> None:
