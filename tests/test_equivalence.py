@@ -543,7 +543,9 @@ def test_training_runs_of_a_stack_are_the_oracles_whoever_leaves(
         present = history[:last]
         assert history[last:] == [None] * (longest - last)
         if fate.startswith("diverges"):
-            assert isinstance(present.pop(), Diverged)
+            error = present.pop()
+            assert isinstance(error, Diverged)
+            assert f" in epoch {last}, after " in str(error)
         epochs = [record for record in present if isinstance(record, Epoch)]
         assert len(epochs) == len(present)
         assert [bool(epoch.stopped) for epoch in epochs] == [

@@ -41,11 +41,12 @@ TESTS = {
     "training/batching.py": ["batching"],
     "training/metric_watch.py": ["schedules", "stopping"],
     "training/loop.py": ["training", "equivalence"],
+    "training/engines/choice.py": ["engines"],
     "training/optimizers.py": ["optimizers", "equivalence"],
     "training/schedules.py": ["schedules"],
     "training/scoring.py": ["training", "equivalence"],
     "training/stopping.py": ["stopping"],
-    "training/training_run.py": ["training", "stopping", "equivalence"],
+    "training/training_run.py": ["training", "stopping", "equivalence", "diagnostics"],
 }
 
 
@@ -60,7 +61,8 @@ def judged() -> list[str]:
     """Return every file whose mutants are tried: the mathematics and the training."""
     engines = (ROOT / "src" / "training" / "engines").glob("*.py")
     names = sorted(path.relative_to(ROOT / "src").as_posix() for path in engines)
-    return [*TESTS, *(name for name in names if not name.endswith("__init__.py"))]
+    others = [name for name in names if name not in TESTS and not name.endswith("__init__.py")]
+    return [*TESTS, *others]
 
 
 def sample(files: Sequence[str], size: int, seed: int) -> list[tuple[str, Mutant]]:
