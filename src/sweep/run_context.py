@@ -60,7 +60,7 @@ def _plan(folder: Path) -> Plan | None:
 
 
 def _settings(config: DictConfig, context: Any) -> dict[str, Any]:
-    """Return what MLflow keeps as parameters: each resolved setting, and the choice of each group."""
+    """Return MLflow's parameters: each resolved setting, and the choice of each group."""
     chosen = [(group, choice) for group, choice in context.runtime.choices.items() if choice]
     # The choice distribution@initializer.weights=he is listed as initializer.weights=he.
     choices = {
