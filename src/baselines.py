@@ -40,7 +40,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """``as published`` within the tolerance, else ``better`` or ``worse``; empty without a figure."""
+        """``as published`` within the tolerance, else ``better`` or ``worse``, or nothing."""
         if self.published is None:
             return ""
         gain = self.mean - self.published
@@ -79,7 +79,7 @@ def recipes() -> dict[str, Reference]:
 def claims(
     recipe: str, reference: Reference, metrics: Sequence[dict[str, float]], metric: str
 ) -> list[Claim]:
-    """Return the recipe's claims, given the metrics of each seed; without figures only ``metric``."""
+    """Return a recipe's claims, given each seed's metrics; without figures only ``metric``."""
     figures: dict[str, float | None] = {**reference.figures} or {metric: None}
     found = []
     for name, published in figures.items():

@@ -120,7 +120,7 @@ def group(members: Sequence[Member], most: int | None = None) -> list[list[int]]
     """Return the jobs by their numbers in groups, each to be trained as one stack.
 
     The group with the most work comes first. Stacks are as large as is faster, with at most
-    ``most`` networks. A sweep's work is divided into a few stacks, so that there is some for several cores.
+    ``most`` networks. A sweep's work is divided into a few stacks, so that several cores have some.
     """
     total = sum(member.work for member in members)
     groups: list[list[int]] = []
