@@ -12,6 +12,7 @@ from omegaconf.errors import (
 
 from src.config.composition import compose, composer
 from src.support.errors import suggest
+from src.support.extras import missing_extra
 from src.support.paths import CONF
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
@@ -19,6 +20,10 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
 def explain(error: Exception, overrides: Sequence[str]) -> str:
     """Return what is wrong with the composition of ``overrides`` that raised ``error``."""
+    if isinstance(error, MissingConfigException) and (
+        told := missing_extra(error.missing_cfg_file)
+    ):
+        return told
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return (
