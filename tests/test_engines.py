@@ -1,5 +1,6 @@
 """Every fast way of training an epoch against the plain one, over everything that the project has."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,15 @@ import numpy.typing as npt
 import pytest
 
 from src.nn.initializers import Random, Uniform, XavierNormal
-from src.nn.layers import GELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
-from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from src.nn.layers import GELU, Activation, Array, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from src.nn.losses import (
+    Labels,
+    Loss,
+    SigmoidCrossEntropy,
+    SoftmaxCrossEntropy,
+    SquaredError,
+    one_hot,
+)
 from src.nn.network import MLP
 from src.support.randomness import stream
 from src.training.batching import Batching, Full, Mini, Sample
@@ -18,7 +26,7 @@ from src.training.engines.batches import Batches
 from src.training.engines.choice import choose
 from src.training.engines.deferred import Deferred
 from src.training.engines.plain import Plain
-from src.training.optimizers import SGD, Adam, Optimizer
+from src.training.optimizers import SGD, Adam, Buffers, Optimizer
 from src.training.schedules import Constant, Cosine
 from src.training.training_run import Epoch
 from tests.test_training import follow
@@ -234,6 +242,138 @@ def test_any_number_of_cores_gives_equal_bytes(
         ]
 
     assert weights(workers) == weights(4)
+
+
+@pytest.mark.parametrize("engine", ["fast", "plain"])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("size", [149, 150])
+def test_scores_of_a_shuffled_batch_of_all_samples_or_nearly_all(
+    engine: str, dropout: float, size: int
+) -> None:
+    """With hardly a step, each sample's logits are those of the first weights, under its own label."""
+    still: dict[str, Any] = {"schedule": Constant(), "optimizer": Still(), "dropout": dropout}
+    shuffled = trained(engine, batching=Mini(size), epochs=1, **still)[0].scores["train"]
+    in_order = trained("plain", batching=Mini(size, shuffle=False), epochs=1, **still)
+    if not dropout:
+        np.testing.assert_allclose(shuffled.loss, in_order[0].scores["train"].loss, rtol=1e-9)
+        assert shuffled.accuracy == in_order[0].scores["train"].accuracy
+    plain = trained("plain", batching=Mini(size), epochs=1, **still)
+    np.testing.assert_allclose(shuffled.loss, plain[0].scores["train"].loss, rtol=1e-9)
+
+
+@pytest.mark.parametrize("size", [149, 150, 151])
+@pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.9), Adam()], ids=str)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_batch_of_about_all_samples(size: int, optimizer: Optimizer, dropout: float) -> None:
+    """The estimator allows a batch greater than the set."""
+    settings: dict[str, Any] = {"optimizer": optimizer, "dropout": dropout, "activation": Tanh()}
+    settings["batching"] = Mini(size)
+    fast = trained("fast", **settings)
+    assert_equal(fast, trained("plain", **settings))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("many", [1, 300])
+def test_in_place_forms_are_the_plain_ones(
+    activation: Activation, dtype: npt.DTypeLike, many: int
+) -> None:
+    x = np.tile(np.array([-100, -1.5, -1e-7, -0.0, 0.0, 1e-7, 0.3, 2, 100], dtype), many)
+    expected = activation.apply(x)
+    slopes = activation.derivative(x, expected)
+    y = x.copy()
+    activation.apply_into(y, y)  # where x was
+    within = 4 * np.finfo(dtype).eps
+    np.testing.assert_allclose(y, expected, rtol=within, atol=within)
+    found = np.empty_like(x)
+    activation.derivative_into(y if activation.derivative_from_y else x, expected, found)
+    np.testing.assert_allclose(found, slopes, rtol=within, atol=within)
+    if isinstance(activation, ReLU | LeakyReLU):
+        np.testing.assert_array_equal(found, slopes)
+
+
+@dataclass(frozen=True)
+class Softplus(Activation):
+    """log(1 + eˣ), which declares nothing but what every activation must."""
+
+    def apply(self, x: Array) -> Array:
+        y: Array = np.logaddexp(x, x.dtype.type(0))
+        return y
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        return 1 - np.exp(-y)
+
+
+@dataclass(frozen=True)
+class Hinge(Loss):
+    """Σ max(0, 1 − s z)², s = 1 at the label and −1 elsewhere: a loss with no in-place form."""
+
+    def value(self, logits: Array, labels: Labels) -> Array:
+        mean: Array = (self._short(logits, labels) ** 2).sum(axis=-1).mean(axis=-1)
+        return mean
+
+    def gradient(self, logits: Array, labels: Labels) -> Array:
+        slopes = self._sign(logits, labels) * self._short(logits, labels)
+        gradient: Array = -2 * slopes / logits.shape[-2]
+        return gradient
+
+    def probabilities(self, logits: Array) -> Array:
+        return SoftmaxCrossEntropy().probabilities(logits)
+
+    def _sign(self, logits: Array, labels: Labels) -> Array:
+        return 2 * one_hot(labels, logits) - 1
+
+    def _short(self, logits: Array, labels: Labels) -> Array:
+        return np.maximum(1 - self._sign(logits, labels) * logits, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sign(Optimizer):
+    """A step by the gradient's sign: an optimizer with no in-place form."""
+
+    @property
+    def buffer_count(self) -> int:
+        return 1
+
+    def direction(self, gradient: Array, buffers: Buffers, updates: int) -> tuple[Array, Buffers]:
+        mean = 0.5 * buffers[0] + gradient
+        return mean / (np.abs(mean) + 0.1 * updates), (mean,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Still(Optimizer):
+    """No step at all."""
+
+    @property
+    def buffer_count(self) -> int:
+        return 0
+
+    def direction(self, gradient: Array, buffers: Buffers, updates: int) -> tuple[Array, Buffers]:
+        return 0 * gradient, ()
+
+
+@pytest.mark.parametrize("batching", BATCHINGS, ids=str)
+@pytest.mark.parametrize("loss", [Hinge(), SoftmaxCrossEntropy()], ids=str)
+@pytest.mark.parametrize("optimizer", [SGD(), Sign()], ids=str)
+def test_classes_that_declare_nothing_special_work_everywhere(
+    batching: Batching, loss: Loss, optimizer: Optimizer
+) -> None:
+    settings: dict[str, Any] = {"activation": Softplus(), "loss": loss, "optimizer": optimizer}
+    settings["batching"] = batching
+    assert_equal(trained("fast", **settings), trained("plain", **settings))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rows", [slice(1, 3), np.array([3, 0, 3])], ids=str)
+@pytest.mark.parametrize("into", [False, True])
+def test_pixels_of_any_kind_are_scaled(dtype: npt.DTypeLike, rows: Any, into: bool) -> None:
+    for pixels in (np.uint8, np.float32, np.float64):
+        x = np.arange(12).reshape(4, 3).astype(pixels)
+        arrays = Arrays(x, np.zeros(4, np.int64), 0.5, dtype)
+        seen = arrays.rows(rows)
+        seen = arrays.rows(rows, out=np.empty_like(seen)) if into else seen
+        assert seen.dtype == dtype
+        np.testing.assert_array_equal(seen, np.arange(12).reshape(4, 3)[rows] / 2)
 
 
 @pytest.mark.parametrize("batching", BATCHINGS, ids=str)

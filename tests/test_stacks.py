@@ -1,7 +1,8 @@
 """Networks side by side against each of them alone."""
 
+import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,13 +23,21 @@ from src.training.engines.deferred_stack import DeferredStack
 from src.training.engines.plain import Plain
 from src.training.loop import train, train_one
 from src.training.optimizers import SGD, Adam, Optimizer
-from src.training.schedules import Constant, Cosine, Step
+from src.training.schedules import Constant, Cosine, Plateau, Schedule, Step, Times
 from src.training.stopping import EarlyStopping, Never, Stopping
-from src.training.training_run import Epoch, TrainingRun
+from src.training.training_run import Epoch, Progress, TrainingRun
 from tests.test_engines import images
 from tests.test_training import blobs
 
 GROUPS = [[1], [4], [1, 1, 1], [3, 1, 2]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Late(Schedule):
+    """Hardly any of the rate before the third epoch: what diverges does so late."""
+
+    def decay(self, t: Times, length: float, watched: Sequence[float]) -> Times:
+        return np.where(t < 2, 1e-202, 1.0)
 
 
 def side_by_side(
@@ -44,11 +53,12 @@ def side_by_side(
     epochs: int = 2,
     dtype: npt.DTypeLike = np.float64,
     within: float = 1e-11,
+    dropout: float = 0.0,
     last_bias: tuple[float, ...] | None = None,  # of the second network
 ) -> None:
     """Train networks of their own start, rate and data, those of a group in one order, and each again by the plain engine."""
     k = sum(groups)
-    network = MLP(12, hidden, 3, activation or ReLU()).layers
+    network = MLP(12, hidden, 3, activation or ReLU(), dropout).layers
     drawn = Random(XavierNormal(), Uniform(-0.5, 0.5))
     starts = [drawn.initialize(network, stream(seed, "weights"), dtype) for seed in range(k)]
     if last_bias and k > 1:
@@ -80,7 +90,7 @@ def side_by_side(
     updates = -(-n // size)
     for epoch in range(1, epochs + 1):
         orders: list[Any] = [stream(q, "order", epoch).permutation(n) for q in range(len(groups))]
-        if size == n:
+        if epoch == 2 and not last_bias:
             orders = [slice(0, n)] * len(groups)
         rates = np.random.default_rng(epoch).uniform(0.01, 0.1, (updates, k))
         logits = stack.epoch(orders, rates, [stream(j, "dropout", epoch) for j in range(k)])
@@ -107,14 +117,16 @@ def side_by_side(
 
 @pytest.mark.parametrize("groups", GROUPS, ids=str)
 @pytest.mark.parametrize(
-    "activation", [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), Identity()], ids=str
+    "activation", [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), GELU(), Identity()], ids=str
 )
 def test_single_samples(groups: list[int], activation: Activation) -> None:
     side_by_side(DeferredStack, groups, activation=activation)
 
 
 @pytest.mark.parametrize("groups", GROUPS, ids=str)
-@pytest.mark.parametrize("loss", [SoftmaxCrossEntropy(0.1), SigmoidCrossEntropy()], ids=str)
+@pytest.mark.parametrize(
+    "loss", [SoftmaxCrossEntropy(0.1), SigmoidCrossEntropy(), SquaredError(Sigmoid())], ids=str
+)
 @pytest.mark.parametrize("hidden", [(), (4,), (4, 5, 6)])
 def test_single_samples_by_any_loss_at_any_depth(
     groups: list[int], loss: Loss, hidden: tuple[int, ...]
@@ -188,23 +200,47 @@ def test_networks_with_penalties_of_their_own(
     )
 
 
-@pytest.mark.parametrize("groups", GROUPS, ids=str)
+@pytest.mark.parametrize("groups", [[1], [3, 1]], ids=str)
 @pytest.mark.parametrize(
     "optimizer",
     [SGD(momentum=0.9), SGD(momentum=0.9, nesterov=True), SGD(clip_norm=0.1), Adam(clip_norm=0.2)],
     ids=str,
 )
-def test_any_optimizer(groups: list[int], optimizer: Optimizer) -> None:
+@pytest.mark.parametrize("kind", [Plain, Batches])
+@pytest.mark.parametrize(("size", "n"), [(1, 15), (7, 40), (60, 60)])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_any_optimizer_with_and_without_dropout(
+    kind: type[Engine],
+    groups: list[int],
+    optimizer: Optimizer,
+    size: int,
+    n: int,
+    dropout: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("src.training.engines.batches.CHUNK", 25)
     rules = [replace(optimizer, weight_decay=decay) for decay in (0.01, 0.0)]
-    side_by_side(Plain, groups, size=7, optimizers=rules)
+    side_by_side(kind, groups, size=size, optimizers=rules, dropout=dropout, n=n)
 
 
 @pytest.mark.parametrize("groups", GROUPS, ids=str)
 @pytest.mark.parametrize("size", [25, 50, 150])
+@pytest.mark.parametrize(
+    "loss", [SoftmaxCrossEntropy(0.1), SigmoidCrossEntropy(), SquaredError(Sigmoid())], ids=str
+)
 def test_large_batches_go_through_in_chunks(
-    groups: list[int], size: int, monkeypatch: pytest.MonkeyPatch
+    groups: list[int], size: int, loss: Loss, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("src.training.engines.batches.CHUNK", 10 if size != 25 else 25)
+    side_by_side(Batches, groups, size=size, loss=loss)
+
+
+@pytest.mark.parametrize("groups", GROUPS, ids=str)
+@pytest.mark.parametrize("size", [25, 150])
+def test_batches_with_much_arithmetic_are_divided(
+    groups: list[int], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.training.engines.batches.CHUNK_FLOPS", 10_000)
     side_by_side(Batches, groups, size=size)
 
 
@@ -350,19 +386,119 @@ def test_penalties_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("batching", [Full(), Mini(8), Sample()], ids=str)
-def test_one_that_diverges_leaves_the_others_alone(batching: Batching) -> None:
+@pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.5), Adam(epsilon=1e-3)], ids=str)
+def test_one_that_diverges_leaves_the_others_alone(
+    batching: Batching, optimizer: Optimizer
+) -> None:
+    """The others keep what their optimizers had gathered, and their place in time."""
     network = MLP(6, (5,), 3, Identity()).layers
     found = assert_each_as_alone(
         lambda: runs(
             5,
             batching=batching,
             network=[network],
+            optimizer=[optimizer],
             lr=[0.01, 1e200, 0.02, 1e200, 0.03],
+            schedule=[Constant(), _Late(), Constant(), _Late(), Constant()],
             seed=[0, 0, 1],
         )
     )
     assert [isinstance(mine[-1], Diverged) for mine in found] == [False, True, False, True, False]
-    assert [len(mine) for mine in found][::2] == [6, 6, 6]
+    assert [len(mine) for mine in found] == [6, 3, 6, 3, 6]
+
+
+def test_sets_of_equal_arrays_and_different_scale_are_different_sets() -> None:
+    one = blobs(50, 1)
+    half = replace(one, scale=0.5)
+    assert_each_as_alone(
+        lambda: runs(3, batching=Mini(8), sets=[{"train": one}, {"train": half}], exact=[True])
+    )
+
+
+def test_exact_training_scores_are_those_of_each_network() -> None:
+    found = assert_each_as_alone(
+        lambda: runs(4, batching=Mini(8), exact=[True], lr=[0.1, 0.5], seed=[0, 0, 1])
+    )
+    last = [mine[-1].scores["train"].loss for mine in found if isinstance(mine[-1], Epoch)]
+    assert len(set(last)) == 4
+
+
+def test_dropout_masks_do_not_depend_on_the_company() -> None:
+    network = MLP(6, (20,), 3, Sigmoid(), dropout=0.4).layers
+    for batching in (Full(), Mini(8), Sample()):
+        assert_each_as_alone(
+            partial(runs, 3, batching=batching, network=[network], seed=[0, 1], epochs=[3])
+        )
+
+
+def test_the_time_of_a_stack_is_divided_among_its_members(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticks = iter(range(1000))
+    monkeypatch.setattr("src.training.loop.time.perf_counter", lambda: float(next(ticks)))
+    found = together(runs(4, batching=Mini(8), epochs=[2]))
+    first = [mine[0].seconds for mine in found if isinstance(mine[0], Epoch)]
+    second = [mine[1].seconds for mine in found if isinstance(mine[1], Epoch)]
+    assert first == [0.5] * 4  # a second to prepare and one to train
+    assert second == [0.75] * 4
+
+
+@pytest.mark.parametrize("kind", ["fast", "plain"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batching": Full()},
+        {"batching": Mini(8), "dropout": 0.3},
+        {"batching": Mini(8), "optimizer": Adam()},
+        {"batching": Mini(50), "optimizer": SGD(momentum=0.9, nesterov=True, clip_norm=0.5)},
+        {"batching": Sample()},
+        {"batching": Sample(), "optimizer": SGD(momentum=0.5)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_training_run_goes_on_from_its_progress_byte_for_byte(
+    kind: Any, changes: dict[str, Any], k: int
+) -> None:
+    changes = dict(changes)
+    network = MLP(6, (5,), 3, Sigmoid(), changes.pop("dropout", 0.0)).layers
+    settings: dict[str, Any] = {"network": network, "lr": 0.3, "epochs": 6, **changes}
+    settings["schedule"] = Plateau(metric="val/loss", factor=0.5, patience=0)
+    settings["stopping"] = EarlyStopping("val/loss", patience=4)
+    batching = settings.pop("batching")
+    members = runs(k, batching=batching, seed=[0, 1], **{n: [v] for n, v in settings.items()})
+
+    def trained(begun: Sequence[Any]) -> list[list[Epoch]]:
+        records = list(train(members, begun, engine=kind))
+        found: Any = [[row[j] for row in records if row[j]] for j in range(k)]
+        return list(found)
+
+    whole = trained(starts(members))
+    stopped_at = [pickle.loads(pickle.dumps(mine[2].progress)) for mine in whole]
+    rest = trained(stopped_at)
+    for mine, after in zip(whole, rest, strict=True):
+        assert [epoch.number for epoch in after] == [epoch.number for epoch in mine[3:]] != []
+        for epoch, again in zip(mine[3:], after, strict=True):
+            assert again.scores == epoch.scores
+            assert (again.lr, again.kept, again.stopped) == (epoch.lr, epoch.kept, epoch.stopped)
+            assert (again.updates, again.samples) == (epoch.updates, epoch.samples)
+            assert again.seconds > mine[2].seconds
+            assert leaves(again.progress) == leaves(epoch.progress)
+    assert not list(train(members, [mine[-1].progress for mine in whole], engine=kind))  # type: ignore[misc]
+
+
+def leaves(progress: Progress | None) -> list[bytes]:
+    """Return the bytes of everything that training goes on from."""
+    assert progress
+    kept: list[Any] = [progress.parameters, progress.state.buffers, progress.kept]
+    found = []
+    while kept:
+        item = kept.pop()
+        if isinstance(item, tuple):
+            kept += item
+        else:
+            found.append(item.tobytes())
+    return found
 
 
 def test_one_that_stops_early_leaves_the_others_alone() -> None:

@@ -207,6 +207,23 @@ def test_dropout_is_drawn_anew_for_each_batch_by_the_seed_and_never_when_a_set_i
     assert trained(0, lr=0.5, epochs=60)[-1].scores["val"].accuracy > 0.9
 
 
+def test_dropping_the_last_batch_drops_other_samples_each_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+
+    def watched_epoch(self: Any, orders: Any, *arguments: Any) -> Any:
+        seen.extend(orders)
+        return kept(self, orders, *arguments)
+
+    kept = Batches.epoch
+    monkeypatch.setattr(Batches, "epoch", watched_epoch)
+    run(Mini(8, drop_last=True), epochs=6)
+    assert [len(order) for order in seen] == [48] * 6
+    assert len({tuple(sorted(order)) for order in seen}) > 1
+    assert {int(row) for order in seen for row in order} == set(range(50))
+
+
 def test_counters_run_from_the_start() -> None:
     history = run(Mini(8, drop_last=True))
     assert [epoch.number for epoch in history] == [1, 2, 3, 4]

@@ -99,6 +99,13 @@ class Activation(Layer):
         """Write f'(x) into ``out``, which is neither x nor y."""
         out[...] = self.derivative(x, y)
 
+    def calls(self, dtype: np.dtype[Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """Return calls like ``apply_into`` and ``derivative_into``, for a few numbers at a time.
+
+        An override may save the time that a method takes beside so little work.
+        """
+        return self.apply_into, self.derivative_into
+
     def forward(self, parameters: tuple[Array, ...], x: Array) -> Array:
         return self.apply(x)
 
@@ -127,6 +134,9 @@ class ReLU(Activation):
 
     def derivative_into(self, x: Array, y: Array, out: Array) -> None:
         np.sign(y, out=out)
+
+    def calls(self, dtype: np.dtype[Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        return functools.partial(np.maximum, np.zeros((), dtype)), self.derivative_into
 
 
 @dataclass(frozen=True)
@@ -202,9 +212,6 @@ class Sigmoid(Activation):
         return y * (1 - y)
 
     def apply_into(self, x: Array, out: Array) -> None:
-        if x.size <= _FEW:  # then one slow call takes less time than four fast ones
-            _expit()(x, out=out)
-            return
         half = _number(0.5, x.dtype)
         np.multiply(x, half, out=out)
         np.tanh(out, out=out)
@@ -212,8 +219,13 @@ class Sigmoid(Activation):
         np.add(out, half, out=out)
 
     def derivative_into(self, x: Array, y: Array, out: Array) -> None:
-        np.subtract(_number(1, y.dtype), y, out=out)
-        np.multiply(out, y, out=out)
+        np.subtract(_number(1, y.dtype), y, out)
+        np.multiply(out, y, out)
+
+    def calls(self, dtype: np.dtype[Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        from scipy.special import expit  # one call, slower per number; its import takes long
+
+        return expit, self.derivative_into
 
 
 @dataclass(frozen=True)
@@ -279,19 +291,7 @@ class Dropout(Layer):
         return f"dropout {self.rate:g}"
 
 
-_FEW = 256  # numbers
-
-
 @functools.cache
 def _number(value: float, dtype: np.dtype[Any]) -> Array:
     """Return a number as an array. NumPy converts a Python number at every call, which is slow."""
     return np.array(value, dtype)
-
-
-@functools.cache
-def _expit() -> Callable[..., Any]:
-    """Return SciPy's sigmoid. Its import is slow, so it waits until the first training."""
-    from scipy.special import expit
-
-    function: Callable[..., Any] = expit
-    return function

@@ -7,6 +7,7 @@ the optimizer adds that to the gradient.
 import functools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,19 @@ class CrossEntropy(Loss):
         ``factors`` is a number or (n,).
         """
 
+    def add_outputs(self, logits: Array) -> Callable[[float, Array], object]:
+        """Return a call that adds factor · outputs of ``logits (classes,)`` to an array.
+
+        It reads the logits anew each time. An override may be faster for a single sample.
+        """
+        outputs = np.empty_like(logits)
+
+        def add(factor: float, total: Array) -> None:
+            self.outputs_into(logits, factor, outputs)
+            np.add(total, outputs, out=total)
+
+        return add
+
     def targets(self, classes: int, dtype: npt.DTypeLike) -> Array:
         """Return the targets of each label, (labels, classes)."""
         return np.eye(classes, dtype=dtype)
@@ -149,6 +163,23 @@ class SoftmaxCrossEntropy(CrossEntropy):
         if not _normalize(out, factors):
             np.exp(logits - logits.max(axis=0), out=out)
             _normalize(out, factors)
+
+    def add_outputs(self, logits: Array) -> Callable[[float, Array], object]:
+        from scipy.linalg import blas  # its import takes long
+
+        double = logits.dtype == np.float64
+        dot, axpy = (blas.ddot, blas.daxpy) if double else (blas.sdot, blas.saxpy)
+        exponentials, ones = np.empty_like(logits), np.ones_like(logits)
+
+        def add(factor: float, total: Array) -> None:
+            np.exp(logits, out=exponentials)
+            scale = dot(exponentials, ones)
+            if not 1e-30 < scale < 1e30:  # see _normalize
+                np.exp(logits - logits.max(), out=exponentials)
+                scale = dot(exponentials, ones)
+            axpy(exponentials, total, len(ones), factor / scale)
+
+        return add
 
     def probabilities(self, logits: Array) -> Array:
         probabilities: Array = np.exp(log_softmax(logits))

@@ -1,7 +1,9 @@
-"""One thread for BLAS: equal calls give equal bytes wherever they run, and small products are quicker. And how many cores."""
+"""How many threads may compute: one for BLAS while training, and one per core for our own chunks.
+
+With BLAS on one thread, equal calls give equal bytes wherever they run, and small products are faster.
+"""
 
 import functools
-import os
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -9,30 +11,35 @@ from threadpoolctl import ThreadpoolController
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:
-    """Hold BLAS to one thread for the block, and give it back what it had afterwards."""
+    """Hold BLAS to one thread for the block, and restore what it had afterwards."""
     limit: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
     return limit
 
 
 @functools.cache
 def _controller() -> ThreadpoolController:
-    import scipy.linalg.blas  # noqa: F401 (its BLAS is one of its own, and must be there to be found)
+    """Find the BLAS libraries, once: that takes longer than many an epoch."""
+    import scipy.linalg.blas  # noqa: F401 (it has a BLAS of its own, which must be loaded to be found)
 
-    return ThreadpoolController()  # finding the libraries takes longer than many an epoch: once
+    return ThreadpoolController()
 
 
 _most_cores: int | None = None
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use: whoever started it may have given it fewer than there are."""
-    given = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    """Return how many cores this process may use.
+
+    That is the least of the machine's cores, the process's affinity, a container's CPU quota, and
+    what ``use_at_most`` has set.
+    """
+    import joblib  # it takes a while to import
+
+    given: int = joblib.cpu_count()
     return min(given, _most_cores or given)
 
 
 def use_at_most(cores: int) -> None:
-    """Leave the other cores to the processes beside this one."""
+    """Leave all but so many cores to other processes."""
     global _most_cores
     _most_cores = max(1, cores)

@@ -57,7 +57,7 @@ class Batches(Engine):
         self._chunk = min(CHUNK, -(-self.batch_size // parts))
         chunks = -(-self.batch_size // self._chunk)
         self._sums = [self._gradients, *(make() for _ in range(min(PARTS, chunks) - 1))]
-        self.workers = min(available_cores(), len(self._sums))
+        self.workers = min(available_cores(), len(self._sums)) if chunks > 1 else 1
         self._passes: list[dict[int, _Pass]] = [{} for _ in range(self.workers)]
         # In one chunk, vanilla SGD is a product that adds to the weights where they are.
         self._direct = chunks == 1 and self.optimizers[0].is_vanilla
@@ -306,17 +306,15 @@ class _Pass:
     def _columns(self, dz: Array, q: int) -> Array:
         """Return the first layers' dz of a group's networks as the columns of one matrix."""
         own, wide = dz[self.members[q]], self.wide[q]
-        if len(own) == 1:
-            return own[0]
-        wide[...] = own.swapaxes(0, 1)
-        columns: Array = wide.reshape(len(wide), -1)
+        if len(own) > 1:
+            wide[...] = own.swapaxes(0, 1)
+        columns: Array = wide.reshape(len(wide), -1) if len(own) > 1 else own[0]
         return columns
 
     def add_gradients(self, samples: _Samples, sums: Weights, *, first: bool) -> None:
         """Set sums of gradients to those of these samples, or if not the ``first`` add them."""
         for i, xs, dzs, dz in self.backward(samples):
-            ones = np.broadcast_to(self.ones, (len(dz), *self.ones.shape))
-            products = [(sums.biases[i], ones, dz)]
+            products = [(sums.biases[i], self.ones, dz)]  # a sum is a product with ones
             products += [
                 (total, x.swapaxes(-1, -2), d)
                 for total, x, d in zip(sums.matrices[i], xs, dzs, strict=True)

@@ -112,7 +112,7 @@ class _Block:
         y_and_1, slopes, z_and_1 = (
             np.split(of_all, ends[:-1]) if rest else [] for of_all in (self.y, self.slopes, self.z)
         )
-        self.logits, self.outputs = (np.empty(units[-1], dtype) for _ in range(2))
+        self.logits = np.empty(units[-1], dtype)
         z = [*(z[:-1] for z in z_and_1), self.logits]
         self.z1 = z[0]
         y = [y[:-1] for y in y_and_1]
@@ -122,7 +122,10 @@ class _Block:
             (V, V.T, V[:, :-1], y, dy_and_1, dy_and_1[:-1], slope[:-1])
             for V, y, dy_and_1, slope in zip(self.V, y_and_1, dy, slopes, strict=True)
         ][::-1]
-        self.activation, self.loss = activation, loss
+        self.apply, self.derivative = activation.calls(dtype)
+        self.loss = loss
+        if isinstance(loss, CrossEntropy):
+            self.add_outputs = loss.add_outputs(self.logits)
         self.ger = sger if dtype == np.float32 else dger
 
     def run(self, x: Array, labels: Labels, rates: npt.NDArray[np.float64], logits: Array) -> None:
@@ -134,17 +137,17 @@ class _Block:
         left = what_is_left(1 - rates * self.decay).astype(x.dtype) if self.decay else None
         self._prepare(x, left)
         gradient = self._loss_gradient(labels, rates.astype(x.dtype))
-        multiply, apply, ger = np.multiply, self.activation.apply_into, self.ger
+        multiply, apply, derivative, ger = np.multiply, self.apply, self.derivative, self.ger
         for t, (lr, (factors, z_and_d, dz)) in enumerate(
             zip(rates.tolist(), self.samples[:n], strict=True)
         ):
             factors.dot(z_and_d, self.z1)
             for z, y, y_and_1, V, z_after in self.forward:
-                apply(z, y)
+                apply(z, out=y)
                 V.dot(y_and_1, z_after)
             logits[t] = self.logits
-            gradient(t, lr, dz)
-            self.activation.derivative_into(self.z, self.y, self.slopes)
+            gradient(lr, dz)
+            derivative(self.z, self.y, self.slopes)
             for V, VT, weights, y_and_1, dy_and_1, dy, slope in self.backward:
                 dz.dot(V, dy_and_1)
                 if self.decay:
@@ -174,22 +177,19 @@ class _Block:
         np.subtract(-1, products, out=factors)
         self.diagonal[...] = 1
 
-    def _loss_gradient(self, labels: Labels, rates: Array) -> Callable[[int, float, Array], None]:
-        """Return what writes lr · ∂L/∂logits of sample t."""
-        loss, logits, outputs = self.loss, self.logits, self.outputs
-        if not isinstance(loss, CrossEntropy):
+    def _loss_gradient(self, labels: Labels, rates: Array) -> Callable[[float, Array], object]:
+        """Return what adds lr · ∂L/∂logits of the next sample, given what ``dlogits`` holds."""
+        loss, logits, n = self.loss, self.logits, len(labels)
+        if isinstance(loss, CrossEntropy):
+            targets = loss.targets(len(logits), rates.dtype)[labels]
+            np.multiply(targets, -rates[:, None], out=self.dlogits[:n])
+            return self.add_outputs
+        waiting = iter(labels[:, None])
 
-            def gradient(t: int, lr: float, out: Array) -> None:
-                loss.gradient_into(logits[None], labels[t : t + 1], lr, out[None])
+        def gradient(lr: float, out: Array) -> None:
+            loss.gradient_into(logits[None], next(waiting), lr, out[None])
 
-            return gradient
-        targets = loss.targets(len(logits), rates.dtype)[labels] * -rates[:, None]
-
-        def difference(t: int, lr: float, out: Array) -> None:
-            loss.outputs_into(logits, lr, outputs)
-            np.add(outputs, targets[t], out=out)
-
-        return difference
+        return gradient
 
     def parameters(self) -> list[tuple[Array, ...]]:
         """Return W and b of each dense layer, in memory of their own."""
