@@ -16,6 +16,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from src.config.arguments import prepare
 from src.config.explain import COMPOSITION_ERRORS, explain
 from src.config.preflight import check, claim
 from src.experiment.job import Job
@@ -133,9 +134,8 @@ def main() -> None:
     # Errors of composition are to come to us and be told in a line, rather than end in Hydra.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    # Hydra's parser takes no settings before -m, people do.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     try:
+        sys.argv[1:] = prepare(sys.argv[1:])
         task()
     except KeyboardInterrupt:
         report.problem("interrupted")

@@ -68,6 +68,7 @@ class Job:
     reference: Reference | None
     diagnose: int | None
     gradcheck: bool
+    plugins: tuple[str, ...] = ()  # imported before the configuration was read
 
     def __post_init__(self) -> None:
         require(
