@@ -219,13 +219,6 @@ class _Settings:
         require(0 < self.lr < math.inf, "lr", self.lr, "must be a positive, finite number")
         require(self.epochs >= 1, "epochs", self.epochs, "must be 1 or more")
         require(0 < share < 1, "validation_fraction", share, "must lie between 0 and 1")
-        for metric in self.metrics:
-            require(
-                not metric.startswith("test/"),
-                "metric",
-                metric,
-                "there is no test set here; take val/ or train/",
-            )
 
     @property
     def metrics(self) -> list[str]:

@@ -1,5 +1,6 @@
 """What a configuration may say, and what it is told when it says something else."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import src.run  # noqa: F401 (registers the resolver that folder names use)
+from src.config.composition import compose as compose_all
+from src.config.composition import composer
 from src.config.explain import explain
 from src.config.preflight import check
 from src.config.reader import flatten, option, read
@@ -362,6 +365,52 @@ def test_what_does_not_fit_the_data_is_found_before_anything_is_begun(
     with pytest.raises(ConfigError) as caught:
         check(composed(*overrides))
     assert message in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Faulty(Distribution):
+    """A distribution with a fault of its own."""
+
+    def draw(self, rng: Any, shape: Any, fan_in: int, fan_out: int) -> Any:
+        raise ValueError("the scale has no sign")
+
+
+def test_a_fault_in_an_initializer_is_not_taken_for_a_lack_of_memory() -> None:
+    experiment = replace(job().experiment, initializer=Random(Faulty(), Zeros()))
+    with pytest.raises(ValueError, match="^the scale has no sign$"):
+        experiment.prepare(experiment.data.load())
+
+
+@pytest.mark.parametrize("units", [10**9, 10**17])  # past this memory, past any address
+def test_too_many_parameters_are_told_as_such(units: int) -> None:
+    with pytest.raises(ConfigError, match=r"model\.hidden=.* parameters don't fit into memory"):
+        check(composed(f"model.hidden=[{units}]"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["stopping=early", "stopping.metric=test/loss"], "stopping.metric=test/loss"),
+        (
+            ["stopping=target", "stopping.value=0.9", "stopping.metric=test/accuracy"],
+            "val/accuracy",
+        ),
+        (["schedule=plateau", "schedule.metric=test/loss"], "schedule.metric=test/loss"),
+    ],
+)
+def test_training_is_not_steered_by_the_test_set(overrides: list[str], key: str) -> None:
+    with pytest.raises(ConfigError, match="the test set is for reporting") as caught:
+        job(*overrides)
+    assert key in str(caught.value)
+
+
+def test_a_list_in_place_of_one_option_is_refused() -> None:
+    with composer():
+        config = compose_all(["model=[relu2,sigmoid3]"], with_hydra=True)
+    with pytest.raises(
+        ConfigError, match="a sweep over several is written -m model=relu2,sigmoid3"
+    ):
+        check(config)
 
 
 def test_other_image_sizes_and_class_counts_work_when_the_net_fits(tmp_path: Path) -> None:
