@@ -34,6 +34,9 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         return _several_values(first.split("'")[1])
     if first.startswith(("Could not override", "Could not delete")):
         return _unknown_key(first.split("'")[1], overrides)
+    if first.startswith("Config group override must be a string or a list. Got NoneType"):
+        override = next((o for o in overrides if o.endswith("=null")), "null")
+        return f"{override}: must be the name of an option; leave it out for the default"
     return f"the overrides can't be composed: {first}" if type(error) is ValueError else first
 
 
