@@ -86,7 +86,8 @@ def single_run(config: DictConfig, display: Display) -> Finished:
             report.findings(result.findings)
             _show_whereabouts(job, result, run_context.folder)
         raise
-    report.closing(finished.summary, job.reference, deviations(job, config, context))
+    differing = deviations(job, config, context)  # type: ignore[arg-type] # a DictConfig of its form
+    report.closing(finished.summary, job.reference, differing)
     _show_whereabouts(job, finished.result, run_context.folder)
     return finished
 

@@ -355,7 +355,7 @@ def test_a_recipe_gives_way_to_the_command_line() -> None:
         ),
         (
             ["data.split.val=5000"],
-            "data.split.val=5000: train, val and test ask for 5,360 samples together, there are 1,797",
+            "data.split.val=5000: train, val and test ask for 5,360 samples in total, there are 1,797",
         ),
         (["data.split.test=own"], "data.split.test=own: this data has no test set of its own"),
     ],

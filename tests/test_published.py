@@ -91,4 +91,4 @@ def composed_with_hydra(*overrides: str) -> tuple[DictConfig, DictConfig]:
     with composer():
         config = compose(overrides, with_hydra=True)
     hydra = config.hydra
-    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), hydra
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), hydra

@@ -56,7 +56,7 @@ def test_a_run_ends_well_and_says_where_to_look(finished: Ended) -> None:
     assert any(
         line.startswith("data        digits: 1,077 train, 360 val, 360 test") for line in lines
     )
-    assert "shapes      X (1257, 784) uint8, y (1257,) int64, 10 classes" in lines
+    assert "shapes      X (1077, 784) uint8, y (1077,) int64, 10 classes" in lines
     assert any(line.startswith("epoch 40/40  train ") for line in lines)
     (folder,) = finished.folders
     assert f"folder      {folder}" in lines
