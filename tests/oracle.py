@@ -279,7 +279,7 @@ def step_factor(t: float, *, every: int, factor: float) -> float:
 
 
 def inverse_factor(t: float, *, power: float, rate: float) -> float:
-    return 1 / (1 + rate * t) ** power
+    return float(1 / (1 + rate * t) ** power)
 
 
 def cosine_factor(t: float, *, length: float, floor: float) -> float:

@@ -331,7 +331,7 @@ def test_engines_agree_with_the_oracle_and_with_each_other(case: Case) -> None:
     expected = by_oracle(case)
     plain = by_engine(case, engine_of(case, "plain"))
     assert_equal(plain, expected, case.dtype)
-    fast = {engine_of(case, "fast"), Batches}
+    fast: set[type[Engine]] = {engine_of(case, "fast"), Batches}
     if Deferred in fast:
         fast.add(DeferredStack)  # which supports a single network, too
     for kind in fast:
@@ -549,4 +549,10 @@ def test_training_runs_of_a_stack_are_the_oracles_whoever_leaves(
         assert [bool(epoch.stopped) for epoch in epochs] == [
             fate == "stops" and epoch.number == last for epoch in epochs
         ]
+        for epoch in epochs:
+            # Whoever stops has its best epoch in the first.
+            best = epochs[0] if fate == "stops" else epoch
+            assert epoch.progress is not None
+            for kept, p in zip(epoch.progress.kept, best.parameters, strict=True):
+                assert [a.tobytes() for a in kept] == [a.tobytes() for a in p]
         assert_run_is_the_oracles(stack, j, epochs)

@@ -115,6 +115,23 @@ def test_a_corner_is_where_its_activation_declares_it() -> None:
     assert (elsewhere.skipped, elsewhere.passed) == (0, True)
 
 
+def test_every_entry_of_a_small_network_is_checked_or_skipped() -> None:
+    network = MLP(5, (4,), 3, ReLU()).layers
+    start = Random(Zeros(), Zeros(), output=XavierNormal()).initialize(
+        network, stream(0, "weights"), np.float64
+    )
+    found = gradcheck.check_gradient(network, start, SoftmaxCrossEntropy(), X[:, :5], LABELS)
+    assert (found.skipped, found.checked) == (5 * 4 + 4, 4 * 3 + 3)
+
+
+def test_a_check_that_skips_every_entry_passes_and_says_so() -> None:
+    network = MLP(5, (), 3, Identity()).layers
+    start = Random(Zeros(), Zeros()).initialize(network, stream(0, "weights"), np.float64)
+    found = gradcheck.check_gradient(network, start, SquaredError(ReLU()), X[:, :5], LABELS)
+    assert found.passed
+    assert str(found).startswith("worst of 0 entries (18 at corners skipped): none")
+
+
 def test_values_that_are_not_finite_do_not_pass() -> None:
     network = MLP(30, (4,), 3, Identity()).layers
     start = Random(Normal(0, 1e200), Zeros()).initialize(network, stream(0, "weights"), np.float64)

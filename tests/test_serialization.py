@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from src.nn.layers import GELU, LeakyReLU, Sigmoid
-from src.nn.losses import SoftmaxCrossEntropy, SquaredError
+from src.nn.losses import Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from src.nn.network import MLP
 from src.support.serialization import from_plain, to_plain
 
@@ -27,6 +27,13 @@ CLASSES = [MLP, LeakyReLU, GELU, Sigmoid, SoftmaxCrossEntropy, SquaredError]
 )
 def test_a_value_comes_back_through_json_equal(value: object) -> None:
     assert from_plain(json.loads(json.dumps(to_plain(value))), iter(CLASSES)) == value
+
+
+def test_a_class_stands_for_all_that_derive_from_it() -> None:
+    for value in (SoftmaxCrossEntropy(0.1), SigmoidCrossEntropy()):
+        assert from_plain(to_plain(value), [Loss]) == value
+    with pytest.raises(KeyError):
+        from_plain(to_plain(GELU()), [Loss])
 
 
 def test_a_path_becomes_a_string() -> None:

@@ -76,6 +76,7 @@ def test_training_ends_where_the_rule_says_and_is_the_longer_training_up_to_ther
         (lambda: EarlyStopping("val/loss", patience=0), "patience"),
         (lambda: EarlyStopping("val/los", patience=1), "metric"),
         (lambda: EarlyStopping("val/loss", patience=1, min_delta=-1), "min_delta"),
+        (lambda: EarlyStopping("val/loss", patience=1, min_delta=float("inf")), "min_delta"),
         (lambda: Target("nothing", 1.0), "metric"),
         (lambda: Target("train/loss", float("nan")), "value"),
         (lambda: Target("train/loss", 0.0), "value"),

@@ -1,7 +1,7 @@
 """Turns configured values into plain JSON and back, for identities and for stored networks."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(plain: Any, classes: Iterable[type]) -> Any:
-    """Return the value that ``to_plain`` described, built from these classes only.
+    """Return the value that ``to_plain`` described, built from these classes and their subclasses.
 
     Raises KeyError if the description names any other class.
     """
-    known = {cls.__name__: cls for cls in classes}
+    known = {cls.__name__: cls for given in classes for cls in _with_subclasses(given)}
     if isinstance(plain, dict):
         build = known[plain["class"]]
         fields = {name: value for name, value in plain.items() if name != "class"}
@@ -30,3 +30,10 @@ def from_plain(plain: Any, classes: Iterable[type]) -> Any:
     if isinstance(plain, list):
         return tuple(from_plain(item, known.values()) for item in plain)
     return plain
+
+
+def _with_subclasses(cls: type) -> Iterator[type]:
+    """Yield a class and everything that derives from it."""
+    yield cls
+    for derived in cls.__subclasses__():
+        yield from _with_subclasses(derived)
