@@ -18,9 +18,7 @@ from tests.conftest import ROOT
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 EXTENDING = TEXTS["docs/extending.md"]
-SECTIONS = {
-    part.splitlines()[0]: part for part in EXTENDING.split("\n## ")[1:] if "```sh" in part
-}
+SECTIONS = {part.splitlines()[0]: part for part in EXTENDING.split("\n## ")[1:] if "```sh" in part}
 
 FILES = re.compile(r"^(Append to|Create) `([^`]+)`:\n\n```\w+\n(.*?)^```", re.M | re.S)
 COMMANDS = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
@@ -101,7 +99,9 @@ def test_every_root_setting_has_a_meaning() -> None:
 
 
 def test_the_reference_knows_every_metric() -> None:
-    assert [metric for metric in METRICS if f"| `{metric}` |" not in TEXTS["docs/reference.md"]] == []
+    assert [
+        metric for metric in METRICS if f"| `{metric}` |" not in TEXTS["docs/reference.md"]
+    ] == []
 
 
 def test_the_reference_names_the_files_that_a_run_leaves(project: Path, tmp_path: Path) -> None:
