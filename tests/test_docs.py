@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from docs import generate
 
+from docs import generate
 from src.experiment.job import METRICS
 from tests.conftest import ROOT
 
