@@ -112,7 +112,7 @@ def _docstring(text: str) -> str:
 
 
 def _settings(text: str) -> list[Setting]:
-    """Return the settings of a file by key, and the choices that its defaults list makes within it."""
+    """Return the settings of a file, and the choices that its defaults list makes within it."""
     node = yaml.compose(text)
     assert isinstance(node, yaml.MappingNode)
     lines = text.splitlines()

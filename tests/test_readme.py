@@ -72,7 +72,7 @@ def alone(line: str) -> bool:
 
 
 def shows_only(line: str) -> bool:
-    """Tell whether a command shows or checks something; a debug run is one that a test can afford."""
+    """Tell whether a command shows or checks something, and trains little or nothing."""
     return "--help" in line or "--cfg" in line or "debug=" in line
 
 
