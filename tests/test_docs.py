@@ -15,6 +15,7 @@ import pytest
 
 from docs import generate
 from src.experiment.job import METRICS
+from src.support.paths import CONF
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -79,7 +80,7 @@ def test_the_reference_is_what_make_docs_writes() -> None:
 
 
 def test_every_choice_is_in_the_reference() -> None:
-    folders = {path.parent.relative_to(generate.CONF) for path in generate.CONF.rglob("*.yaml")}
+    folders = {path.parent.relative_to(CONF) for path in CONF.rglob("*.yaml")}
     internal = {"hydra/help", "hydra/job_logging", "hydra/sweeper", "."}
     assert {folder.as_posix() for folder in folders} - internal == set(generate.CHOICES)
 
