@@ -37,6 +37,7 @@ CHOICES = {
     "tracking": "where MLflow keeps the runs",
     "hydra/launcher": "how the runs of a sweep are carried out",
 }
+PICTURES = {"activation": "![Every activation and its derivative](pictures/activations.png)"}
 # What a choice is called where it belongs to another choice's setting.
 PLACES = {"activation": "model.activation", "distribution": "initializer.weights"}
 
@@ -159,6 +160,8 @@ def _choice(group: str, what: str) -> str:
     if place:
         title += f" Chosen as `{place}={found[0].name}`."
     parts = [title, _table(("option", "meaning"), ((f"`{o.name}`", o.meaning) for o in found))]
+    if group in PICTURES:
+        parts.append(PICTURES[group])
     if rows := list(_setting_rows(place or group.replace("/", "."), found)):
         parts.append(_table(("setting", "default", "meaning"), rows))
     return "\n\n".join(parts)

@@ -43,7 +43,7 @@ PYTHON = [
     for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
 ]
 KNOWN = re.compile(
-    r"python -m src\.run( |$)|make \w+|\. \.venv/bin/activate$"
+    r"python -m src\.(run|pictures)( |$)|make \w+|\. \.venv/bin/activate$"
     r"|\.venv/bin/(pre-commit install|python -m pip install )"
 )
 
@@ -129,6 +129,15 @@ def test_every_python_example_runs(
     monkeypatch.chdir(outputs.parent)  # where the examples find the folder "outputs"
     names = {"images": np.zeros((5, 784), np.uint8)}
     exec(compile(code.partition(":")[2], code.partition(":")[0], "exec"), names)
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if "src.pictures" in line])
+def test_the_pictures_of_a_run_are_drawn(line: str, outputs: Path) -> None:
+    run = train("epochs=1", f"outputs={outputs}", show=False)
+    command = [sys.executable, *shlex.split(line.replace("outputs/runs/RUN", str(run.folder)))[1:]]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    drawn = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert drawn.returncode == 0, drawn.stderr
 
 
 @pytest.mark.parametrize("target", MAKES)
