@@ -21,7 +21,11 @@ from tests.conftest import ROOT
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 EXTENDING = TEXTS["docs/extending.md"]
-SECTIONS = {part.splitlines()[0]: part for part in EXTENDING.split("\n## ")[1:] if "```sh" in part}
+SECTIONS = {
+    part.splitlines()[0]: part
+    for part in EXTENDING.split("\n## ")[1:]
+    if "```sh" in part and not part.startswith("Add a dataset")  # tests/test_data.py follows it
+}
 
 FILES = re.compile(r"^(Append to|Create) `([^`]+)`:\n\n```\w+\n(.*?)^```", re.M | re.S)
 COMMANDS = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
