@@ -40,9 +40,8 @@ format: $(VENV)/.dev ## let Ruff format the code and fix what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.dev ## write docs/reference.md and docs/pictures from the code
+docs: $(VENV)/.dev ## write docs/reference.md from the YAML files and the classes
 	@$(BIN)/python -m docs.generate
-	@$(BIN)/python -m docs.draw
 
 baselines: $(VENV)/.run ## compare every published recipe with ours on MNIST; ARGS="data.path=FOLDER"
 	@$(BIN)/python -m src.baselines $(ARGS)
