@@ -181,11 +181,11 @@ UNWANTED = {
     r"\bcan't be had\b|\bcould not be had\b": "is unreachable, can't be opened",
     r"\bwhich is nothing\b": "is empty",
     r"\bis no (number|list|file|folder|port|choice)\b": "is not a …",
-    r"\bmust be a text\b|\ba text\b": "a string",
+    r"\b(must be|number or) a text\b": "a string",
     r"\bwants quotes\b": "quote the value",
     r"\blacks its\b": "is missing",
-    r"\bis to be(at)?\b|\bare to be\b": "the goal is, must be",
-    r"\b(a|an|one) (\w+ ){1,2}an? (run|core|choice|use|epoch|sample|image|layer|job|key)\b": "per",
+    r"(?<!goal )\bis to be(at)?\b|\bare to be\b": "the goal is, must be",
+    r"\b(a|an|one) (class|dict|file|folder|line|number|process|record|row|tuple) an? \w": "per",
 }
 TEXTS = [
     *(path for path in CODE if path.relative_to(ROOT).parts[0] in ("src", "hydra_plugins", "docs")),
