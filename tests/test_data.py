@@ -574,8 +574,10 @@ WRONG_NPZ: dict[str, tuple[dict[str, npt.NDArray[Any]], str]] = {
     ),
     "one-hot labels": (
         {"x_train": IMAGES, "y_train": np.eye(12)},
-        "y_train has the shape (12, 12), but x_train has 12 images; "
-        "the labels need the shape (12,)",
+        (
+            "y_train has the shape (12, 12), but x_train has 12 images; "
+            "the labels need the shape (12,)"
+        ),
     ),
     "other test size": (
         {
