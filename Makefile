@@ -1,4 +1,8 @@
-# make help lists what can be asked for.
+# make help lists the targets.
+
+ifeq ($(OS),Windows_NT)
+$(error scratchgrid runs on Linux and macOS; on Windows, run make inside WSL)
+endif
 
 PYTHON ?= python3
 PORT ?= 5000
@@ -6,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test peers cover mutants lint format baselines bench draw ui lock clean
+.PHONY: help run test peers cover mutants lint format docs baselines bench draw ui lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,51 +18,54 @@ help: ## list the targets
 run: $(VENV)/.run ## install, then train one network; ARGS="model=relu2 lr=0.1" chooses another
 	@$(BIN)/python -m src.run $(if $(ARGS),$(ARGS),model=sigmoid3)
 
-test: $(VENV)/.dev ## install, then pass the tests; ARGS="-k layers" chooses some
+test: $(VENV)/.dev ## install, then run the tests; ARGS="-k layers" chooses some
 	@$(BIN)/python -m pytest $(ARGS)
 
-peers: $(VENV)/.dev ## install PyTorch beside it: some tests compare with it, and are skipped without
+peers: $(VENV)/.dev ## install PyTorch too: the tests that compare with it are skipped without it
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --editable ".[peers]"
 
-cover: $(VENV)/.dev ## the tests, with the share of lines and branches that they reach
+cover: $(VENV)/.dev ## run the tests and show which lines and branches they reach
 	@$(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage report
 
-mutants: $(VENV)/.dev ## the share of small faults in the mathematics that a test finds; ARGS="--sample 0 nn/losses.py"
+mutants: $(VENV)/.dev ## count how many small faults the tests find; ARGS="--sample 0 nn/losses.py"
 	@$(BIN)/python -m tests.mutation $(ARGS)
 
-lint: $(VENV)/.dev ## Ruff and the strict type checker
+lint: $(VENV)/.dev ## run Ruff and the strict type checker
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-format: $(VENV)/.dev ## let Ruff format and mend what it can
+format: $(VENV)/.dev ## let Ruff format the code and fix what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-baselines: $(VENV)/.run ## every published recipe on MNIST over three seeds, with verdicts; ARGS="data.path=FOLDER"
+docs: $(VENV)/.dev ## write docs/reference.md from the YAML files and the classes
+	@$(BIN)/python -m docs.generate
+
+baselines: $(VENV)/.run ## compare every published recipe with ours on MNIST; ARGS="data.path=FOLDER"
 	@$(BIN)/python -m src.baselines $(ARGS)
 
-bench: $(VENV)/.run ## a training pass beside PyTorch, scikit-learn and JAX where installed; ARGS="--rounds 3 --only 64"
+bench: $(VENV)/.run ## time a training pass, also of PyTorch and JAX if installed; ARGS="--rounds 3 --only 64"
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
-draw: $(VENV)/.run ## the pictures of the documentation that follow from the code
+draw: $(VENV)/.run ## draw the pictures of the documentation from the code
 	@$(BIN)/python -m docs.draw
 
-ui: $(VENV)/.run ## MLflow's UI on http://127.0.0.1:PORT for the runs under outputs
+ui: $(VENV)/.run ## open MLflow's UI for the runs under outputs on http://127.0.0.1:PORT
 	@$(BIN)/python -m src.ui --port $(PORT)
 
-lock: $(VENV)/.dev ## resolve the dependencies anew into locks/, with hashes
+lock: $(VENV)/.dev ## resolve the dependencies anew and write locks/, with hashes
 	@$(BIN)/python locks/resolve.py
 
-clean: ## remove what was installed; outputs stay
+clean: ## remove what was installed; keep outputs
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
-# A stamp in the environment for what was installed last: nothing is done again until a lock file changes.
+# Each stamp records an installation. It is repeated only after a lock file has changed.
 
 $(VENV)/.build: locks/build.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, $(PYTHON) is {sys.version.split()[0]}; choose with make PYTHON=python3.12")'
-	@echo "installing into $(VENV), once; this takes a minute"
+	@echo "installing into $(VENV); this takes a minute, once"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r locks/build.txt
 	@touch $@

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobStatus, run_job
 from omegaconf import DictConfig
 
+from src.config.arguments import overrides as written_out
 from src.config.composition import compose, composer
 from src.config.explain import COMPOSITION_ERRORS, explain
 from src.config.hydra_internals import context_without_callbacks, value_or_error
@@ -61,10 +62,11 @@ def train(*overrides: str, show: bool = True) -> Trained:
     waits for the one before.
     """
     with _one_at_a_time, composer():
+        given = written_out(overrides)
         try:
-            config = compose(overrides, with_hydra=True)
+            config = compose(given, with_hydra=True)
         except COMPOSITION_ERRORS as error:
-            raise ConfigError(explain(error, overrides)) from None
+            raise ConfigError(explain(error, given)) from None
         job, prepared = check(config)
         folder = Path(config.hydra.run.dir).absolute()
         claim(job, folder)

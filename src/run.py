@@ -1,4 +1,4 @@
-"""The entry point: composes a configuration with Hydra, checks it, runs it and reports. ``python -m src.run --help``."""
+"""The entry point of the command line: composes a configuration, checks it, runs it and reports."""
 
 import logging
 import os
@@ -6,9 +6,10 @@ import secrets
 import signal
 import sys
 import traceback
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,13 +17,16 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from src.config.arguments import prepare
 from src.config.explain import COMPOSITION_ERRORS, explain
 from src.config.preflight import check, claim
+from src.config.recipes import deviations
+from src.experiment.experiment import Prepared
 from src.experiment.job import Job
 from src.experiment.recorder import Finished
 from src.experiment.results import RESULT, Result
 from src.experiment.runner import Display, execute, gradcheck
-from src.support.errors import TrainingFailed, UserError, first_line
+from src.support.errors import ConfigError, TrainingFailed, UserError, first_line
 from src.support.paths import CONF
 from src.sweep.run_context import single, swept
 from src.terminal import report
@@ -30,7 +34,7 @@ from src.tracking.links import run_link, with_ui
 
 log = logging.getLogger(__name__)
 
-# Part of a folder's name: two runs begun in one second must not share it.
+# Part of a folder's name: two runs that start in the same second need two folders.
 OmegaConf.register_new_resolver(
     "unique", lambda: secrets.token_hex(3), use_cache=True, replace=True
 )
@@ -38,7 +42,10 @@ OmegaConf.register_new_resolver(
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def task(config: DictConfig) -> float:
-    """Run one composed configuration and return its metric: what Hydra calls, once or for each job of a sweep."""
+    """Run one composed configuration and return its metric.
+
+    Hydra calls this once, or for each job of a sweep.
+    """
     context = HydraConfig.get()
     if context.mode == RunMode.MULTIRUN:
         return _sweep_job(config, context)
@@ -48,24 +55,28 @@ def task(config: DictConfig) -> float:
         return finished.result.value
     except TrainingFailed as error:
         report.problem(str(error))
-    except UserError as error:  # of a store that turned out to be closed
+    except UserError as error:  # the store was found broken after training had started
         report.problem(str(error))
         sys.exit(2)
     except Exception as error:
         log.exception("the run failed")
-        report.problem(
-            f"{first_line(error)}; the traceback is in {context.runtime.output_dir}/{context.job.name}.log"
-        )
+        where = f"{context.runtime.output_dir}/{context.job.name}.log"
+        report.problem(f"{first_line(error)}; the traceback is in {where}")
     sys.exit(1)
 
 
 def single_run(config: DictConfig, display: Display) -> Finished:
-    """Run a composed configuration whose folder is there, and show what comes of it. Raises UserError, TrainingFailed."""
+    """Run a composed configuration whose folder exists, and print its results.
+
+    Raises UserError and TrainingFailed.
+    """
     context = HydraConfig.get()
     job, prepared = check(config)
-    report.opening(job, prepared, context.runtime.choices)
     if job.gradcheck:
-        report.fact("gradient", str(gradcheck(prepared)))
+        raise ConfigError(
+            "gradcheck=true: checks the gradient and trains nothing: use python -m src.run"
+        )
+    report.opening(job, prepared, context.runtime.choices)
     run_context = single(config, context, job)
     try:
         finished = execute(job, prepared, run_context, display)
@@ -75,7 +86,8 @@ def single_run(config: DictConfig, display: Display) -> Finished:
             report.findings(result.findings)
             _show_whereabouts(job, result, run_context.folder)
         raise
-    report.closing(finished.summary, job.reference)
+    differing = deviations(job, config, context)  # type: ignore[arg-type] # a DictConfig of its form
+    report.closing(finished.summary, job.reference, differing)
     _show_whereabouts(job, finished.result, run_context.folder)
     return finished
 
@@ -87,22 +99,17 @@ def _show_whereabouts(job: Job, result: Result, folder: Path) -> None:
 
 
 def _sweep_job(config: DictConfig, context: Any) -> float:
-    """Run a job of a sweep, as launchers do that run one at a time."""
+    """Run a job of a sweep under a launcher that runs one job at a time."""
     job, prepared = check(config)
     run_context = swept(config, context, job)
     try:
-        if job.gradcheck:
-            gradcheck(prepared)
-        finished = execute(
-            job, prepared, run_context, lambda epochs: nullcontext(lambda epoch: None)
-        )
+        finished = execute(job, prepared, run_context, lambda _: nullcontext(lambda epoch: None))
     except TrainingFailed:
         raise
     except Exception as error:
         log.exception("the run failed")
-        raise RuntimeError(
-            first_line(error)
-        ) from None  # one that every launcher can carry from process to process
+        # Every launcher can carry this exception from process to process.
+        raise RuntimeError(first_line(error)) from None
     finally:
         if (run_context.folder / RESULT).exists():
             report.job_line(Result.load(run_context.folder), run_context.position)
@@ -111,36 +118,54 @@ def _sweep_job(config: DictConfig, context: Any) -> float:
 
 
 class Preflight(Callback):
-    """Checks a single run before Hydra makes its folder; a sweep's jobs are checked by the sweeper."""
+    """Checks a single run before Hydra makes its folder; the sweeper checks a sweep's jobs."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Exits, rather than raises, where something is wrong: Hydra turns a callback's exceptions into warnings."""
+        """Exit where something is wrong: Hydra turns exceptions of a callback into warnings."""
         try:
-            job, _ = check(config)
+            job, prepared = check(config)
+            if job.gradcheck:
+                _check_gradient(job, prepared, config.hydra.runtime.choices)
             claim(job, Path(config.hydra.run.dir))
         except UserError as error:
             report.problem(str(error))
             sys.exit(2)
+        except TrainingFailed as error:
+            report.problem(str(error))
+            sys.exit(1)
         except Exception:
             traceback.print_exc()
             sys.exit(1)
 
 
+def _check_gradient(job: Job, prepared: Prepared, choices: Mapping[str, str]) -> NoReturn:
+    """Check the gradient, print the result and exit: nothing is trained or kept.
+
+    Raises WrongGradient.
+    """
+    report.opening(job, prepared, choices)
+    report.fact("gradient", f"correct: {gradcheck(prepared)}")
+    sys.exit(0)
+
+
 def main() -> None:
-    """Run what the command line asks for. Exit codes: 0 done, 1 failed or diverged, 2 wrong, 130 Ctrl-C, 143 terminated."""
+    """Run what the command line asks for.
+
+    Exit codes: 0 finished, 1 failed or diverged, 2 wrong configuration or data, 130 Ctrl-C,
+    143 terminated.
+    """
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     report.show_log()
-    # Errors of composition are to come to us and be told in a line, rather than end in Hydra.
+    # Hydra then raises composition errors instead of printing them, and we explain them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    # Hydra's parser takes no settings before -m, people do.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     try:
+        sys.argv[1:] = prepare(sys.argv[1:])
         task()
     except KeyboardInterrupt:
         report.problem("interrupted")
         sys.exit(130)
-    except BrokenPipeError:  # whoever read the output, head perhaps, has seen enough
+    except BrokenPipeError:  # the reader of the output, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except UserError as error:
@@ -149,17 +174,14 @@ def main() -> None:
     except COMPOSITION_ERRORS as error:
         if wants_traceback:
             raise
-        if isinstance(
-            error.__context__, KeyboardInterrupt
-        ):  # which Hydra's parser took for an error of its own
+        if isinstance(error.__context__, KeyboardInterrupt):  # it reached Hydra's parser
             sys.exit(130)
-        report.problem(
-            explain(error, [argument for argument in sys.argv[1:] if not argument.startswith("-")])
-        )
+        overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+        report.problem(explain(error, overrides))
         sys.exit(2)
 
 
 if __name__ == "__main__":
-    from src.run import main as imported_main  # so that workers, too, know this module by its name
+    from src.run import main as imported_main  # workers know this module by its name
 
     imported_main()

@@ -1,5 +1,6 @@
 """What a configuration may say, and what it is told when it says something else."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import src.run  # noqa: F401 (registers the resolver that folder names use)
+from src.config.composition import compose as compose_all
+from src.config.composition import composer
 from src.config.explain import explain
 from src.config.preflight import check
 from src.config.reader import flatten, option, read
@@ -125,7 +128,7 @@ def test_python_can_have_every_option_by_its_name(kind: type) -> None:
 
 def test_a_named_initializer_is_the_composed_one() -> None:
     assert option(Initializer, "nielsen") == job("initializer=nielsen").experiment.initializer
-    with pytest.raises(ConfigError, match="initializer=file: needs a path"):
+    with pytest.raises(ConfigError, match="initializer=file: needs a value for path"):
         option(Initializer, "file")
     with pytest.raises(
         ConfigError, match="initializer=xaver: no such initializer; did you mean xavier"
@@ -188,7 +191,12 @@ def test_identity_follows_what_decides_the_result_and_nothing_else() -> None:
         ("lr=-1", "lr=-1.0: must be a positive, finite number"),
         ("lr=nan", "lr=nan: must be a positive, finite number"),
         ("lr=inf", "lr=inf: must be a positive, finite number"),
-        ("lr=[0.1]", "must be a number"),
+        (
+            "lr=[0.1,0.2]",
+            "must be a number; a sweep over several values is written -m lr=0.1,0.2",
+        ),
+        ("model.activation=logistic", "no such activation; did you mean sigmoid?"),
+        ("initializer.weights=xavier", "no such distribution; did you mean xavier_normal?"),
         ("seed=-1", "seed=-1: must be 0 or more"),
         ("dtype=float16", "dtype=float16: must be float32 or float64"),
         ("dtype=foat32", "did you mean float32?"),
@@ -212,7 +220,7 @@ def test_identity_follows_what_decides_the_result_and_nothing_else() -> None:
         ("data.scale=0/1", "data.scale=0/1: must be a positive number or a fraction"),
         ("metric=val/acc", "did you mean val/accuracy?"),
         ("lr=${nowhere}", "Interpolation key 'nowhere' not found"),
-        ("~lr", "lacks lr"),
+        ("~lr", "lr is missing: set it with lr=…"),
         ("+typo=1", "typo: no such key"),
         ("+batchng=1", "did you mean batching?"),
         ("+batching.sise=3", "batching.sise: no such key; did you mean size?"),
@@ -245,7 +253,7 @@ def test_a_target_can_only_be_a_class_of_the_kind_its_place_expects(
 ) -> None:
     """A configuration from a stranger selects and sets; it never imports or runs anything."""
     for place in ("model", "batching", "data", "initializer", "tracking"):
-        with pytest.raises(ConfigError, match=r"is not one of this place's classes"):
+        with pytest.raises(ConfigError, match=r"not a class that can stand here"):
             job(f"{place}._target_={target}")
 
 
@@ -254,22 +262,33 @@ def test_a_target_can_only_be_a_class_of_the_kind_its_place_expects(
     [
         (["model=sigmiod3"], "model=sigmiod3: no such option; did you mean sigmoid3?"),
         (["model=xyz"], "there are relu2, relu2_dropout, relu2_small, relu3, sigmoid3"),
-        (["modle=relu2"], "modle=relu2: no such key or option as modle; did you mean model?"),
-        (["lrr=0.1"], "lrr=0.1: no such key or option as lrr; did you mean lr?"),
+        (["modle=relu2"], "modle=relu2: there is no key or choice modle; did you mean model?"),
+        (["lrr=0.1"], "lrr=0.1: there is no key or choice lrr; did you mean lr?"),
         (["model.hiden=[3]"], "did you mean model.hidden?"),
-        (["batching=full", "batching.sise=3"], "no such key or option as batching.sise"),
+        (["batching=full", "batching.sise=3"], "there is no key or choice batching.sise"),
         (["data=csv", "data.pth=x"], "did you mean data.path?"),
         (
             ["lr=0.1,0.2"],
-            "lr=0.1,0.2: several values make a sweep: add -m; one list would be written [0.1,0.2]",
+            "lr=0.1,0.2: several values are a sweep: add -m; for one list write lr=[0.1,0.2]",
         ),
-        (["model=relu2,relu3"], "model=relu2,relu3: several values make a sweep: add -m"),
-        (["name=ünï"], "wants quotes: \"name='ünï'\""),
-        (["lr=[1"], "lr=[1: can't be read as key=value"),
-        (["lr"], "lr: can't be read as key=value"),
+        (["model=relu2,relu3"], "model=relu2,relu3: several values are a sweep: add -m"),
+        (["name=ünï"], "quote values that contain special characters: \"name='ünï'\""),
+        (["lr=[1"], "lr=[1: not of the form key=value"),
+        (["lr"], "lr: not of the form key=value"),
         (["experiment=none_such"], "experiment=none_such: no such option"),
         (["distribution@initializer.output=zeross"], "did you mean zeros?"),
-        (["hydra/launcher=foo"], "there are basic, joblib"),
+        (["hydra/launcher=foo"], "there are basic"),
+        (["initializer=xavier_normal"], "no such option; did you mean xavier?"),
+        (["initializer=glorot_uniform"], "no such option; did you mean xavier_uniform?"),
+        (["initializer=kaiming"], "no such option; did you mean he?"),
+        (
+            ["optimizer=adam", "optimizer.momentum=0.9"],
+            "optimizer=adam has no setting momentum; momentum, nesterov and sgd have it",
+        ),
+        (["batching=full", "batching.size=3"], "batching=full has no setting size; mini has it"),
+        (["model.activation.slope=0.2"], "name the activation too: activation=leaky_relu"),
+        (["debug=null"], "debug=null: must be the name of an option"),
+        (["zzzzzz=1"], "zzzzzz=1: there is no key or choice zzzzzz; --help lists them all"),
     ],
 )
 def test_a_composition_that_fails_is_told_in_a_line_with_the_nearest_right_name(
@@ -332,11 +351,11 @@ def test_a_recipe_gives_way_to_the_command_line() -> None:
         (["model.outputs=9"], "model.outputs=9: digits has labels up to 9: set model.outputs=10"),
         (
             ["data.split.val=0"],
-            "metric=val/accuracy: digits is split without a val set; did you mean train/accuracy?",
+            "metric=val/accuracy: digits has only train and test sets; did you mean train/accuracy?",
         ),
         (
             ["data.split.val=5000"],
-            "data.split.val=5000: train, val and test ask for 5,360 samples together, there are 1,797",
+            "data.split.val=5000: train, val and test ask for 5,360 samples in total, there are 1,797",
         ),
         (["data.split.test=own"], "data.split.test=own: this data has no test set of its own"),
     ],
@@ -347,6 +366,52 @@ def test_what_does_not_fit_the_data_is_found_before_anything_is_begun(
     with pytest.raises(ConfigError) as caught:
         check(composed(*overrides))
     assert message in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Faulty(Distribution):
+    """A distribution with a fault of its own."""
+
+    def draw(self, rng: Any, shape: Any, fan_in: int, fan_out: int) -> Any:
+        raise ValueError("the scale has no sign")
+
+
+def test_a_fault_in_an_initializer_is_not_taken_for_a_lack_of_memory() -> None:
+    experiment = replace(job().experiment, initializer=Random(Faulty(), Zeros()))
+    with pytest.raises(ValueError, match="the scale has no sign"):
+        experiment.prepare(experiment.data.load())
+
+
+@pytest.mark.parametrize("units", [10**9, 10**17])  # past this memory, past any address
+def test_too_many_parameters_are_told_as_such(units: int) -> None:
+    with pytest.raises(ConfigError, match=r"model\.hidden=.* parameters don't fit into memory"):
+        check(composed(f"model.hidden=[{units}]"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["stopping=early", "stopping.metric=test/loss"], "stopping.metric=test/loss"),
+        (
+            ["stopping=target", "stopping.value=0.9", "stopping.metric=test/accuracy"],
+            "val/accuracy",
+        ),
+        (["schedule=plateau", "schedule.metric=test/loss"], "schedule.metric=test/loss"),
+    ],
+)
+def test_training_is_not_steered_by_the_test_set(overrides: list[str], key: str) -> None:
+    with pytest.raises(ConfigError, match="the test set is for reporting") as caught:
+        job(*overrides)
+    assert key in str(caught.value)
+
+
+def test_a_list_in_place_of_one_option_is_refused() -> None:
+    with composer():
+        config = compose_all(["model=[relu2,sigmoid3]"], with_hydra=True)
+    with pytest.raises(
+        ConfigError, match="a sweep over several is written -m model=relu2,sigmoid3"
+    ):
+        check(config)
 
 
 def test_other_image_sizes_and_class_counts_work_when_the_net_fits(tmp_path: Path) -> None:

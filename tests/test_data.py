@@ -1,4 +1,4 @@
-"""Reading data: every form that is promised, each way in which a file can be wrong, and the division into three sets."""
+"""Reading data: each format, each way in which a file can be wrong, and the division into sets."""
 
 import contextlib
 import gzip
@@ -36,7 +36,7 @@ Bytes = npt.NDArray[np.uint8]
 EVERYTHING = Splitting(train=None, val=0, test=0)
 OWN = Splitting(train=None, val=0, test="own")
 
-# Twelve images, higher than wide so that height and width can't be confused, no two pixels of an image alike.
+# Twelve images, higher than wide so that height and width differ. No two pixels of one are equal.
 IMAGES: Bytes = np.arange(12 * 3 * 2, dtype=np.uint8).reshape(12, 3, 2) * 3
 LABELS: Bytes = np.arange(12, dtype=np.uint8) % 4
 ROWS = IMAGES.reshape(12, 6)
@@ -574,7 +574,10 @@ WRONG_NPZ: dict[str, tuple[dict[str, npt.NDArray[Any]], str]] = {
     ),
     "one-hot labels": (
         {"x_train": IMAGES, "y_train": np.eye(12)},
-        "y_train has the shape (12, 12), but x_train has 12 images; the labels need the shape (12,)",
+        (
+            "y_train has the shape (12, 12), but x_train has 12 images; "
+            "the labels need the shape (12,)"
+        ),
     ),
     "other test size": (
         {
@@ -659,7 +662,6 @@ def test_bare_pickle_called_npz_is_refused_without_unpickling(tmp_path: Path) ->
     assert not marker.exists()
 
 
-# np.load leaves a file open that turns out to be no archive: to be taken out once src.support.archives opens it itself.
 @pytest.mark.parametrize("keep", [0, 1, 3, 40, 200, -1])
 def test_truncated_npz_is_named(tmp_path: Path, keep: int) -> None:
     path = npz(tmp_path, x_train=IMAGES, y_train=LABELS)

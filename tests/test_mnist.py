@@ -1,4 +1,4 @@
-"""MNIST from a folder, from the cache and from OpenML, whose answers a server on loopback gives in their real forms."""
+"""MNIST from a folder, from the cache, and from a local server in OpenML's place."""
 
 import contextlib
 import gzip
@@ -54,7 +54,7 @@ PATIENCE = 8.0  # how long a server hangs: one that hung for good would hang a t
 
 
 def arff(images: npt.NDArray[np.integer[Any]], labels: Bytes) -> bytes:
-    """Return the rows in the form of OpenML's mnist_784: its attributes' names and types, a label last."""
+    """Return the rows as OpenML's mnist_784: its attribute names and types, the label last."""
     header = [
         "% The MNIST database of handwritten digits, a row an image",
         "@RELATION mnist_784",
@@ -65,7 +65,7 @@ def arff(images: npt.NDArray[np.integer[Any]], labels: Bytes) -> bytes:
         "@DATA",
         "",
     ]
-    # Four bytes for each number and what follows it, of which those not needed are dropped: 70,000 rows in seconds.
+    # Four bytes per number and separator; unused ones are dropped. 70,000 rows take seconds.
     cells = (
         np.array([f"{number},".encode() for number in range(1000)], "S4")
         .view(np.uint8)

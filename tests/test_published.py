@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
+from src.config.composition import compose, composer
+from src.config.reader import read
+from src.config.recipes import deviations
 from src.experiment.job import Curve, read_curve
 from tests.conftest import Ended, run
 from tests.test_run import history
@@ -62,3 +66,29 @@ def test_openml_relu128_reaches_97_percent_on_its_random_fifth(tmp_path: Path) -
     assert metrics["test/accuracy"] >= 0.974
     assert "56,000 train, 14,000 test" in ended.out
     assert np.isfinite(list(metrics.values())).all()
+
+
+def test_a_recipe_that_was_changed_is_not_compared_as_if_it_were_whole(tmp_path: Path) -> None:
+    ended = run(tmp_path, "experiment=relu10_fullbatch", "epochs=2", "activation=tanh", "seed=3")
+    assert ended.code == 0, ended.err
+    told = "not comparable: this run differs from the recipe in model.activation=tanh, epochs=2"
+    assert f"            {told}" in ended.out.splitlines()
+    assert "difference (not comparable)" in ended.out
+
+
+def test_what_differs_from_a_recipe() -> None:
+    config, hydra = composed_with_hydra("experiment=relu10_fullbatch", "seed=3", "engine=plain")
+    assert deviations(read(config), config, hydra) == []
+    config, hydra = composed_with_hydra("experiment=relu10_fullbatch", "debug=fast")
+    found = deviations(read(config), config, hydra)
+    assert found == ["data.split.train=128", "data.split.val=32", "data.split.test=32", "epochs=1"]
+    csv = ("data=csv", "data.path=train.csv", "data.split.seed=1")
+    config, hydra = composed_with_hydra("experiment=relu10_fullbatch", *csv)
+    assert deviations(read(config), config, hydra) == ["data.split.seed=1"]
+
+
+def composed_with_hydra(*overrides: str) -> tuple[DictConfig, DictConfig]:
+    with composer():
+        config = compose(overrides, with_hydra=True)
+    hydra = config.hydra
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), hydra

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pty
+import re
 import signal
 import sqlite3
 import subprocess
@@ -55,6 +56,7 @@ def test_a_run_ends_well_and_says_where_to_look(finished: Ended) -> None:
     assert any(
         line.startswith("data        digits: 1,077 train, 360 val, 360 test") for line in lines
     )
+    assert "shapes      X (1077, 784) uint8, y (1077,) int64, 10 classes" in lines
     assert any(line.startswith("epoch 40/40  train ") for line in lines)
     (folder,) = finished.folders
     assert f"folder      {folder}" in lines
@@ -295,30 +297,27 @@ def test_predictions_are_kept_with_the_run_and_compared(
     assert "predictions.npz" in listed
 
 
-def test_debug_gradcheck_checks_before_training(invoke: Callable[..., Ended]) -> None:
-    ended = invoke(
-        "debug=gradcheck",
-        "model=relu3",
-        "model.dropout=0.2",
-        "epochs=1",
-        "loss=sigmoid_cross_entropy",
-    )
+def test_debug_gradcheck_checks_and_leaves_nothing(
+    invoke: Callable[..., Ended], tmp_path: Path
+) -> None:
+    settings = ("model=relu3", "model.dropout=0.2", "loss=sigmoid_cross_entropy")
+    ended = invoke("debug=gradcheck", *settings)
     assert ended.code == 0, ended.err
     line = next(line for line in ended.out.splitlines() if line.startswith("gradient"))
     assert "by backpropagation" in line
     assert "by centred differences" in line
-    assert ended.out.index("gradient ") < ended.out.index("epoch 1/1")
+    assert "epoch" not in ended.out.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("sweep", [[], ["-m", "hydra/launcher=basic"]])
-def test_debug_gradcheck_stops_at_a_wrong_gradient(
-    sweep: list[str], invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+def test_debug_gradcheck_fails_on_a_wrong_gradient(
+    invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(Sigmoid, "derivative", lambda self, x, y: y * (1 + y))
-    ended = invoke(*sweep, "debug=gradcheck", "epochs=1")
+    ended = invoke("debug=gradcheck")
     assert ended.code == 1
-    assert "the gradient is wrong: worst of" in ended.err + ended.out
-    assert "epoch 1/1" not in ended.out
+    assert "the gradient is wrong: worst of" in ended.err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("model", ["relu2", "sigmoid3", "relu3", "relu2_small"])
@@ -384,13 +383,13 @@ def test_debug_fast_runs_one_tiny_epoch_through_everything(invoke: Callable[...,
         ),
         (
             ["optimizer=adam", "optimizer.momentum=0.9"],
-            "no such key or option as optimizer.momentum",
+            "optimizer=adam has no setting momentum; momentum, nesterov and sgd have it",
         ),
         (["optimizer.weight_decay=-1"], "optimizer.weight_decay=-1.0: must be 0 or more"),
         (["diagnose=0"], "diagnose=0: must be 1 epoch or more"),
         (
             ["stopping=early", "stopping.metric=train/loss"],
-            "stopping.metric=train/loss: goes by the passes before each update",
+            "stopping.metric=train/loss: is measured before each update",
         ),
         (
             ["stopping=target", "stopping.metric=val/accuracy"],
@@ -398,12 +397,16 @@ def test_debug_fast_runs_one_tiny_epoch_through_everything(invoke: Callable[...,
         ),
         (
             ["debug=overfit", "loss.smoothing=0.1"],
-            "stopping.value=0.01: this loss is never below 0.5",
+            "stopping.value=0.01: this loss never falls below 0.5",
         ),
         (["optimizer=adam", "optimizer.epsilon=1e-50"], "optimizer.epsilon=1e-50: is 0 in float32"),
         (["debug=fsat"], "debug=fsat: no such option; did you mean fast?"),
+        (["stopping=early", "stopping.metric=test/loss"], "the test set is for reporting"),
+        (["--lr=0.1"], "--lr=0.1: settings have no dashes: write lr=0.1"),
+        (["model=[relu2,sigmoid3]"], "a sweep over several is written -m model=relu2,sigmoid3"),
+        (["-m", "debug=gradcheck"], "gradcheck=true: checks one configuration at a time"),
         (["hydra.job.chdir=true"], "hydra.job.chdir=true: not supported"),
-        (["-m", "lr=0.1,0,0.2,-1"], "2 of 4 jobs can't be run, so none was"),
+        (["-m", "lr=0.1,0,0.2,-1"], "2 of 4 jobs are wrong, so none was run"),
         (["model.hidden=[1000000000]"], "795,000,000,010 parameters don't fit into memory"),
         (["tracking.uri='sqlite://'"], "a database in memory would keep nothing"),
         (["tracking.uri=nonsense://x"], "error the MLflow store nonsense://x can't be opened"),
@@ -425,6 +428,28 @@ def test_bad_input_is_told_in_a_line_and_leaves_nothing_behind(
     assert len(ended.err.splitlines()) <= (1 if "-m" not in arguments else 3)
     assert ended.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_user_wrote_is_printed_as_it_is(
+    invoke: Callable[..., Ended], tmp_path: Path
+) -> None:
+    """Rich would read :x: as a cross and [red] as a colour."""
+    (tmp_path / "passwd").write_text("root:x:0,1\n[red]daemon:x:1[/red],2\n[/]:x:,3\n")
+    ended = invoke("data=csv", "data.path=passwd")
+    assert "[red]daemon:x:1[/red]" in ended.err
+    swept = invoke("-m", "epochs=1", "name='[b]:x:'", "seed=0", "hydra/launcher=basic")
+    assert "1/1  [b]:x:  val/accuracy" in swept.out
+    assert any(line.startswith("   1  [b]:x:") for line in swept.out.splitlines())
+
+
+def test_activation_in_short_form_is_a_setting_of_the_model(
+    invoke: Callable[..., Ended],
+) -> None:
+    ended = invoke("-m", "activation=relu,tanh", "epochs=1", "hydra/launcher=basic")
+    assert ended.code == 0, ended.err
+    found = [run.data.params for run in runs(ended)]
+    assert {params["model.activation"] for params in found} == {"relu", "tanh"}
+    assert not any("activation" in params for params in found)
 
 
 def test_weights_of_another_shape_are_refused(
@@ -581,6 +606,18 @@ def test_ctrl_c_marks_the_run_killed_and_keeps_what_was_learned(
     kept = MlflowClient(ended.store).get_metric_history(found.info.run_id, "train/loss")
     assert len(kept) == len(history(ended.folders[0])) > 0
     assert json.loads((ended.folders[0] / "result.json").read_text())["status"] == "KILLED"
+
+
+def test_a_terminal_keeps_a_line_for_every_tenth_of_the_epochs(
+    in_a_terminal: Callable[..., tuple[int, int]],
+) -> None:
+    pid, terminal = in_a_terminal("epochs=20", "model=relu2")
+    shown = read_until(terminal, "\0")
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, shown
+    kept = [int(number) for number in re.findall(r"epoch (\d+)/20  train \d", shown)]
+    assert kept == list(range(2, 21, 2))
+    assert "loss " in shown  # the bar was there
 
 
 def test_termination_marks_the_run_killed(tmp_path: Path) -> None:

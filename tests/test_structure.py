@@ -1,8 +1,11 @@
-"""Imports point one way, and each heavy library is known to one place."""
+"""Imports point one way, each library has one place, and the text keeps to the project's style."""
 
 import ast
+import pkgutil
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-# From the bottom up: a package imports only itself and those before it; entry points import packages.
+# From the bottom up: a package imports only itself and those before it.
 PACKAGES = [
     "support",
     "nn",
@@ -60,7 +63,7 @@ def package(module: str) -> str:
 
 
 def graph() -> dict[str, set[str]]:
-    """For each module of ours the modules of ours that it imports, wherever in the file."""
+    """Return for each module of ours the modules of ours that it imports, anywhere in the file."""
     found = {}
     for module, path in SOURCES.items():
         ours = {name.removeprefix("src.") for name in imports(path) if name.startswith("src.")}
@@ -101,7 +104,8 @@ def test_help_and_a_wrong_configuration_never_wait_for_the_heavy_libraries(
         "import sys; from src.run import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'mlflow', 'matplotlib', 'sklearn', 'pandas', 'scipy'} & set(sys.modules); assert not heavy, heavy"
+        "heavy = {'mlflow', 'matplotlib', 'sklearn', 'pandas', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
     )
     ended = subprocess.run(
         [sys.executable, "-c", script, *arguments],
@@ -118,3 +122,85 @@ def test_every_module_says_in_one_sentence_why_it_exists() -> None:
         first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()
         assert first, path
         assert first[0].rstrip().endswith((".", "``")), path
+
+
+CODE = sorted(
+    path
+    for folder in ("src", "hydra_plugins", "docs", "tests", "locks")
+    for path in (ROOT / folder).rglob("*.py")
+)
+
+
+def test_no_line_of_code_is_over_100_characters() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in CODE
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 100
+    ]
+    assert long == []
+
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def undocumented(tree: ast.Module | ast.ClassDef, place: str) -> Iterator[str]:
+    """Yield the public definitions without a docstring, each by its dotted name."""
+    for node in tree.body:
+        if not isinstance(node, Definition) or node.name.startswith("_"):
+            continue
+        if any("overload" in ast.dump(decorator) for decorator in node.decorator_list):
+            continue
+        if ast.get_docstring(node) is None:
+            yield f"{place}.{node.name}"
+        if isinstance(node, ast.ClassDef):
+            yield from undocumented(node, f"{place}.{node.name}")
+
+
+def overrides(name: str) -> bool:
+    """Tell whether a method is declared, and so documented, in a base of its class."""
+    owner = pkgutil.resolve_name(name.rpartition(".")[0])
+    bases = owner.__mro__[1:] if isinstance(owner, type) else ()
+    return any(hasattr(base, name.rpartition(".")[2]) for base in bases)
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_everything_public_has_a_docstring(module: str) -> None:
+    tree = ast.parse(SOURCES[module].read_text(encoding="utf-8"))
+    missing = [name for name in undocumented(tree, f"src.{module}") if not overrides(name)]
+    assert missing == []
+
+
+# What the project once wrote, and what it writes instead.
+UNWANTED = {
+    r"\b[Cc]ourses?\b": "training run",
+    r"\blanes?\b": "order group, partial sums",
+    r"\btwins?\b": "in-place activation",
+    r"\bremembers?\b|\bremembered\b": "buffers, optimizer state",
+    r"\bwant of\b": "because … is missing",
+    r"\bcan't be had\b|\bcould not be had\b": "is unreachable, can't be opened",
+    r"\bwhich is nothing\b": "is empty",
+    r"\bis no (number|list|file|folder|port|choice)\b": "is not a …",
+    r"\b(must be|number or) a text\b": "a string",
+    r"\bwants quotes\b": "quote the value",
+    r"\blacks its\b": "is missing",
+    r"(?<!goal )\bis to be(at)?\b|\bare to be\b": "the goal is, must be",
+    r"\b(a|an|one) (class|dict|file|folder|line|number|process|record|row|tuple) an? \w": "per",
+}
+TEXTS = [
+    *(path for path in CODE if path.relative_to(ROOT).parts[0] in ("src", "hydra_plugins", "docs")),
+    *(ROOT / "conf").rglob("*.yaml"),
+    *(ROOT / "docs").rglob("*.md"),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile")),
+]
+
+
+@pytest.mark.parametrize("phrase", UNWANTED)
+def test_unwanted_phrases_do_not_come_back(phrase: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in TEXTS
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(phrase, line)
+    ]
+    assert not found, "\n".join([f"write: {UNWANTED[phrase]}", *found])

@@ -1,7 +1,7 @@
 """Composes and checks the jobs of a sweep.
 
-Where two jobs differ in plain values alone, the second is made from the first: this takes a tenth of
-the time that Hydra takes.
+Where two jobs differ in plain values alone, the second is made from the first: this takes a tenth
+of the time that Hydra takes.
 """
 
 import functools
@@ -60,7 +60,7 @@ class Composer:
         return config
 
     def _is_value(self, override: Override, parsed: Sequence[Override]) -> bool:
-        """Tell whether an override only sets a key to a number or a string, and is alone in that."""
+        """Tell whether an override only sets a number or a string, and no other sets that key."""
         key = override.key_or_group
         if (
             override.type != OverrideType.CHANGE
@@ -84,8 +84,8 @@ def make_job(
 ) -> SweepJob:
     """Compose and check a job, and share its data; ``folder`` is the sweep's.
 
-    Data that can't be read is added to ``unreadable`` and not tried again. Raises UserError, or what
-    Hydra raises.
+    Data that can't be read is added to ``unreadable`` and not tried again. Raises UserError, or
+    what Hydra raises.
     """
     config = compose(overrides, number)
     job, prepared = check(config, unreadable)

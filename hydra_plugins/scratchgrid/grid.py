@@ -248,8 +248,8 @@ def _values(override: Override) -> list[str]:
     values = [f"{key}={value}" for value in override.sweep_string_iterator()]
     if not values:
         raise ConfigError(
-            f"{override.input_line}: gives no values, so the sweep has no jobs; glob(…) matches the "
-            "options of a choice such as model, range(a,b) counts from a to below b"
+            f"{override.input_line}: gives no values, so the sweep has no jobs; glob(…) matches "
+            "the options of a choice such as model, range(a,b) counts from a to below b"
         )
     return values
 

@@ -1,4 +1,4 @@
-"""Composes a configuration outside Hydra's own entry point: for messages, other commands, Python."""
+"""Composes a configuration outside Hydra's entry point: for messages, other commands, Python."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Finds what is wrong before anything is begun: no run, no folder and no half-done work comes of a bad configuration."""
+"""Finds what is wrong before anything starts: a bad configuration leaves no run and no folder."""
 
 import contextlib
 import functools
@@ -6,27 +6,37 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from src.config.choices import Choices
+from src.config.describe import listed
 from src.config.reader import read
 from src.data import Dataset, Source
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
+from src.support import plugins
 from src.support.errors import ConfigError, DataError, InvalidValue, UserError, suggest, within
+from src.support.paths import CONF
 
 
 def check(
     config: DictConfig, unreadable: dict[Source, DataError] | None = None
 ) -> tuple[Job, Prepared]:
-    """Return a configuration as it will be run, its data loaded and found to fit. Raises UserError.
+    """Return what a configuration describes: the job, and its experiment ready to train.
 
-    With Hydra's own part or without it. Data that can't be read is added to ``unreadable``, and not tried again.
+    The configuration may come with Hydra's own node or without it. Raises UserError where it is
+    wrong or does not fit the data. Data that can't be read is added to ``unreadable`` and not tried
+    again.
     """
-    if OmegaConf.select(config, "hydra.job.chdir"):
-        raise ConfigError(
-            "hydra.job.chdir=true: not supported, since relative paths would no longer lead where they did"
-        )
-    job = read(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+    hydra = _hydra_node(config)
+    _check_hydra(hydra)
+    settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    _import_plugins(settings)
+    job = read(settings, Choices(_folders(hydra)))
+    if job.gradcheck and hydra is not None and hydra.mode == RunMode.MULTIRUN:
+        raise ConfigError("gradcheck=true: checks one configuration at a time: leave out -m")
     source = job.experiment.data
     if unreadable and source in unreadable:
         raise unreadable[source]
@@ -40,20 +50,72 @@ def check(
         if unreadable is not None:
             unreadable[source] = error
         raise
-    part = job.metric.split("/")[-2]
-    parts = [name for name, _ in dataset.splits()]
-    if part not in parts:
-        near = suggest(job.metric, [f"{part}/accuracy" for part in parts])
-        raise ConfigError(
-            f"metric={job.metric}: {dataset.name} is split without a {part} set{near}"
-        )
+    _check_metric(job.metric, dataset)
     return job, prepared
 
 
-def claim(job: Job, folder: Path) -> None:
-    """Make the folder of a run or a sweep, and see that the store that will keep its results can be had.
+def _hydra_node(config: DictConfig) -> DictConfig | None:
+    """Return Hydra's own part of a configuration, or None outside Hydra."""
+    if "hydra" in config:
+        return config.hydra  # type: ignore[no-any-return]
+    return HydraConfig.get() if HydraConfig.initialized() else None  # type: ignore[return-value]
 
-    Raises UserError where either can't be had; whatever was made until then is removed again.
+
+def _check_hydra(hydra: DictConfig | None) -> None:
+    """Raise ConfigError for what Hydra allows and a run does not."""
+    if hydra is None:
+        return
+    if hydra.job.chdir:
+        raise ConfigError("hydra.job.chdir=true: not supported: relative paths would change")
+    if plugins.VARIABLE in hydra.job.env_set:
+        raise ConfigError(
+            f"hydra.job.env_set.{plugins.VARIABLE}: can't be set here: "
+            "write plugins=[my_module] on the command line"
+        )
+    for override in hydra.overrides.task:
+        key, _, value = override.lstrip("+").partition("=")
+        choice = (CONF / key).is_dir() and key not in ("experiment", "debug")
+        if choice and value.startswith("["):  # Hydra would merge the options into one
+            raise ConfigError(
+                f"{override}: must be one option; "
+                f"a sweep over several is written -m {key}={value.strip('[]')}"
+            )
+
+
+def _import_plugins(settings: DictConfig) -> None:
+    """Import the plugins that the user asked for. Raises ConfigError for any that a file names."""
+    wanted = settings.get("plugins")
+    names = wanted if OmegaConf.is_list(wanted) else [wanted]
+    refused = [str(name) for name in names if name and name not in plugins.accepted()]
+    if refused:
+        raise ConfigError(
+            f"plugins=[{','.join(refused)}]: set in a file. A plugin runs code, so only the "
+            f"command line can ask for it: add plugins=[{','.join(refused)}] there"
+        )
+    plugins.load()
+
+
+def _folders(hydra: DictConfig | None) -> tuple[Path, ...]:
+    """Return the folders that options come from: ours, and those of --config-dir."""
+    sources = hydra.runtime.config_sources if hydra is not None else []
+    found = [Path(source.path) for source in sources if source.schema == "file"]
+    return (CONF, *(folder for folder in found if folder != CONF))
+
+
+def _check_metric(metric: str, dataset: Dataset) -> None:
+    """Raise ConfigError unless the data has the set that the metric is measured on."""
+    part = metric.split("/")[-2]
+    parts = [name for name, _ in dataset.splits()]
+    if part not in parts:
+        near = suggest(metric, [f"{part}/accuracy" for part in parts])
+        raise ConfigError(f"metric={metric}: {dataset.name} has only {listed(parts)} sets{near}")
+
+
+def claim(job: Job, folder: Path) -> None:
+    """Make the folder of a run or a sweep, and check the store that will keep its results.
+
+    Raises UserError where the folder can't be written or the store can't be opened; whatever was
+    made until then is removed again.
     """
     made: list[Path] = []
     try:
@@ -66,7 +128,7 @@ def claim(job: Job, folder: Path) -> None:
 
 
 def _make(folder: Path) -> list[Path]:
-    """Make a folder that can be written to, if there is none; return the folders that were made on the way."""
+    """Make a folder that can be written to; return the folders that did not exist before."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,14 +137,14 @@ def _make(folder: Path) -> list[Path]:
     except OSError as error:
         _unmake(made)
         raise ConfigError(
-            f"can't write to the folder {folder}: {error.strerror}; outputs=FOLDER names another"
+            f"can't write to the folder {folder}: {error.strerror}; choose another with outputs=…"
         ) from None
     return made
 
 
 def _unmake(folders: list[Path]) -> None:
     for path in folders:
-        with contextlib.suppress(OSError):  # never made, or another run has moved in
+        with contextlib.suppress(OSError):  # never made, or another run uses it by now
             path.rmdir()
 
 
@@ -90,7 +152,7 @@ _provided: dict[Source, Dataset] = {}
 
 
 def provide(source: Source, dataset: Dataset) -> None:
-    """Take this for what a source holds, in place of reading it: somebody has."""
+    """Use this dataset for a source instead of reading it again."""
     _provided[source] = dataset
 
 
@@ -106,5 +168,5 @@ def _load(source: Source) -> Dataset:
 
 @functools.lru_cache(maxsize=2)
 def _read(source: Source) -> Dataset:
-    """Read data once where the check and the run, or the jobs of a sweep, share it."""
+    """Read a source once for the check and the run, and for the jobs of a sweep."""
     return source.load()

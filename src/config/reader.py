@@ -1,7 +1,7 @@
-"""Reads a composed configuration: each node under ``conf/`` is the constructor call of one of our classes.
+"""Reads a composed configuration: each node is the constructor call of one of our classes.
 
-A node may name only a class that is of the kind its place expects, so a configuration from a stranger can select
-and set, but never import or run anything.
+A node may name only a class of the kind that its place expects. A configuration from a stranger can
+therefore select and set, but never import or run anything.
 """
 
 import dataclasses
@@ -15,14 +15,37 @@ from typing import Any, Literal
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.config.choices import Choices, concrete_classes, group
+from src.config.describe import in_words, shortened
 from src.experiment.experiment import Experiment
 from src.experiment.job import Job
 from src.support.errors import ConfigError, InvalidValue, suggest, within
-from src.support.paths import CONF
+
+_OURS = Choices()
 
 
-def read(config: DictConfig) -> Job:
-    """Return what a composed configuration (without its ``hydra`` node) describes. Raises ConfigError."""
+def read(config: DictConfig, choices: Choices = _OURS) -> Job:
+    """Return the job that a composed configuration (without its ``hydra`` node) describes.
+
+    Raises ConfigError, which names the setting that is wrong.
+    """
+    nodes = _resolve(config)
+    experiment_keys = [field.name for field in dataclasses.fields(Experiment)]
+    job_keys = [field.name for field in dataclasses.fields(Job) if field.name != "experiment"]
+    known = [*experiment_keys, *job_keys]
+    for key in nodes:
+        if key not in known:
+            raise ConfigError(f"{key}: no such key{suggest(key, known)}")
+    experiment = {key: nodes.pop(key) for key in experiment_keys if key in nodes}
+    try:
+        job = convert({**nodes, "experiment": experiment}, Job, "", choices)
+    except InvalidValue as error:
+        raise ConfigError(str(error)) from None
+    return typing.cast(Job, job)
+
+
+def _resolve(config: DictConfig) -> dict[str, Any]:
+    """Return a configuration as plain values by key. Raises ConfigError where a value is missing."""
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
@@ -31,220 +54,169 @@ def read(config: DictConfig) -> Job:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(plain, dict)
-    nodes = {str(key): value for key, value in plain.items()}
-    known = [
-        field.name
-        for cls in (Experiment, Job)
-        for field in dataclasses.fields(cls)
-        if field.name != "experiment"
-    ]
-    for key in nodes:
-        if key not in known:
-            raise ConfigError(f"{key}: no such key{suggest(key, known)}")
-    experiment = {
-        field.name: nodes.pop(field.name)
-        for field in dataclasses.fields(Experiment)
-        if field.name in nodes
-    }
-    try:
-        return typing.cast(Job, convert({**nodes, "experiment": experiment}, Job, ""))
-    except InvalidValue as error:
-        raise ConfigError(str(error)) from None
+    return {str(key): value for key, value in plain.items()}
 
 
 def flatten(config: DictConfig) -> dict[str, Any]:
-    """Return every resolved setting under its dotted key, as the command line would name it."""
+    """Return every resolved setting by its dotted key, as the command line names it."""
+    return _leaves(OmegaConf.to_container(config, resolve=True), "")
 
-    def leaves(node: Any, place: str) -> dict[str, Any]:
-        if isinstance(node, dict) and node:
-            return {
-                key: leaf
-                for name, child in node.items()
-                for key, leaf in leaves(child, f"{place}.{name}" if place else str(name)).items()
-            }
+
+def _leaves(node: Any, place: str) -> dict[str, Any]:
+    if not isinstance(node, dict) or not node:
         return {place: node}
-
-    return leaves(OmegaConf.to_container(config, resolve=True), "")
-
-
-def convert(value: Any, kind: Any, place: str) -> Any:
-    """Return ``value``, which stands at ``place``, as the annotated type ``kind``.
-
-    Raises ConfigError, which names the place, where it is not of that type, and InvalidValue where its class refuses it.
-    """
-    origin = typing.get_origin(kind)
-    if origin in (typing.Union, types.UnionType):
-        return _convert_to_any(value, typing.get_args(kind), place)
-    if origin is Literal:
-        if value in typing.get_args(kind):
-            return value
-        options = [str(option) for option in typing.get_args(kind)]
-        raise ConfigError(
-            f"{place}={value}: must be {' or '.join(options)}{suggest(str(value), options)}"
-        )
-    if origin is tuple and isinstance(value, list):
-        return tuple(
-            convert(item, typing.get_args(kind)[0], f"{place}[{i}]") for i, item in enumerate(value)
-        )
-    if origin is dict and isinstance(value, dict):
-        return {
-            str(key): convert(item, typing.get_args(kind)[1], f"{place}.{key}")
-            for key, item in value.items()
-        }
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if (
-        kind is int and isinstance(value, float) and value.is_integer()
-    ):  # 1e3 is how many people write a thousand
-        return int(value)
-    if kind is Path and isinstance(value, str) and value:
-        return Path(value)
-    if (
-        kind in (bool, int, float, str)
-        and isinstance(value, kind)
-        and (kind is bool or not isinstance(value, bool))
-    ):
-        return value
-    if kind is type(None) and value is None:
-        return None
-    if isinstance(value, str) and _options(kind):
-        return _build(_option(kind, value, place), kind, place)
-    if (
-        isinstance(value, dict)
-        and inspect.isclass(kind)
-        and (dataclasses.is_dataclass(kind) or inspect.isabstract(kind))
-    ):
-        return _build(value, kind, place)
-    raise ConfigError(f"{place}={_short(value)}: must be {_describe(kind)}")
-
-
-def _build(node: Mapping[str, Any], kind: type, place: str) -> Any:
-    """Call the constructor that a node describes: of ``kind`` itself, or of the class of that kind named by ``_target_``."""
-    options = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in _concrete(kind)}
-    target = node.get("_target_")
-    if target is None:
-        if inspect.isabstract(kind):
-            raise ConfigError(
-                f"{place}: lacks its _target_, the class it is to be; there are {', '.join(options)}"
-            )
-        cls: type = kind
-    elif target in options:
-        cls = options[target]
-    else:
-        raise ConfigError(
-            f"{place}._target_={target}: is not one of this place's classes{suggest(str(target), options)}"
-        )
-
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
-    arguments = {}
-    for key, value in node.items():
-        inner = f"{place}.{key}" if place else key
-        if key == "_target_":
-            continue
-        if key not in fields:
-            raise ConfigError(f"{inner}: no such key{suggest(key, fields) if fields else ''}")
-        arguments[key] = convert(
-            value, hints[key], "" if key == "experiment" and not place else inner
-        )
-    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
-    if missing := sorted(required - set(arguments)):
-        raise ConfigError(f"{place or 'the configuration'}: lacks {', '.join(missing)}")
-    with within(place):
-        return cls(**arguments)
-
-
-def _options(kind: Any) -> list[Path]:
-    """Return the files of the configuration group that a kind of class has, by its name; none where it has no group."""
-    return sorted(CONF.glob(f"{kind.__name__.lower()}/*.yaml")) if inspect.isabstract(kind) else []
-
-
-def _option(kind: type, name: str, place: str) -> dict[str, Any]:
-    """Return the node that a name stands for: ``model.activation=tanh`` is what ``conf/activation/tanh.yaml`` holds."""
-    options = {path.stem: path for path in _options(kind)}
-    if name not in options:
-        raise ConfigError(
-            f"{place}={name}: no such {kind.__name__.lower()}{suggest(name, options)}"
-        )
-    try:
-        plain = OmegaConf.to_container(OmegaConf.load(options[name]), throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        raise ConfigError(
-            f"{place}={name}: needs a {error.full_key}, which a name alone can't give"
-        ) from None
-    node = typing.cast(dict[str, Any], plain)
-    for entry in node.pop("defaults", []):
-        if (
-            entry != "_self_"
-        ):  # such as {"/distribution@weights": "he"}, which is a name in its turn
-            node |= {target.partition("@")[2]: option for target, option in entry.items()}
-    return node
+    leaves: dict[str, Any] = {}
+    for name, child in node.items():
+        leaves |= _leaves(child, f"{place}.{name}" if place else str(name))
+    return leaves
 
 
 def option(kind: type, name: str) -> Any:
-    """Return the object that a choice by its name comes to, with all else at its default. Raises ConfigError."""
-    return convert(name, kind, kind.__name__.lower())
+    """Return the object that an option's name stands for, with all its settings at their defaults.
+
+    Raises ConfigError for an unknown name and for an option that needs more than its name.
+    """
+    return convert(name, kind, group(kind))
 
 
-def _concrete(kind: type) -> list[type]:
-    """Return the classes of a kind that can be made: itself and all that derive from it, the abstract ones left out."""
-    own = [] if inspect.isabstract(kind) else [kind]
-    derived: list[type] = kind.__subclasses__()
-    return own + [concrete for cls in derived for concrete in _concrete(cls)]
+def convert(value: Any, kind: Any, place: str, choices: Choices = _OURS) -> Any:
+    """Return ``value``, which is set at ``place``, as the annotated type ``kind``.
+
+    Raises ConfigError, which names the place, where the value has another type, and InvalidValue
+    where the class refuses the value.
+    """
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_to_any(value, typing.get_args(kind), place, choices)
+    if origin is Literal:
+        return _convert_literal(value, typing.get_args(kind), place)
+    if origin is tuple and isinstance(value, list):
+        item_kind = typing.get_args(kind)[0]
+        return tuple(
+            convert(item, item_kind, f"{place}[{i}]", choices) for i, item in enumerate(value)
+        )
+    if origin is dict and isinstance(value, dict):
+        item_kind = typing.get_args(kind)[1]
+        return {
+            str(key): convert(item, item_kind, f"{place}.{key}", choices)
+            for key, item in value.items()
+        }
+    if isinstance(value, str) and choices.options(kind):
+        return _build(choices.node(kind, value, place), kind, place, choices)
+    if isinstance(value, dict) and _is_configured(kind):
+        return _build(value, kind, place, choices)
+    try:
+        return _scalar(value, kind)
+    except (TypeError, OverflowError):
+        raise _wrong_type(value, (kind,), place) from None
 
 
-def _convert_to_any(value: Any, kinds: tuple[Any, ...], place: str) -> Any:
-    """Return the value as the first of the types that it already is, else as the first that it can become."""
+def _scalar(value: Any, kind: Any) -> Any:
+    """Return a value as a simple type. Raises TypeError where it has another type."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is float and is_number:
+        return float(value)
+    if kind is int and is_number and (isinstance(value, int) or value.is_integer()):
+        return int(value)  # many people write 1e3 for a thousand
+    if kind is Path and isinstance(value, str) and value:
+        return Path(value)
+    if kind in (bool, str, type(None)) and isinstance(value, kind):
+        return value
+    raise TypeError
+
+
+def _convert_literal(value: Any, options: tuple[Any, ...], place: str) -> Any:
+    if value in options:
+        return value
+    names = [str(option) for option in options]
+    near = suggest(str(value), names)
+    raise ConfigError(f"{place}={shortened(value)}: must be {' or '.join(names)}{near}")
+
+
+def _convert_to_any(value: Any, kinds: tuple[Any, ...], place: str, choices: Choices) -> Any:
+    """Return the value as the type that it already has, else as the first that it can become."""
     if value == "" and type(None) in kinds:  # an environment variable that is set to nothing
         return None
     for kind in kinds:
         if inspect.isclass(kind) and type(value) is kind:
             return value
-    # A node or a list can be of one of the types only: let that one speak of what is wrong inside.
-    fitting = [
-        kind
-        for kind in kinds
-        if kind is not type(None)
-        and (
-            isinstance(value, dict | list) == _is_nested(kind)
-            or (isinstance(value, str) and _options(kind))
-        )
-    ]
-    for i, kind in enumerate(fitting):
+    candidates = [kind for kind in kinds if _may_become(value, kind, choices)]
+    for kind in candidates:
         try:
-            return convert(value, kind, place)
+            return convert(value, kind, place, choices)
         except ConfigError:
-            if i == len(fitting) - 1 and _is_nested(kind):
+            # The last candidate's own message says what is wrong inside the node or the list.
+            if kind is candidates[-1] and _is_nested(kind):
                 raise
-    raise ConfigError(
-        f"{place}={_short(value)}: must be {' or '.join(_describe(kind) for kind in kinds)}"
-    )
+    raise _wrong_type(value, kinds, place)
+
+
+def _may_become(value: Any, kind: Any, choices: Choices) -> bool:
+    """Return whether the value is a node or a list where the type is, or the name of an option."""
+    if kind is type(None):
+        return False
+    if isinstance(value, str) and choices.options(kind):
+        return True
+    return isinstance(value, dict | list) == _is_nested(kind)
 
 
 def _is_nested(kind: Any) -> bool:
-    return typing.get_origin(kind) in (tuple, dict) or (
-        inspect.isclass(kind) and (dataclasses.is_dataclass(kind) or inspect.isabstract(kind))
-    )
+    """Return whether YAML writes this type as a node or a list."""
+    return typing.get_origin(kind) in (tuple, dict) or _is_configured(kind)
 
 
-def _describe(kind: Any) -> str:
-    names = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "a text",
-        Path: "a path",
-        type(None): "null",
-    }
-    if kind in names:
-        return names[kind]
-    if typing.get_origin(kind) is tuple:
-        return f"a list such as [300, 100], each {_describe(typing.get_args(kind)[0])}"
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return " or ".join(_describe(option) for option in typing.get_args(kind))
-    return f"a group of settings ({getattr(kind, '__name__', kind)})"
+def _is_configured(kind: Any) -> bool:
+    """Return whether a configuration node can describe an object of this type."""
+    return inspect.isclass(kind) and (dataclasses.is_dataclass(kind) or inspect.isabstract(kind))
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _wrong_type(value: Any, kinds: tuple[Any, ...], place: str) -> ConfigError:
+    wanted = " or ".join(in_words(kind) for kind in kinds)
+    message = f"{place}={shortened(value)}: must be {wanted}"
+    if isinstance(value, list) and value:
+        values = ",".join(str(item) for item in value)
+        message += f"; a sweep over several values is written -m {place}={shortened(values)}"
+    return ConfigError(message)
+
+
+def _build(node: Mapping[str, Any], kind: type, place: str, choices: Choices) -> Any:
+    """Call the constructor that a node describes.
+
+    It is the constructor of ``kind``, or of the class of that kind that ``_target_`` names.
+    """
+    cls = _class(node.get("_target_"), kind, place)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for key, value in node.items():
+        if key == "_target_":
+            continue
+        inner = f"{place}.{key}" if place else key
+        if key not in fields:
+            raise ConfigError(f"{inner}: no such key{suggest(key, fields) if fields else ''}")
+        # The experiment's keys stand at the top of the configuration.
+        where = "" if inner == "experiment" else inner
+        arguments[key] = convert(value, hints[key], where, choices)
+    for name, field in fields.items():
+        required = dataclasses.MISSING is field.default is field.default_factory
+        if required and name not in arguments:
+            missing = f"{place}.{name}" if place else name
+            raise ConfigError(f"{missing} is missing: set it with {missing}=…")
+    with within(place):
+        return cls(**arguments)
+
+
+def _class(target: str | None, kind: type, place: str) -> type:
+    """Return the class that ``_target_`` names, or ``kind`` itself where it names none."""
+    options = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in concrete_classes(kind)}
+    if target in options:
+        return options[target]
+    names = ", ".join(options)
+    if target is not None:
+        near = suggest(str(target), options)
+        raise ConfigError(f"{place}._target_={target}: not a class that can stand here{near}")
+    if inspect.isabstract(kind):
+        raise ConfigError(
+            f"{place}: _target_ is missing: it names the class to build, one of {names}"
+        )
+    return kind

@@ -31,7 +31,10 @@ from src.training.training_run import Epoch, TrainingRun
 
 @dataclass(frozen=True)
 class Experiment:
-    """The choices that decide what a run computes. Equal experiments on equal data and weight files give equal bytes."""
+    """The choices that decide what a run computes.
+
+    Equal experiments on equal data and weight files produce equal bytes.
+    """
 
     model: MLP
     initializer: Initializer
@@ -54,36 +57,49 @@ class Experiment:
         require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
         with within("optimizer"):
             self.optimizer.check(np.dtype(self.dtype))
+        self._check_stopping()
+
+    def _check_stopping(self) -> None:
+        """Raise InvalidValue for a stopping rule that can't do what it promises."""
         stopping = self.stopping
-        if (
-            isinstance(stopping, EarlyStopping)
-            and stopping.restore_best
-            and stopping.metric.startswith("train/")
-        ):
-            why = "goes by the passes before each update, not by the weights that are kept: set train_metrics=exact"
-            require(self.train_metrics == "exact", "stopping.metric", stopping.metric, why)
+        if isinstance(stopping, EarlyStopping) and stopping.restore_best:
+            of_kept_weights = stopping.metric.startswith("val/") or self.train_metrics == "exact"
+            require(
+                of_kept_weights,
+                "stopping.metric",
+                stopping.metric,
+                "is measured before each update, not with the weights that are kept: "
+                "set train_metrics=exact",
+            )
         if isinstance(stopping, Target) and stopping.metric == "train/loss":
             least = self.loss.least(self.model.outputs)
             require(
                 stopping.value > least,
                 "stopping.value",
                 stopping.value,
-                f"this loss is never below {least:.4g}",
+                f"this loss never falls below {least:.4g}: set a greater value",
             )
 
     @property
     def digest(self) -> str:
-        """32 hexadecimal digits that differ where any choice differs."""
+        """32 hexadecimal digits: two experiments that differ in any choice have different ones."""
         canonical = json.dumps(to_plain(self), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
     def prepare(self, dataset: Dataset) -> "Prepared":
-        """Bring data and network together.
+        """Return the experiment with its data and its first weights: all that is left is to train.
 
-        Raises InvalidValue or DataError where they don't fit, so that nothing is begun that can't be done.
+        Raises InvalidValue or DataError where the choices and the data don't fit together.
         """
+        self._check_fit(dataset)
+        network = self.model.layers
+        return Prepared(self, dataset, network, self._first_weights(network))
+
+    def _check_fit(self, dataset: Dataset) -> None:
+        """Raise InvalidValue where a choice doesn't fit the data."""
         name, features, classes = dataset.name, dataset.features, dataset.classes
-        pixels = f"{name} has images of {'×'.join(map(str, dataset.shape))} = {features} pixels: set model.inputs={features}"
+        shape = "×".join(map(str, dataset.shape))
+        pixels = f"{name} has images of {shape} = {features} pixels: set model.inputs={features}"
         require(self.model.inputs == features, "model.inputs", self.model.inputs, pixels)
         labels = f"{name} has labels up to {classes - 1}: set model.outputs={classes}"
         require(self.model.outputs >= classes, "model.outputs", self.model.outputs, labels)
@@ -93,27 +109,26 @@ class Experiment:
         for key, watch in (("schedule", self.schedule.watch), ("stopping", self.stopping.watch)):
             if watch:
                 part, measure = watch.metric.split("/")
-                near = suggest(watch.metric, [f"{there}/{measure}" for there in parts])
-                require(
-                    part in parts,
-                    f"{key}.metric",
-                    watch.metric,
-                    f"{name} is split without a {part} set{near}",
-                )
-        network = self.model.layers
+                near = suggest(watch.metric, [f"{other}/{measure}" for other in parts])
+                missing = f"{name} is split without a {part} set{near}"
+                require(part in parts, f"{key}.metric", watch.metric, missing)
+
+    def _first_weights(self, network: Network) -> Parameters:
+        """Draw or read the first weights. Raises InvalidValue where memory can't hold them."""
+        count = parameter_count(network)
+        rule = f"{count:,} parameters don't fit into memory"
+        # Weights are drawn in double precision. NumPy refuses greater arrays with a ValueError.
+        addressable = count * np.dtype(np.float64).itemsize <= np.iinfo(np.intp).max
+        require(addressable, "model.hidden", list(self.model.hidden), rule)
         try:
-            parameters = self.initializer.initialize(
-                network, stream(self.seed, "weights"), self.dtype
-            )
-        except (MemoryError, ValueError):  # the second from NumPy, for sizes past any memory
-            too_many = f"{parameter_count(network):,} parameters don't fit into memory"
-            raise InvalidValue("model.hidden", list(self.model.hidden), too_many) from None
-        return Prepared(self, dataset, network, parameters)
+            return self.initializer.initialize(network, stream(self.seed, "weights"), self.dtype)
+        except MemoryError:
+            raise InvalidValue("model.hidden", list(self.model.hidden), rule) from None
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An experiment whose data is loaded and whose first parameters are drawn: all that is left is to train."""
+    """An experiment with its data loaded and its first weights drawn: ready to train."""
 
     experiment: Experiment
     dataset: Dataset
@@ -121,7 +136,10 @@ class Prepared:
     parameters: Parameters
 
     def train(self, inspect_every: int | None = None) -> Iterator[Epoch]:
-        """Yield each epoch's record; every so many epochs with a look into the layers. Raises Diverged."""
+        """Yield the record of each epoch; every ``inspect_every`` epochs with the layers' state.
+
+        Raises Diverged.
+        """
         run = self.training_run(inspect_every)
         yield from train_one(run, self.parameters, engine=self.experiment.engine)
 
@@ -144,7 +162,7 @@ class Prepared:
         )
 
     def inspect(self) -> tuple[LayerState, ...]:
-        """Look into the layers before the first update."""
+        """Return the state of the layers before the first update."""
         run = self.training_run()
         with one_blas_thread(), np.errstate(all="ignore"):
             state = run.optimizer.start(self.parameters)
@@ -154,7 +172,7 @@ class Prepared:
         return Arrays(split.images, split.labels, self.dataset.scale, self.experiment.dtype)
 
     def scaled(self, images: npt.NDArray[Any]) -> Array:
-        """Return images as the network sees them: in its precision, multiplied by the data's scale."""
+        """Return images as the network sees them: in its precision and multiplied by the scale."""
         dtype = np.dtype(self.experiment.dtype)
         pixels: Array = images.astype(dtype) * dtype.type(self.dataset.scale)
         return pixels
@@ -162,7 +180,10 @@ class Prepared:
     def predict(
         self, parameters: Parameters, images: npt.NDArray[Any]
     ) -> tuple[npt.NDArray[np.int64], Array]:
-        """Return the labels (n,) and the class probabilities (n, classes) of images as their source holds them."""
+        """Return the labels (n,) and the class probabilities (n, classes) of images (n, features).
+
+        The images are in the range that their source has, as a rule 0 to 255.
+        """
         with one_blas_thread():
             logits = forward(self.network, parameters, self.scaled(images))[-1]
             return logits.argmax(axis=-1), self.experiment.loss.probabilities(logits)

@@ -21,7 +21,7 @@ METRICS = [
 class Curve:
     """A published curve: a CSV under ``conf/experiment`` with the columns ``epoch`` and ``metric``.
 
-    From epoch ``start`` on, ours is to keep within ``tolerance`` of it.
+    From epoch ``start`` on, our curve should stay within ``tolerance`` of it.
     """
 
     file: str
@@ -32,28 +32,25 @@ class Curve:
 
 @dataclass(frozen=True)
 class Reference:
-    """What somebody published for this recipe: ``figures`` by metric, as reached at the end.
+    """What was published for a recipe: ``figures`` by metric, reached in the last epoch.
 
-    ``tolerance`` says how much worse a mean of ours may be and still count as what was published.
+    ``tolerance`` says how much worse our mean may be and still count as equal to the published
+    figure. The figures hold for the recipe's own data, and for the other choices in ``same_data``.
     """
 
     source: str
     figures: dict[str, float]
     tolerance: dict[str, float]
     curve: Curve | None = None
+    same_data: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for metric in self.figures:
-            require(
-                metric in METRICS, "figures", metric, f"no such metric{suggest(metric, METRICS)}"
-            )
+            rule = f"no such metric{suggest(metric, METRICS)}"
+            require(metric in METRICS, "figures", metric, rule)
         same = self.tolerance.keys() == self.figures.keys()
-        require(
-            same,
-            "tolerance",
-            ", ".join(self.tolerance),
-            f"is needed for each of {', '.join(self.figures)}",
-        )
+        rule = f"must give a value for each of {', '.join(self.figures)}"
+        require(same, "tolerance", ", ".join(self.tolerance), rule)
 
 
 @dataclass(frozen=True)
@@ -68,20 +65,13 @@ class Job:
     reference: Reference | None
     diagnose: int | None
     gradcheck: bool
+    plugins: tuple[str, ...] = ()  # imported before the configuration was read
 
     def __post_init__(self) -> None:
-        require(
-            self.diagnose is None or self.diagnose >= 1,
-            "diagnose",
-            self.diagnose,
-            "must be 1 epoch or more, or null",
-        )
-        require(
-            self.metric in METRICS,
-            "metric",
-            self.metric,
-            f"no such metric{suggest(self.metric, METRICS)}",
-        )
+        often_enough = self.diagnose is None or self.diagnose >= 1
+        require(often_enough, "diagnose", self.diagnose, "must be 1 epoch or more, or null")
+        rule = f"no such metric{suggest(self.metric, METRICS)}"
+        require(self.metric in METRICS, "metric", self.metric, rule)
 
 
 def read_curve(curve: Curve) -> tuple[list[float], list[float]]:

@@ -1,4 +1,4 @@
-"""What can go wrong in ways that a person can mend, each told in a line or two."""
+"""Errors that a person can mend, each told in a line or two."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class UserError(Exception):
-    """What was asked for can't be done as asked: a bad configuration or bad data. Exit code 2."""
+    """The configuration or the data is wrong. Exit code 2."""
 
 
 class ConfigError(UserError):
@@ -19,15 +19,15 @@ class DataError(UserError):
 
 
 class TrainingFailed(Exception):
-    """The run was done as asked and came to nothing. Exit code 1."""
+    """The run started as configured and did not succeed. Exit code 1."""
 
 
 class Diverged(TrainingFailed):
-    """Training left the finite numbers."""
+    """A loss or a weight is no longer finite."""
 
 
 class TargetMissed(TrainingFailed):
-    """Training ended without having reached what it was to reach."""
+    """Training ended without reaching its target."""
 
 
 class WrongGradient(TrainingFailed):
@@ -35,7 +35,7 @@ class WrongGradient(TrainingFailed):
 
 
 class InvalidValue(ValueError):
-    """A field of a configured class holds a value of the right type but out of range."""
+    """A field of a configured class has the right type, but a value out of range."""
 
     def __init__(self, field: str, value: Any, rule: str):
         super().__init__(field, value, rule)  # all three: an exception is pickled by its arguments
@@ -53,22 +53,24 @@ def require(condition: bool, field: str, value: Any, rule: str) -> None:
 
 @contextmanager
 def within(place: str) -> Iterator[None]:
-    """Say of an InvalidValue that comes from inside where it was set: ``size`` within ``batching`` is ``batching.size``."""
+    """Add to an InvalidValue raised in the block where it was set.
+
+    ``size`` within ``batching`` becomes ``batching.size``.
+    """
     try:
         yield
     except InvalidValue as error:
-        raise InvalidValue(
-            f"{place}.{error.field}" if place else error.field, error.value, error.rule
-        ) from None
+        field = f"{place}.{error.field}" if place else error.field
+        raise InvalidValue(field, error.value, error.rule) from None
 
 
 def suggest(name: str, options: Iterable[str]) -> str:
-    """Return the tail of a message that offers the nearest of the right names."""
+    """Return the end of a message about an unknown name: the nearest option, or all of them."""
     options = list(options)
     near = difflib.get_close_matches(name, options, n=1)
     return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(options)}"
 
 
 def first_line(error: BaseException) -> str:
-    """Return an unforeseen error in one line: its kind and the first line of what it says."""
+    """Return an unexpected error in one line: its class and the first line of its message."""
     return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]

@@ -35,6 +35,6 @@ def from_plain(plain: Any, classes: Iterable[type]) -> Any:
 def _with_subclasses(cls: type) -> Iterator[type]:
     """Yield a class and everything that derives from it."""
     yield cls
-    below: list[type] = cls.__subclasses__()
-    for derived in below:
+    subclasses: list[type] = cls.__subclasses__()
+    for derived in subclasses:
         yield from _with_subclasses(derived)

@@ -157,7 +157,7 @@ class LocalExecutor(Executor):
 
 
 def start_method(preload: Sequence[str] = ()) -> BaseContext:
-    """Return how to start workers: where the system can, from a process that has imported ``preload``.
+    """Return how to start workers: if possible from a process that has imported ``preload``.
 
     That process starts to import now, while the caller goes on.
     """

@@ -77,7 +77,7 @@ _MEASURED = (
 )
 _LATER = 16 * _KIB  # bytes of weights after the first layer, up to which DeferredStack is faster
 _LARGEST = 32  # networks: more bring next to nothing, and would leave cores idle
-_ENOUGH = 8  # networks: as small as stacks are made only to have more of them
+_ENOUGH = 16  # networks: stacks are not made smaller only to have more of them
 
 
 def likeness(member: Member) -> Hashable | None:
@@ -119,8 +119,8 @@ def sizes(member: Member, one_order: bool) -> range:
 def group(members: Sequence[Member], most: int | None = None) -> list[list[int]]:
     """Return the jobs by their numbers in groups, each to be trained as one stack.
 
-    The group with the most work comes first. Stacks are as large as is faster, with at most ``most``
-    networks. A sweep's work is divided into a few stacks, so that there is some for several cores.
+    The group with the most work comes first. Stacks are as large as is faster, with at most
+    ``most`` networks. A sweep's work is divided into a few stacks, so that several cores have some.
     """
     total = sum(member.work for member in members)
     groups: list[list[int]] = []
@@ -144,8 +144,8 @@ def _allowed(alike: Sequence[Member], most: int | None) -> range:
 def _parts(count: int, share: float, allowed: range) -> int:
     """Return into how many stacks networks are divided that are a share of a sweep's work.
 
-    No stack has more than half of the work; none more than a quarter, if enough networks are left in
-    each.
+    No stack has more than half of the work; none more than a quarter, if enough networks are left
+    in each.
     """
     needed = math.ceil(count / max(allowed, default=1))
     halves, quarters = math.ceil(2 * share), math.ceil(4 * share)

@@ -60,8 +60,8 @@ def collect(
 ) -> list[Result]:
     """Return the results of a sweep in the order of its plan, read from the folders of its runs.
 
-    ``reasons`` gives by a job's number the status and the reason for a run without a result. Without
-    either the run is LOST.
+    ``reasons`` gives by a job's number the status and the reason for a run without a result.
+    Without either the run is LOST.
     """
     results = []
     for number, (name, overrides, folder) in enumerate(

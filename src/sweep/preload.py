@@ -1,4 +1,4 @@
-"""Imports what every run needs and takes seconds: for the process that a sweep's workers come from."""
+"""Imports what every run needs, for the process that a sweep's workers are forked from."""
 
 import src.config.explain
 import src.sweep.sharing

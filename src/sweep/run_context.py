@@ -34,9 +34,10 @@ def swept(config: DictConfig, context: Any, job: Job, stack: Sequence[int] = ())
     overrides = list(context.overrides.task)
     settings = _settings(config, context)
     plan = _plan(Path(context.sweep.dir))
+    varied: Sequence[str] = ()
     if plan is None:  # of another sweeper
         name, sweep_id = ", ".join(overrides), Path(context.sweep.dir).name
-        position, varied = f"{number + 1}/?", ()
+        position = f"{number + 1}/?"
     else:
         name, sweep_id = plan.names[number], plan.sweep_id
         position, varied = f"{number + 1}/{len(plan.names)}", plan.varied
@@ -60,7 +61,7 @@ def _plan(folder: Path) -> Plan | None:
 
 
 def _settings(config: DictConfig, context: Any) -> dict[str, Any]:
-    """Return what MLflow keeps as parameters: each resolved setting, and the choice of each group."""
+    """Return MLflow's parameters: each resolved setting, and the choice of each group."""
     chosen = [(group, choice) for group, choice in context.runtime.choices.items() if choice]
     # The choice distribution@initializer.weights=he is listed as initializer.weights=he.
     choices = {

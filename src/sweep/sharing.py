@@ -1,4 +1,4 @@
-"""Reads each dataset of a sweep once: every process maps the same file, so they share its memory."""
+"""Reads each dataset of a sweep once: all processes map one file and share its memory."""
 
 import tempfile
 from collections.abc import Mapping

@@ -71,7 +71,7 @@ def run_stack(
 
 
 class _Running:
-    """An open run, closed by ``finish``, by ``fail``, or by an epoch that is its last or fails it."""
+    """An open run, closed by ``finish``, by ``fail``, or by the epoch that ends it."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._scope = assignment.scope

@@ -6,12 +6,24 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from src.support import plugins
+
 _SOURCE = Path(__file__).parent.parent
 
 
-@functools.cache  # a process runs the code that it began with
 def code_digest() -> str:
-    """32 hexadecimal digits of this package's source: a result belongs to the code that made it."""
+    """Return 32 hexadecimal digits of this package's source and of the plugins in use.
+
+    A result belongs to the code that computed it.
+    """
+    own, others = _source_digest(), plugins.digests()
+    if not others:
+        return own
+    return hashlib.sha256(f"{own} {sorted(others.items())}".encode()).hexdigest()[:32]
+
+
+@functools.cache  # a process runs the code that it started with
+def _source_digest() -> str:
     digest = hashlib.sha256()
     for path in sorted(_SOURCE.rglob("*.py")):
         digest.update(f"{path.relative_to(_SOURCE).as_posix()}\n".encode() + path.read_bytes())

@@ -1,0 +1,82 @@
+"""Prints to the terminal. All text is printed as it is: none of it is read as markup or emoji."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_KEY_WIDTH = 12  # characters of the first column
+_PLAIN_WIDTH = 160  # characters of a line where the output is not a terminal
+
+_silent = ContextVar("silent", default=False)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Print nothing to standard output in the block."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
+
+
+def console() -> Console:
+    """Return the terminal, or a console wide enough for any table where the output goes elsewhere."""
+    screen = _console()
+    return screen if screen.is_terminal else _console(_PLAIN_WIDTH)
+
+
+def _console(width: int | None = None) -> Console:
+    return Console(
+        width=width,
+        quiet=_silent.get(),
+        force_jupyter=False,  # in a notebook Rich would make an HTML page of each line
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+def say(*parts: str | tuple[str, str]) -> None:
+    """Print a line made of texts, each with a style where it is a pair."""
+    console().print(Text.assemble(*parts), soft_wrap=True)
+
+
+def fact(key: str, value: str) -> None:
+    """Print a line of the form key, value."""
+    say((f"{key:<{_KEY_WIDTH}}", "bold"), value)
+
+
+def problem(message: str) -> None:
+    """Print to standard error what is wrong."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        Text.assemble(("error", "bold red"), " ", message)
+    )
+
+
+def table(*headings: str, left: str = "") -> Table:
+    """Return a table without lines; the column ``left`` is aligned to the left."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        made.add_column(heading, justify="left" if heading == left else "right", overflow="fold")
+    return made
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: "1 epoch", "3 epochs"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def show_log() -> None:
+    """Print to standard error what readers of data log, such as the start of a download."""
+    log = logging.getLogger("src.data")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)

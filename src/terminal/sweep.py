@@ -1,0 +1,73 @@
+"""What a sweep prints: how its runs are grouped, each run as it ends, and the leaderboard."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from src.experiment.results import Result
+from src.terminal.console import console, count, fact, say, table
+
+_ACCURACIES = [f"{part}/accuracy" for part in ("train", "val", "test")]
+
+
+def sweep_plan(groups: Iterable[int], workers: int) -> None:
+    """Print how the runs of a sweep are grouped, given the number of runs in each group."""
+    sizes = Counter(groups)
+    parts = [_groups(size, number) for size, number in sorted(sizes.items(), reverse=True)]
+    runs = sum(size * number for size, number in sizes.items())
+    processes = count(workers, "process", "processes")
+    fact("sweep", f"{count(runs, 'run')}: {', '.join(parts)}; {processes}")
+
+
+def _groups(size: int, number: int) -> str:
+    if size > 1:
+        return f"{count(number, 'stack')} of {size}"
+    return f"{number} by {'itself' if number == 1 else 'themselves'}"
+
+
+def job_line(result: Result, position: str) -> None:
+    """Print one run of a sweep in one line."""
+    if result.value is None:
+        outcome = (f"{result.status}: {result.failure or ''}", "red")
+    else:
+        outcome = (f"{result.metric} {result.value:.4f}", "")
+    say(f"{position}  {result.name}  ", outcome, f"  {result.seconds:.1f} s")
+
+
+def sweep_table(results: Sequence[Result], sweep_id: str) -> None:
+    """Print the runs of a sweep, the best first, and the failed ones with their overrides."""
+    finished = _ranked(results)
+    if finished:
+        _print_ranking(finished)
+    for result in results:
+        if result.value is None:
+            overrides = " ".join(result.overrides)
+            say((result.status, "red"), f"  {overrides}: {result.failure or ''}")
+    fact("runs", f"{len(finished)} of {len(results)} finished, sweep_id {sweep_id}")
+
+
+def _ranked(results: Sequence[Result]) -> list[tuple[float, Result]]:
+    """Return the finished runs with their values, the best first."""
+    finished = [(result.value, result) for result in results if result.value is not None]
+    finished.sort(key=lambda pair: pair[0] if pair[1].metric.endswith("loss") else -pair[0])
+    return finished
+
+
+def _print_ranking(finished: Sequence[tuple[float, Result]]) -> None:
+    metrics = {result.metric for _, result in finished}
+    shared = metrics.pop() if len(metrics) == 1 else None  # different metrics have no common order
+    others = [
+        key
+        for key in _ACCURACIES
+        if key != shared and any(key in result.metrics for _, result in finished)
+    ]
+    rank = "rank" if shared else ""
+    ranking = table(rank, "run", shared or "metric", *others, "seconds", left="run")
+    for number, (value, result) in enumerate(finished, 1):
+        ranking.add_row(
+            str(number) if shared else "",
+            result.name,
+            f"{value:.4f}" if shared else f"{result.metric} {value:.4f}",
+            *(f"{result.metrics[key]:.4f}" if key in result.metrics else "" for key in others),
+            f"{result.seconds:.1f}",
+        )
+    console().print(ranking)
