@@ -160,7 +160,7 @@ class Case:
         x, scale = {
             "scaled bytes": (rng.integers(0, 256, shape, dtype=np.uint8), 1 / 255),
             "bytes": (rng.integers(0, 3, shape, dtype=np.uint8), 1.0),
-            "scaled floats": (rng.normal(0, 2, shape).astype(self.dtype), 0.5),
+            "scaled floats": (rng.normal(0, 0.5, shape).astype(self.dtype), 2.0),
             "floats": (rng.normal(size=shape).astype(self.dtype), 1.0),
             "floats of the other precision": (rng.normal(size=shape).astype(other), 1.0),
         }[self.pixels]
