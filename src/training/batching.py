@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from src.support.errors import require
 
-# What picks rows: a slice where they stand in a row (a view, no copy), else their indices.
+# Which rows: a slice if they are adjacent (which gives a view), else their indices.
 Rows = slice | npt.NDArray[np.intp]
 
 
@@ -20,7 +20,7 @@ class Batching(ABC):
 
     @abstractmethod
     def order(self, samples: int, rng: np.random.Generator) -> Rows:
-        """Return the rows of one epoch in the order in which they are taken, none of the ``samples`` rows twice."""
+        """Return the rows of one epoch in the order of training, each at most once."""
 
     @abstractmethod
     def batch_size(self, samples: int) -> int:
@@ -31,11 +31,11 @@ class Batching(ABC):
         """Return how many batches an epoch has."""
 
     def order_by(self, seed: int) -> int | None:
-        """Return what is equal for seeds whose orders are: the seed, or None where nothing is drawn."""
+        """Return a key that seeds with equal orders share: the seed, or None without shuffling."""
         return seed if self.shuffle else None
 
     def check(self, samples: int) -> None:
-        """Raise InvalidValue where this batching can't divide so few samples."""
+        """Raise InvalidValue if this batching cannot divide so few samples."""
 
     def batches(self, samples: int, rng: np.random.Generator) -> Iterator[Rows]:
         """Yield the rows of each batch of one epoch."""

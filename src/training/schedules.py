@@ -1,4 +1,4 @@
-"""How the learning rate changes while training goes on: by what factor of ``lr`` each update is made.
+"""How the learning rate changes during training: each update has its own factor of ``lr``.
 
 Time t is counted in epochs and runs on from update to update: update u of U in epoch e is made at t = e − 1 + u/U.
 """
@@ -31,19 +31,19 @@ class Schedule(ABC):
 
     @property
     def watch(self) -> MetricWatch | None:
-        """The metric that the schedule goes by, if it does."""
+        """The metric that the schedule uses, if any."""
         return None
 
     @abstractmethod
     def decay(self, t: Times, length: float, watched: Sequence[float]) -> Times:
-        """Return the factors at the times t after the warm-up, of which ``length`` epochs are to be trained."""
+        """Return the factors at times t after the warm-up, in a training of ``length`` epochs."""
 
     def factors(
         self, epoch: int, updates: int, epochs: int, watched: Sequence[float] = ()
     ) -> Times:
         """Return the factor of each of the ``updates`` of an epoch (from 1) of ``epochs``.
 
-        ``watched`` holds what the watched metric was after each of the epochs before.
+        ``watched`` holds the watched metric's value after each earlier epoch.
         """
         t = epoch - 1 + np.arange(updates) / updates
         after = watched[math.ceil(self.warmup) :]
@@ -55,7 +55,7 @@ class Schedule(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Constant(Schedule):
-    """1 all the time."""
+    """Always 1."""
 
     def decay(self, t: Times, length: float, watched: Sequence[float]) -> Times:
         return np.ones_like(t)
@@ -113,7 +113,10 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Plateau(Schedule):
-    """``factor`` again whenever the metric has not improved in more than ``patience`` epochs (PyTorch's ReduceLROnPlateau)."""
+    """``factor`` again after each run of more than ``patience`` epochs without improvement.
+
+    PyTorch's ReduceLROnPlateau.
+    """
 
     metric: str
     factor: float

@@ -1,4 +1,4 @@
-"""When training ends, and which epoch's weights are kept: both are read off the epochs so far, and nothing is remembered."""
+"""When training ends, and which epoch's weights are kept: both follow from the epochs so far."""
 
 import math
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ class Stopping(ABC):
 
     @property
     def watch(self) -> MetricWatch | None:
-        """The metric that the rule goes by, if it does."""
+        """The metric that the rule uses, if any."""
         return None
 
     @abstractmethod
@@ -22,11 +22,14 @@ class Stopping(ABC):
         """Return why training ends after these epochs, or None where it goes on."""
 
     def kept(self, values: Sequence[float]) -> int:
-        """Return the number, from 1, of the epoch whose weights are kept: the last one as a rule. There is a value at least."""
+        """Return the number, from 1, of the epoch whose weights are kept: by default the last.
+
+        There must be at least one value.
+        """
         return len(values)
 
     def shortfall(self, values: Sequence[float]) -> str | None:
-        """Return what a training that has ended was meant to reach and did not, or None."""
+        """Return the goal that training has ended without reaching, or None."""
         return None
 
 
@@ -40,9 +43,10 @@ class Never(Stopping):
 
 @dataclass(frozen=True)
 class EarlyStopping(Stopping):
-    """Training ends when ``patience`` epochs in a row brought no improvement (Prechelt 1998, criterion UP, epoch by epoch).
+    """Training ends after ``patience`` epochs in a row without improvement.
 
-    With ``restore_best`` the weights of the last epoch that did improve are kept, also where training ran to its end.
+    Prechelt 1998, criterion UP, epoch by epoch. With ``restore_best`` the weights of the last epoch
+    that improved are kept, even if training runs to its end.
     """
 
     metric: str
@@ -75,7 +79,7 @@ class EarlyStopping(Stopping):
 
 @dataclass(frozen=True)
 class Target(Stopping):
-    """Training ends when the metric has reached a value; not to reach it at all is a failure."""
+    """Training ends when the metric reaches a value; ending without it is a failure."""
 
     metric: str
     value: float
