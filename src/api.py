@@ -1,4 +1,4 @@
-"""The door for Python: trains a configured run from a notebook or a script, and gives back what came of it."""
+"""Trains a configured run from a notebook or a script and returns the result."""
 
 import contextlib
 import logging
@@ -28,25 +28,28 @@ from src.run import single_run
 from src.support.errors import ConfigError
 from src.terminal import report
 
-# Hydra's state, BLAS's threads and MLflow's address are the whole process's.
+# Hydra's state and BLAS's thread limit belong to the whole process.
 _one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A run that has ended: the network, how it went, and where it is kept."""
+    """A run that has finished: the trained network, its scores, and where they are kept."""
 
     network: Network
     parameters: Parameters  # of the epoch that was kept
-    history: list[dict[str, float]]  # one record an epoch, its metrics by the names that MLflow has
-    metrics: Mapping[str, float]  # the last and, under best/…, the best of each
-    predictions: Predictions  # of the test set
+    history: list[dict[str, float]]  # one record per epoch, under MLflow's names
+    metrics: Mapping[str, float]  # of the kept epoch; best/… are the best of any epoch
+    predictions: Predictions  # for the test set
     folder: Path
-    run_id: str  # MLflow's
+    run_id: str  # in MLflow
     prepared: Prepared
 
     def predict(self, images: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        """Return the labels (n,) of ``images (n, features)``, pixels in the range of the training data."""
+        """Return the predicted labels (n,) of ``images (n, features)``.
+
+        Pixels are in the range of the training data.
+        """
         return self.prepared.predict(self.parameters, images)[0]
 
     def predict_proba(self, images: npt.NDArray[Any]) -> Array:
@@ -55,11 +58,13 @@ class Trained:
 
 
 def train(*overrides: str, show: bool = True) -> Trained:
-    """Train what ``python -m src.run`` would with these overrides, and keep it in the same places.
+    """Train the run that ``python -m src.run`` trains with these overrides, and return it.
 
-    Raises ConfigError or DataError where something is wrong, before anything is begun, and TrainingFailed where
-    the run came to nothing. With ``show=False`` nothing is printed. One call trains at a time: in several threads, each
-    waits for the one before.
+    The run is kept in the same places: its folder and MLflow. With ``show=False`` nothing is
+    printed. Calls from several threads wait for each other.
+
+    Raises ConfigError or DataError before anything is created, and TrainingFailed if training
+    fails or diverges.
     """
     with _one_at_a_time, composer():
         given = written_out(overrides)
@@ -101,7 +106,7 @@ def train(*overrides: str, show: bool = True) -> Trained:
 
 @contextlib.contextmanager
 def _log(path: Path) -> Iterator[None]:
-    """Write our log into a file for the block; what else logs in this process is none of the run's business."""
+    """Write the log lines of this package into a file; other loggers are left alone."""
     logger = logging.getLogger("src")
     level, handler = logger.level, logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))

@@ -10,7 +10,7 @@ from src.support.errors import UserError
 
 # Everything heavy is imported where it is used: --help must not wait for it.
 if TYPE_CHECKING:
-    from src.tracking.tracker import Tracking
+    from src.tracking.settings import Tracking
 
 
 def draw_run(

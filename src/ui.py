@@ -11,42 +11,57 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from src.support.errors import UserError
+from src.support.errors import InvalidValue, UserError
 from src.support.paths import CONF
 from src.terminal import report
 from src.tracking.links import DEFAULT_PORT, is_server, view_link
+from src.tracking.settings import Tracking
 from src.tracking.store import server_command
-from src.tracking.tracker import Tracking
 from src.tracking.view import ALL_RUNS, comparison, view_tag
 
 
 def main() -> None:
-    """Show the link, and serve until Ctrl-C. Exits with 2 where the port or the store can't be had."""
+    """Show the link to the runs and serve the UI until Ctrl-C.
+
+    Exits with 2 if the port is in use or the store can't be opened.
+    """
     parser = argparse.ArgumentParser(prog="python -m src.ui", description=__doc__)
-    parser.add_argument("--port", type=_port, default=DEFAULT_PORT)
+    defaults = OmegaConf.load(CONF / "config.yaml")
+    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="of the UI's address")
     parser.add_argument(
-        "--outputs", type=Path, default=Path(OmegaConf.load(CONF / "config.yaml").outputs)
+        "--outputs",
+        type=Path,
+        default=Path(defaults.outputs),
+        help="the folder that holds the database, unless MLFLOW_TRACKING_URI names a store",
     )
     chosen = parser.parse_args()
-    settings = OmegaConf.load(CONF / "tracking" / "local.yaml")
-    tracking = Tracking(os.environ.get("MLFLOW_TRACKING_URI"), settings.experiment)
-    store = tracking.store(chosen.outputs)
     try:
-        client, experiment_id = tracking.open(chosen.outputs)
-        client.set_experiment_tag(
-            experiment_id, view_tag(ALL_RUNS), comparison("", "val/accuracy", ["model", "lr"])
-        )
-        report.fact("MLflow", view_link(store, experiment_id, ALL_RUNS, chosen.port))
-        if not is_server(store):
-            _require_free(chosen.port)
-            _serve(store, chosen.port)
+        _show(chosen.outputs, chosen.port)
     except UserError as error:
         report.problem(str(error))
         sys.exit(2)
 
 
+def _show(outputs: Path, port: int) -> None:
+    """Show the link to the runs, and serve it unless a server does so already. Raises UserError."""
+    settings = OmegaConf.load(CONF / "tracking" / "local.yaml")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or None
+    try:
+        tracking = Tracking(uri, settings.experiment)
+    except InvalidValue as error:
+        raise UserError(f"MLFLOW_TRACKING_URI={uri}: {error.args[2]}") from None
+    store = tracking.store(outputs)
+    client, experiment_id = tracking.open(outputs)
+    view = comparison("", "val/accuracy", ["model", "lr"])
+    client.set_experiment_tag(experiment_id, view_tag(ALL_RUNS), view)
+    report.fact("MLflow", view_link(store, experiment_id, ALL_RUNS, port))
+    if not is_server(store):
+        _require_free(port)
+        _serve(store, port)
+
+
 def _serve(store: str, port: int) -> None:
-    """Run the server in a session of its own, which Ctrl-C does not reach: it is ended without its lament."""
+    """Run the server until Ctrl-C, which a session of its own keeps from it."""
     command, environment = server_command(store, port)
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -62,7 +77,9 @@ def _serve(store: str, port: int) -> None:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65_536:
-        raise argparse.ArgumentTypeError(f"{text} is no port: must be a number from 1 to 65535")
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a port: it must be a number from 1 to 65535"
+        )
     return int(text)
 
 
@@ -73,7 +90,7 @@ def _require_free(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise UserError(
-                f"port {port}: {error.strerror}; another can be chosen with make ui PORT=5001"
+                f"port {port}: {error.strerror}; choose another one with make ui PORT=5001"
             ) from None
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,9 +18,11 @@ import mlflow
 import numpy as np
 import numpy.typing as npt
 import pytest
+from mlflow import MlflowClient
 
 from src.data import Splitting
 from src.data.digits import Digits
+from src.tracking.model import _code, write_code
 from tests.conftest import ROOT, Ended
 from tests.test_run import history, only_run
 
@@ -79,22 +82,47 @@ def server(
 
 
 def test_the_model_loads_and_scores_what_the_run_reported(
-    finished: Ended, held_out: tuple[npt.NDArray[Any], npt.NDArray[Any]]
+    finished: Ended, held_out: tuple[npt.NDArray[Any], npt.NDArray[Any]], model_folder: Path
 ) -> None:
     images, labels = held_out
-    (output,) = (only_run(finished).outputs or _no_outputs()).model_outputs
-    mlflow.set_tracking_uri(finished.store)
-    try:
-        model = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
-    finally:
-        mlflow.set_tracking_uri("")
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    run = only_run(finished)
+    (output,) = (run.outputs or _no_outputs()).model_outputs
+    logged = MlflowClient(finished.store).get_logged_model(output.model_id)
+    assert logged.name == run.info.run_name
+    assert logged.status == "READY"
+    assert logged.artifact_location.endswith(str(model_folder))
+    model = mlflow.pyfunc.load_model(logged.artifact_location)
     answer = model.predict(images)
     assert (answer["label"] == labels).mean() == history(finished.folders[0])[-1]["test/accuracy"]
     np.testing.assert_allclose(answer["probabilities"].sum(axis=1), 1, rtol=1e-5)
     np.testing.assert_array_equal(answer["probabilities"].argmax(axis=1), answer["label"])
-    with pytest.raises(mlflow.MlflowException, match="shape"):
-        model.predict(images[:, :100])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64"])
+def test_raw_pixels_of_any_dtype_give_the_same_answer(
+    dtype: str, held_out: tuple[npt.NDArray[Any], npt.NDArray[Any]], model_folder: Path
+) -> None:
+    model, images = mlflow.pyfunc.load_model(str(model_folder)), held_out[0][:50]
+    expected = model.predict(images)
+    for given in (images.astype(dtype), images.astype(dtype).tolist()):
+        answer = model.predict(given)
+        for part in ("label", "probabilities"):
+            np.testing.assert_array_equal(answer[part], expected[part])
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 100)), r"shape \(2, 100\): the shape must be \(n, 784\)"),
+        (np.zeros(784), r"shape \(784,\): the shape must be"),
+        (np.full((1, 784), "a"), "pixels must be numbers"),
+    ],
+)
+def test_what_is_not_images_is_refused(
+    images: npt.NDArray[Any], message: str, model_folder: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        mlflow.pyfunc.load_model(str(model_folder)).predict(images)
 
 
 def _no_outputs() -> Any:
@@ -113,13 +141,15 @@ def test_the_stored_model_holds_no_pickle_and_all_the_code_it_needs(
         "requirements.txt",
     } <= names
     assert not {name for name in names if name.endswith((".pkl", ".pickle", ".joblib"))}
-    # In an empty folder and with the project off the path, only what was stored can be imported.
+    # In a folder with another package src, and with the project off the path.
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "__init__.py").write_text("nn = 'not ours'")
     script = f"""
 import sys
-sys.path = [path for path in sys.path if path != {str(ROOT)!r}]
-import mlflow, numpy
-print(mlflow.pyfunc.load_model(sys.argv[1]).predict(numpy.zeros((2, 784), "f4"))["probabilities"].shape)
-print(sys.modules["src"].__path__)
+sys.path = [".", *(path for path in sys.path if path != {str(ROOT)!r})]
+import src, mlflow, numpy
+print(mlflow.pyfunc.load_model(sys.argv[1]).predict(numpy.zeros((2, 784), "u1"))["probabilities"].shape)
+print(src.nn, *(name for name in sys.modules if name.startswith("src.")))
 """
     ended = subprocess.run(
         [sys.executable, "-P", "-c", script, str(model_folder)],
@@ -128,9 +158,44 @@ print(sys.modules["src"].__path__)
         text=True,
         check=False,
     )
-    shape, run_context = ended.stdout.splitlines() or ["", ended.stderr]
-    assert shape == "(2, 10)"
-    assert str(model_folder) in run_context
+    assert ended.stdout.splitlines() == ["(2, 10)", "not ours"], ended.stderr
+
+
+def test_models_of_different_code_are_loaded_into_one_process(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    later = tmp_path / "later"
+    shutil.copytree(model_folder, later, ignore=shutil.ignore_patterns("__pycache__"))
+    (package,) = (later / "code").iterdir()
+    name = f"scratchgrid_{'0' * 12}"
+    files = [later / "MLmodel", *(package.rglob("*.py"))]
+    for file in files:
+        file.write_text(file.read_text().replace(package.name, name))
+    loader = package / "tracking" / "served_model.py"
+    loader.write_text(loader.read_text().replace('{"label": ', '{"later": True, "label": '))
+    package.rename(package.with_name(name))
+    images = np.zeros((1, 784), np.uint8)
+    models = [mlflow.pyfunc.load_model(str(folder)) for folder in (model_folder, later)]
+    assert ["later" in model.predict(images) for model in models] == [False, True]
+
+
+def test_the_package_is_named_by_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = write_code(tmp_path / "before")
+    assert write_code(tmp_path / "again").name == before.name
+    source = tmp_path / "src"
+    shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+    with (source / "nn" / "layers.py").open("a") as layers:
+        layers.write("# changed\n")
+    monkeypatch.setattr("src.tracking.model._SOURCE", source)
+    _code.cache_clear()
+    try:
+        after = write_code(tmp_path / "after")
+    finally:
+        _code.cache_clear()
+    assert after.name != before.name
+    assert not [path for path in after.rglob("*.py") if "from src" in path.read_text()]
 
 
 def test_the_model_answers_over_http(
@@ -154,7 +219,7 @@ def test_the_model_answers_over_http(
     with server(
         [*command, "--port", str(port), "--workers", "1"], port, ready="/ping", cwd=tmp_path
     ) as address:
-        body = json.dumps({"inputs": images[:20].tolist()}).encode()
+        body = json.dumps({"inputs": images[:20].astype(int).tolist()}).encode()
         request = urllib.request.Request(
             f"{address}/invocations", body, {"Content-Type": "application/json"}
         )

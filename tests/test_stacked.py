@@ -189,7 +189,7 @@ def test_a_wrong_gradient_or_a_full_disk_ends_its_own_run_alone(
     keep = Recorder.epoch
 
     def full(self: Recorder, epoch: Epoch) -> None:
-        if self._origin.name == "job 1" and epoch.number == 2:
+        if self._run_context.name == "job 1" and epoch.number == 2:
             raise OSError(28, "No space left on device")
         keep(self, epoch)
 
@@ -233,7 +233,7 @@ def test_an_interruption_while_one_run_is_finished_ends_them_all(
     finish = Recorder.finish
 
     def interrupted(self: Recorder) -> None:
-        if self._origin.name == "job 1":
+        if self._run_context.name == "job 1":
             raise KeyboardInterrupt
         finish(self)
 

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from src.experiment.results import Result
-from src.sweep.plan import Plan, collect
+from src.sweep.plan import Plan, collect, run_name
 from src.tracking.links import run_link, ui_address, view_link
 from src.tracking.view import comparison, sweep_filter, view_tag
 from tests.conftest import Ended
@@ -26,6 +27,35 @@ def test_names_say_what_differs_and_nothing_else() -> None:
     assert Plan.of("s", [["lr=0.1"]]).names == ("lr=0.1",)
     assert Plan.of("s", [["lr=0.1"], ["lr=0.1"]]).names == ("lr=0.1", "lr=0.1")
     assert Plan.of("s", [[]]).names == ("job 0",)
+
+
+def test_names_begin_with_the_seed_and_leave_out_what_does_not_change_the_result() -> None:
+    assert run_name(["model=relu2", "outputs=/tmp/x", "lr=0.1", "note=my", "seed=3"]) == (
+        "seed=3, model=relu2, lr=0.1"
+    )
+    assert run_name(["++tags.purpose=thesis", "hydra.job.chdir=true", "name=mine"]) == ""
+    assert run_name(["+seed=1"]) == "+seed=1"
+    plan = Plan.of("s", [["lr=0.1", "seed=0", "epochs=3"], ["lr=0.1", "seed=1", "epochs=3"]])
+    assert plan.names == ("seed=0", "seed=1")
+
+
+def test_what_is_chosen_for_a_place_is_a_column_under_its_place(
+    invoke: Callable[..., Ended],
+) -> None:
+    jobs = [[f"distribution@initializer.output={name}", "lr=0.1"] for name in ("zeros", "he")]
+    assert Plan.of("s", jobs).varied == ("initializer.output",)
+    choice = "distribution@initializer.output"
+    ended = invoke("-m", f"{choice}=zeros,he", "epochs=1", "tags.purpose=a", "note=b")
+    assert ended.code == 0, ended.err
+    client = MlflowClient(ended.store)
+    (experiment,) = [e for e in client.search_experiments() if e.name == "scratchgrid"]
+    (view,) = [json.loads(v) for k, v in experiment.tags.items() if k.startswith(view_tag(""))]
+    assert "params.`initializer.output`" in view["selectedColumns"]
+    found = client.search_runs([experiment.experiment_id])
+    assert {run.data.params["initializer.output"] for run in found} == {"zeros", "he"}
+    assert {(run.data.tags["purpose"], run.data.tags["mlflow.note.content"]) for run in found} == {
+        ("a", "b")
+    }
 
 
 def test_a_plan_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -72,7 +102,7 @@ def test_results_are_found_where_hydra_put_them(
     assert {path.name for path in tmp_path.glob("outputs/sweeps/*/*_*")} == {"0_1", "1_2"}
 
 
-@pytest.mark.parametrize("metric", ["val/accuracy", "best/test/loss"])
+@pytest.mark.parametrize("metric", ["val/accuracy", "best/train/loss"])
 def test_the_view_of_a_sweep_leads_with_its_metric_and_fits_into_a_tag(metric: str) -> None:
     view = json.loads(comparison(sweep_filter("s1"), metric, ["model", "lr"]))
     assert view["searchFilter"] == "tags.sweep_id = 's1'"

@@ -1,91 +1,137 @@
-"""How runs are kept in MLflow: beside training, in batches, and to the end."""
+"""How runs are kept in MLflow: beside training, in order, and to the end."""
 
-import signal
+import contextlib
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
+import numpy as np
 import pytest
-from mlflow import MlflowClient
+from mlflow import MlflowClient, MlflowException
 
 from src.config.composition import compose, composer
 from src.config.preflight import check
+from src.data import Dataset, Split
 from src.experiment.recorder import Recorder, RunContext, record
 from src.experiment.results import Result
 from src.support.errors import UserError
-from src.tracking import tracker
-from src.tracking.store import check_database, open_store
-from src.tracking.tracker import Tracking, _Pace
+from src.tracking import mlflow_internals, settings
+from src.tracking.settings import Tracking
+from src.tracking.store import check_database, database_file, database_uri, open_store
+from src.tracking.writer import Writer, wait_after
 from tests.conftest import ROOT
 from tests.test_run import history
 
+PATIENCE = 120.0  # seconds; a machine may be busy
 
-def recorded(folder: Path) -> Any:
+
+def recorded(folder: Path, *overrides: str) -> Any:
     """Open a small run in a folder."""
     with composer():
-        job, prepared = check(compose(["epochs=3", f"outputs={folder}"]))
+        job, prepared = check(compose(["epochs=3", f"outputs={folder}", *overrides]))
     own = folder / "run"
     own.mkdir(parents=True)
     return prepared, record(job, prepared, RunContext(own, "a run", [], {"lr": 0.08}))
 
 
+def kept(folder: Path, run_id: str | None) -> Any:
+    return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").get_run(str(run_id))
+
+
+def no_data() -> Dataset:
+    split = Split(np.zeros((2, 4), np.uint8), np.array([0, 1]))
+    return Dataset("nothing", split, split, split, shape=(2, 2), scale=1.0, digest="0" * 32)
+
+
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """As where MLflow is still to be imported: a run is opened beside training, and not before the event is set."""
+def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The store opens when this event is set, as if importing MLflow took as long."""
     event = threading.Event()
 
     def open_later(*arguments: Any) -> Any:
-        assert event.wait(60)
+        assert event.wait(PATIENCE)
         return open_store(*arguments)
 
-    monkeypatch.setattr(tracker, "open_store", open_later)
-    monkeypatch.setattr(tracker, "_at_once", tracker._beside)
+    monkeypatch.setattr(settings, "open_store", open_later)
     return event
 
 
+# --- beside training ------------------------------------------------------------------------------
+
+
 def test_training_does_not_wait_for_mlflow_and_everything_is_kept(
-    held: threading.Event, tmp_path: Path
+    gate: threading.Event, tmp_path: Path
 ) -> None:
     prepared, recording = recorded(tmp_path)
     with recording as recorder:
         for epoch in prepared.train():
             recorder.epoch(epoch)
         assert len(history(tmp_path / "run")) == 3  # on disk already
-        assert not (tmp_path / "mlflow.db").exists()
-        held.set()
         recorder.finish()
+        assert (tmp_path / "run" / "weights.npz").exists()
+        assert not (tmp_path / "mlflow.db").exists()
+        gate.set()
     result = recorder.finished.result
     assert Result.load(tmp_path / "run") == result
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    run = client.get_run(result.run_id)
+    run = kept(tmp_path, result.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params == {"lr": "0.08"}
-    curve = client.get_metric_history(result.run_id, "train/loss")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    curve = client.get_metric_history(str(result.run_id), "train/loss")
     assert [(point.step, point.value) for point in curve] == [
         (row["epoch"], row["train/loss"]) for row in history(tmp_path / "run")
     ]
+    assert run.info.start_time <= curve[0].timestamp
     assert curve[0].timestamp <= curve[-1].timestamp <= run.info.end_time
 
 
-def test_a_store_that_turns_out_to_be_closed_ends_the_run_with_what_it_learned(
-    held: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_calls_of_mlflow_are_made_in_one_thread_which_is_not_the_main_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def note_thread(name: str) -> None:
+        call = getattr(MlflowClient, name)
+
+        def noted(self: Any, *arguments: Any, **more: Any) -> Any:
+            threads.append(threading.current_thread())
+            return call(self, *arguments, **more)
+
+        monkeypatch.setattr(MlflowClient, name, noted)
+
+    for name in ("create_run", "log_batch", "log_inputs", "log_artifact", "set_terminated"):
+        note_thread(name)
+    prepared, recording = recorded(tmp_path)
+    with recording as recorder:
+        for epoch in prepared.train():
+            recorder.epoch(epoch)
+        recorder.finish()
+    assert len(threads) > 5
+    assert set(threads) == {threads[0]}
+    assert threads[0] is not threading.main_thread()
+
+
+def test_a_store_that_fails_ends_the_run_with_its_results_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def closed(*_: Any) -> Any:
-        assert held.wait(60)
         raise UserError("the MLflow store can't be opened: gone")
 
-    monkeypatch.setattr(tracker, "open_store", closed)
+    monkeypatch.setattr(settings, "open_store", closed)
     prepared, recording = recorded(tmp_path)
 
     def whole_run() -> None:
         with recording as recorder:
             for epoch in prepared.train():
                 recorder.epoch(epoch)
-            held.set()
             recorder.finish()
 
     with pytest.raises(UserError, match="gone"):
@@ -93,19 +139,302 @@ def test_a_store_that_turns_out_to_be_closed_ends_the_run_with_what_it_learned(
     result = Result.load(tmp_path / "run")
     assert (result.status, result.run_id) == ("FAILED", None)
     assert "gone" in str(result.failure)
+    assert result.metrics["val/accuracy"] > 0
     assert len(history(tmp_path / "run")) == 3
+    assert (tmp_path / "run" / "weights.npz").exists()
+
+
+def test_after_an_error_of_the_store_the_run_is_closed_there_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", full)
+    calls: list[str] = []
+    monkeypatch.setattr(MlflowClient, "log_artifact", lambda *_: calls.append("a file"))
+    prepared, recording = recorded(tmp_path)
+
+    def whole_run() -> None:
+        with recording as recorder:
+            for epoch in prepared.train():
+                recorder.epoch(epoch)
+            recorder.finish()
+
+    with pytest.raises(OSError, match="No space left"):
+        whole_run()
+    result = Result.load(tmp_path / "run")
+    assert result.status == "FAILED"
+    run = kept(tmp_path, result.run_id)
+    assert run.info.status == "FAILED"
+    assert "No space left" in run.data.tags["failure"]
+    assert calls == []  # nothing more is written
 
 
 def test_an_interruption_before_the_store_is_open_is_known_there(
-    held: threading.Event, tmp_path: Path
+    gate: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    write = Result.write
+
+    def write_then_open(self: Result, folder: Path) -> None:
+        write(self, folder)
+        assert Result.load(tmp_path / "run").status == "KILLED"  # the folder comes first
+        gate.set()
+
+    monkeypatch.setattr(Result, "write", write_then_open)
     _, recording = recorded(tmp_path)
-    threading.Timer(0.2, held.set).start()
     with pytest.raises(KeyboardInterrupt), recording:
         raise KeyboardInterrupt
     result = Result.load(tmp_path / "run")
-    run = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(str(result.run_id))
+    run = kept(tmp_path, result.run_id)
     assert (run.info.status, run.data.tags["failure"]) == ("KILLED", "interrupted")
+
+
+def test_a_second_ctrl_c_leaves_no_run_open(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys, threading; from pathlib import Path\n"
+        "from src.tracking import settings\n"
+        "from src.tracking.settings import Tracking\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "opened, real = threading.Event(), settings.open_store\n"
+        "def slow(*arguments):\n"
+        "    assert opened.wait(60)\n"
+        "    return real(*arguments)\n"
+        "settings.open_store = slow\n"
+        "tracker = Tracking(None, 'mine').start(Path(sys.argv[1]), 'a run', {})\n"
+        "submit = tracker._writer.submit\n"
+        "def interrupted(job):\n"
+        "    future = submit(job)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return future\n"
+        "tracker._writer.submit = interrupted\n"
+        "try: tracker.close('KILLED', 1.0, 'interrupted')\n"
+        "except KeyboardInterrupt: print('twice')\n"
+        "opened.set()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.returncode) == ("twice\n", 0), ended.stderr
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("mine")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "KILLED"
+
+
+# --- curves ---------------------------------------------------------------------------------------
+
+
+def test_curves_are_written_within_seconds_and_seldom() -> None:
+    assert wait_after(0.0) == 1.0
+    assert wait_after(0.1) == pytest.approx(2.0)
+    assert wait_after(0.5) == wait_after(50.0) == 5.0  # one slow writing delays the next by little
+
+
+def test_a_planned_writing_comes_though_nothing_else_does() -> None:
+    writer, written = Writer(), threading.Event()
+    writer.plan(written.set)
+    assert written.wait(PATIENCE)
+
+
+def test_plans_come_together_and_give_way_to_other_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.tracking.writer.wait_after", lambda seconds: 1e6)
+    writer, told = Writer(), list[str]()
+    writer.plan(lambda: told.append("planned"))
+    writer.submit(lambda: told.append("a job")).result(PATIENCE)
+    writer.submit(lambda: told.append("another")).result(PATIENCE)
+    assert told == ["a job", "another"]
+    with writer._changed:
+        writer._next = time.monotonic()
+    both = threading.Event()
+    writer.plan(both.set)
+    writer.submit(lambda: None).result(PATIENCE)  # ends the wait of a million seconds
+    assert both.wait(PATIENCE)
+    assert told == ["a job", "another", "planned"]
+
+
+def test_every_value_is_written_at_the_end(tmp_path: Path) -> None:
+    run = Tracking(None, "mine").start(tmp_path, "r", {})
+    for step in range(1, 301):
+        run.metrics({f"m{k}": step / 10 + k for k in range(7)}, step, step / 100)
+    run.close("FINISHED", 4.0)
+    _, run_id = run.identity() or ("", "")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    for k in range(7):
+        points = client.get_metric_history(run_id, f"m{k}")
+        assert [(p.step, p.value) for p in points] == [
+            (step, step / 10 + k) for step in range(1, 301)
+        ]
+
+
+def test_the_duration_and_the_times_of_a_run_are_its_own_seconds(tmp_path: Path) -> None:
+    run = Tracking(None, "mine").start(tmp_path, "r", {})
+    run.metrics({"loss": 1.0}, 1, 1.25)
+    run.close("FINISHED", 3.5)
+    _, run_id = run.identity() or ("", "")
+    info = kept(tmp_path, run_id).info
+    assert info.end_time - info.start_time == 3500
+    (point,) = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_metric_history(
+        run_id, "loss"
+    )
+    assert point.timestamp - info.start_time == 1250
+
+
+def test_the_recorder_s_seconds_are_those_of_training_and_keeping(tmp_path: Path) -> None:
+    prepared, recording = recorded(tmp_path)
+    with recording as recorder:
+        assert isinstance(recorder, Recorder)
+        for epoch in prepared.train():
+            recorder.epoch(epoch)
+        spent = recorder.seconds
+        assert spent > epoch.seconds
+        recorder.finish()
+    result = recorder.finished.result
+    assert result.seconds > spent
+    info = kept(tmp_path, result.run_id).info
+    assert info.end_time - info.start_time == pytest.approx(1000 * result.seconds, abs=2)
+
+
+# --- what is known of a run -----------------------------------------------------------------------
+
+
+def test_name_note_and_tags_reach_mlflow_and_leave_the_experiment_alone(tmp_path: Path) -> None:
+    with composer():
+        plain, _ = check(compose([]))
+        noted, _ = check(compose(["note=a first try", "++tags.purpose=thesis", "++tags.year=2026"]))
+    assert plain.experiment.digest == noted.experiment.digest
+    prepared, recording = recorded(
+        tmp_path, "note=a first try", "++tags.purpose=thesis", "++tags.year=2026"
+    )
+    with recording as recorder:
+        for epoch in prepared.train():
+            recorder.epoch(epoch)
+        recorder.finish()
+    run = kept(tmp_path, recorder.finished.result.run_id)
+    assert run.info.run_name == "a run"
+    assert run.data.tags["mlflow.note.content"] == "a first try"
+    assert (run.data.tags["purpose"], run.data.tags["year"]) == ("thesis", "2026")
+    (output,) = run.outputs.model_outputs
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert client.get_logged_model(output.model_id).name == "a run"
+
+
+def test_a_notebook_s_own_calls_go_where_they_went_before(tmp_path: Path) -> None:
+    script = (
+        "import sys, mlflow; from src.api import train\n"
+        "mine = mlflow.get_tracking_uri()\n"
+        "train('debug=fast', f'outputs={sys.argv[1]}/outputs', show=False)\n"
+        "assert mlflow.get_tracking_uri() == mine, mlflow.get_tracking_uri()\n"
+        "import os; assert 'MLFLOW_TRACKING_URI' not in os.environ\n"
+        "mlflow.set_experiment('my own')\n"
+        "with mlflow.start_run(): mlflow.log_param('mine', 1)\n"
+        "print(mlflow.last_active_run().info.experiment_id)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    ended = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    with contextlib.closing(sqlite3.connect(tmp_path / "outputs" / "mlflow.db")) as ours:
+        names = {name for (name,) in ours.execute("SELECT name FROM experiments")}
+    assert "my own" not in names
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as theirs:
+        assert theirs.execute("SELECT count(*) FROM params").fetchone() == (1,)
+
+
+def test_processes_that_log_one_dataset_to_a_new_experiment_all_succeed(tmp_path: Path) -> None:
+    Tracking(None, "first").open(tmp_path)  # the database is there
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from tests.test_tracking import no_data\n"
+        "from src.tracking.settings import Tracking\n"
+        "Tracking(None, 'first').open(Path(sys.argv[1]))\n"
+        "for round in range(12):\n"
+        "    print('ready', flush=True); sys.stdin.readline()\n"
+        "    run = Tracking(None, f'experiment {round}').start(Path(sys.argv[1]), 'r', {})\n"
+        "    run.dataset(no_data())\n"
+        "    run.close('FINISHED', 1.0)\n"
+        "print('done', flush=True)\n"
+    )
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    for number in range(12):
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "ready\n"
+        # As fresh as it can be: the experiment is there and no dataset is.
+        client.create_experiment(f"experiment {number}", artifact_location=tmp_path.as_uri())
+        for worker in workers:
+            assert worker.stdin is not None
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+    for worker in workers:
+        out, _ = worker.communicate(timeout=PATIENCE)
+        assert (out, worker.returncode) == ("done\n", 0)
+
+
+def test_a_dataset_that_another_process_logs_first_is_logged_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_inputs, attempts = MlflowClient.log_inputs, list[int]()
+
+    def raced(self: Any, *arguments: Any) -> None:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise MlflowException("UNIQUE constraint failed: datasets.experiment_id")
+        log_inputs(self, *arguments)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", raced)
+    run = Tracking(None, "mine").start(tmp_path, "r", {})
+    run.dataset(no_data())
+    run.close("FINISHED", 1.0)
+    _, run_id = run.identity() or ("", "")
+    (given,) = kept(tmp_path, run_id).inputs.dataset_inputs
+    assert given.dataset.name == "nothing"
+
+
+# --- the store ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", ["plain", "a b", "a%20b", "a?b", "a#b", "ü"])
+def test_the_database_is_where_the_outputs_are_whatever_their_name(
+    folder: str, tmp_path: Path
+) -> None:
+    outputs = tmp_path / folder
+    assert database_file(database_uri(outputs / "mlflow.db")) == outputs / "mlflow.db"
+    (tmp_path / "note.txt").write_text("kept")
+    run = Tracking(None, "mine").start(outputs, "r", {})
+    run.files([tmp_path / "note.txt"])
+    run.close("FINISHED", 1.0)
+    with contextlib.closing(sqlite3.connect(outputs / "mlflow.db")) as store:
+        assert store.execute("SELECT status FROM runs").fetchall() == [("FINISHED",)]
+    assert [path.read_text() for path in outputs.rglob("note.txt")] == ["kept"]
+    assert list(tmp_path.rglob("mlflow.db")) == [outputs / "mlflow.db"]
+
+
+def test_outputs_that_were_deleted_are_made_anew(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    for number in range(3):
+        run = Tracking(None, "mine").start(outputs, f"run {number}", {})
+        run.metrics({"loss": 1.0}, 1, 0.5)
+        run.close("FINISHED", 1.0)
+        with contextlib.closing(sqlite3.connect(outputs / "mlflow.db")) as store:
+            assert store.execute("SELECT name FROM runs").fetchall() == [(f"run {number}",)]
+        shutil.rmtree(outputs)
 
 
 def test_a_database_is_looked_at_before_anything_is_begun(tmp_path: Path) -> None:
@@ -127,51 +456,16 @@ def test_a_database_is_looked_at_before_anything_is_begun(tmp_path: Path) -> Non
         check_database(f"sqlite:///{tmp_path / 'other.db'}", "mine")
 
 
-def test_writing_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("src.tracking.tracker.time.monotonic", lambda: now[0])
-    pace = _Pace()
-    written = 0
-    while now[0] < 100:
-        now[0] += 0.01
-        if pace.allows():
-            with pace.writing():
-                now[0] += 0.05
-                written += 1
-    assert 17 <= written <= 20  # of 0.05 s each: 1 % of the time
-
-
-def test_what_could_not_be_written_in_time_is_written_at_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_Pace, "allows", lambda self: False)
-    with Tracking(None, "mine").start(tmp_path, "r", {}) as run:
-        for step in range(1, 301):
-            run.metrics({f"m{k}": step / 10 + k for k in range(7)}, step)
-        run_id = run.identity()[1]
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    for k in range(7):
-        points = client.get_metric_history(run_id, f"m{k}")
-        assert [(p.step, p.value) for p in points] == [
-            (step, step / 10 + k) for step in range(1, 301)
-        ]
-
-
-def test_the_recorder_s_seconds_are_those_of_training_and_keeping(tmp_path: Path) -> None:
-    prepared, recording = recorded(tmp_path)
-    with recording as recorder:
-        assert isinstance(recorder, Recorder)
-        for epoch in prepared.train():
-            recorder.epoch(epoch)
-        spent = recorder.seconds
-        assert spent > epoch.seconds
-        recorder.finish()
-    assert recorder.finished.result.seconds > spent
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def test_a_store_whose_making_is_broken_off_is_made_anew(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from src.tracking.tracker import Tracking;"
+        "import sys; from pathlib import Path; from src.tracking.settings import Tracking;"
         "Tracking(None, 'mine').open(Path(sys.argv[1])); print('made', flush=True)"
     )
     broken_off = 0
@@ -179,13 +473,8 @@ def test_a_store_whose_making_is_broken_off_is_made_anew(tmp_path: Path) -> None
         process = subprocess.Popen(
             [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
         )
-        end = time.monotonic() + 60
-        while (
-            not (tmp_path / "mlflow.db.new").exists()
-            and process.poll() is None
-            and time.monotonic() < end
-        ):
-            time.sleep(0.005)
+        part = tmp_path / "mlflow.db.new"
+        wait_until(lambda part=part, process=process: part.exists() or process.poll() is not None)  # type: ignore[misc]
         time.sleep(delay)
         process.kill()
         out, _ = process.communicate()
@@ -198,33 +487,32 @@ def test_a_store_whose_making_is_broken_off_is_made_anew(tmp_path: Path) -> None
     assert not (tmp_path / "mlflow.db.new").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_waits_for_what_must_not_be_left_half_done(number: signal.Signals) -> None:
-    script = (
-        "import os, signal, sys; from src.support.signals import held\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
-        "try:\n"
-        "    with held():\n"
-        f"        os.kill(os.getpid(), {int(number)}); os.kill(os.getpid(), {int(number)})\n"
-        "        print('done', flush=True)\n"
-        "    print('not reached')\n"
-        "except KeyboardInterrupt: print('interrupted'); sys.exit(130)\n"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert ended.stdout.splitlines() == (
-        ["done", "interrupted"] if number == signal.SIGINT else ["done"]
-    )
-    assert ended.returncode == (130 if number == signal.SIGINT else 143)
+# --- private functions of MLflow: what breaks when it changes -------------------------------------
 
 
-def test_what_is_ignored_does_not_hide_what_is_not() -> None:
-    script = (
-        "import os, signal, sys; from src.support.signals import held\n"
-        "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
-        "with held():\n"
-        "    os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGTERM)\n"
-    )
-    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 143
+@pytest.fixture
+def client(tmp_path: Path) -> MlflowClient:
+    return Tracking(None, "mine").open(tmp_path)[0]
+
+
+def test_mlflow_creates_a_database_and_lets_go_of_it(tmp_path: Path) -> None:
+    mlflow_internals.create_database(database_uri(tmp_path / "new.db"), tmp_path / "artifacts")
+    (tmp_path / "new.db").rename(tmp_path / "mlflow.db")
+    assert Tracking(None, "mine").open(tmp_path)[1]
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_mlflow_s_client_can_be_disconnected_from_its_database(
+    client: MlflowClient, tmp_path: Path
+) -> None:
+    mlflow_internals.create_database(database_uri(tmp_path / "other.db"), tmp_path / "artifacts")
+    assert client.get_experiment_by_name("mine")
+    (tmp_path / "other.db").replace(tmp_path / "mlflow.db")
+    mlflow_internals.disconnect(client)
+    assert client.get_experiment_by_name("mine") is None
+
+
+def test_mlflow_s_modules_that_are_imported_ahead_are_there() -> None:
+    mlflow_internals.preload()
+    assert "mlflow.data.numpy_dataset" in sys.modules
+    assert mlflow.pyfunc.save_model

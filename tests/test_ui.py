@@ -1,5 +1,6 @@
 """A real MLflow server: runs sent to it over HTTP, and its pages in a real browser."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -107,6 +108,22 @@ def test_make_ui_says_where_it_is_and_refuses_a_port_in_use(ui: str) -> None:
     )
     assert ended.returncode == 2
     assert (
-        f"port {port}: Address already in use; another can be chosen with make ui PORT=5001"
+        f"port {port}: Address already in use; choose another one with make ui PORT=5001"
         in ended.stderr
     )
+
+
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///:memory:", "nonsense://host"])
+def test_make_ui_refuses_a_store_that_it_cannot_show(uri: str, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "src.ui", "--outputs", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "MLFLOW_TRACKING_URI": uri},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error")
+    assert uri in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1

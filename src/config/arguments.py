@@ -55,6 +55,8 @@ def _refuse_dashes(argument: str, following: Sequence[str]) -> None:
 
 def _written_out(override: str, given: Sequence[str]) -> str:
     key, equals, value = override.partition("=")
+    if key.startswith("tags."):
+        return f"++{override}"  # Hydra's form of a key that may be new
     for group, place in SHORT_FORMS.items():
         if equals and key in (group, f"{group}@{place}"):
             # The option's own settings can be set only where its file is composed.

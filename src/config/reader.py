@@ -58,7 +58,10 @@ def _resolve(config: DictConfig) -> dict[str, Any]:
 
 
 def flatten(config: DictConfig) -> dict[str, Any]:
-    """Return every resolved setting by its dotted key, as the command line names it."""
+    """Return every resolved setting by its dotted key, as the command line names it.
+
+    ``_target_`` is left out: the choice that led to it is known.
+    """
     return _leaves(OmegaConf.to_container(config, resolve=True), "")
 
 
@@ -67,7 +70,8 @@ def _leaves(node: Any, place: str) -> dict[str, Any]:
         return {place: node}
     leaves: dict[str, Any] = {}
     for name, child in node.items():
-        leaves |= _leaves(child, f"{place}.{name}" if place else str(name))
+        if name != "_target_":
+            leaves |= _leaves(child, f"{place}.{name}" if place else str(name))
     return leaves
 
 

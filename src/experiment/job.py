@@ -7,12 +7,12 @@ from pathlib import Path
 from src.experiment.experiment import Experiment
 from src.support.errors import require, suggest
 from src.support.paths import CONF
-from src.tracking.tracker import Tracking
+from src.tracking.settings import Tracking
 
+# Without best/test/…: the test set must not decide which epoch counts.
 METRICS = [
-    f"{best}{part}/{score}"
-    for best in ("", "best/")
-    for part in ("val", "test", "train")
+    f"{part}/{score}"
+    for part in ("val", "test", "train", "best/val", "best/train")
     for score in ("accuracy", "loss")
 ]
 
@@ -61,6 +61,8 @@ class Job:
     tracking: Tracking
     metric: str
     name: str | None
+    note: str | None
+    tags: dict[str, str | int | float | bool]
     outputs: Path
     reference: Reference | None
     diagnose: int | None

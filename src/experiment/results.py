@@ -1,4 +1,4 @@
-"""What a run came to: its scores, the best and the kept ones, and the record that it leaves in its folder."""
+"""The results of a run: its best and kept scores, and the record in its folder."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ RESULT = "result.json"
 
 @dataclass(frozen=True)
 class Best:
-    """The best scores that a set had after any epoch; ``epoch`` is that of the best accuracy, the first one."""
+    """The best scores of a set after any epoch; ``epoch`` is the first with the best accuracy."""
 
     loss: float
     accuracy: float
@@ -25,7 +25,10 @@ class Best:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a whole training came to; ``final`` are the scores of the epoch ``kept``, whose weights are kept."""
+    """The results of a training run; ``final`` are the scores of the epoch whose weights are kept.
+
+    ``best`` has no test set: test scores must not decide which epoch counts.
+    """
 
     final: Mapping[str, Score]
     best: Mapping[str, Best]
@@ -38,11 +41,11 @@ class Summary:
     seconds: float
 
     def metrics(self) -> dict[str, float]:
-        """Return every figure under the name that MLflow and the configuration know it by."""
+        """Return every figure under the name that MLflow and the configuration use."""
         figures: dict[str, float] = {}
         for name, score in self.final.items():
             figures |= {f"{name}/loss": score.loss, f"{name}/accuracy": score.accuracy}
-            best = self.best[name]
+        for name, best in self.best.items():
             figures |= {
                 f"best/{name}/loss": best.loss,
                 f"best/{name}/accuracy": best.accuracy,
@@ -53,7 +56,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Result:
-    """What is known of a run when it has ended, however it did; kept as ``result.json`` in its folder."""
+    """The result of a run that has ended in any way; ``result.json`` in its folder."""
 
     name: str
     overrides: Sequence[str]
@@ -63,29 +66,30 @@ class Result:
     value: float | None = None  # of the metric
     metrics: Mapping[str, float] = field(default_factory=dict)
     findings: Sequence[str] = field(default_factory=list)  # what is wrong in the layers
-    seconds: float = (
-        0.0  # spent on training and on keeping what came of it; of a stack's training its share
-    )
+    seconds: float = 0.0  # of training (in a stack, its share) and of keeping the results
     experiment_id: str | None = None
     run_id: str | None = None
     stack: Sequence[int] = ()  # the numbers of the jobs trained in one stack with it, and its own
     stack_position: int | None = None  # its place among them, from 0
 
     def write(self, folder: Path) -> None:
-        (folder / RESULT).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        """Write the result into a run's folder, all of it or nothing."""
+        part = folder / f"{RESULT}.new"
+        part.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        part.replace(folder / RESULT)
 
     @staticmethod
     def load(folder: Path) -> "Result":
-        """Raises FileNotFoundError where the run has not ended."""
+        """Return the result in a folder. Raises FileNotFoundError if the run has not ended."""
         return Result(**json.loads((folder / RESULT).read_text(encoding="utf-8")))
 
 
 def summarize(history: Sequence[Epoch], findings: Sequence[str]) -> Summary:
-    """Return the kept and the best scores of a training."""
+    """Return the kept and the best scores of a training run."""
     last = history[-1]
     kept = next(epoch for epoch in reversed(history) if epoch.kept)
     best = {}
-    for name in last.scores:
+    for name in [name for name in last.scores if name != "test"]:
         scores = [epoch.scores[name] for epoch in history]
         at = int(np.argmax([score.accuracy for score in scores]))
         best[name] = Best(
@@ -105,7 +109,7 @@ def summarize(history: Sequence[Epoch], findings: Sequence[str]) -> Summary:
 
 
 def measurements(epoch: Epoch) -> dict[str, float]:
-    """Return an epoch's record as metrics."""
+    """Return an epoch's record as metrics by their names."""
     scores = {
         f"{name}/{measure}": value
         for name, score in epoch.scores.items()

@@ -1,4 +1,4 @@
-"""One run from its first epoch to its last picture."""
+"""Trains one run by itself and keeps it; checks gradients."""
 
 import contextlib
 import logging
@@ -13,16 +13,17 @@ from src.training.training_run import Epoch
 
 log = logging.getLogger(__name__)
 
-_CHECKED = 10  # training samples that the gradient is checked with
+_CHECKED = 10  # training samples, for the check of the gradient
 
-# Opens a display of progress over so many epochs and gives the function that shows one.
+# Opens a display of progress for a number of epochs; it yields the function that shows an epoch.
 Display = Callable[[int], contextlib.AbstractContextManager[Callable[[Epoch], None]]]
 
 
 def execute(job: Job, prepared: Prepared, run_context: RunContext, display: Display) -> Finished:
-    """Train, track, draw, and leave in the run's folder the history, the weights, the pictures and the result.
+    """Train a run; keep its history, weights, pictures and result in its folder and in MLflow.
 
-    Raises UserError where the store can't be opened, and TrainingFailed; a run that had begun leaves its result even then.
+    Raises UserError if MLflow's store can't be opened, and TrainingFailed. In both cases the
+    result is in the folder.
     """
     with record(job, prepared, run_context) as recorder:
         with display(job.experiment.epochs) as show:
@@ -34,7 +35,7 @@ def execute(job: Job, prepared: Prepared, run_context: RunContext, display: Disp
 
 
 def gradcheck(prepared: Prepared) -> Check:
-    """Check the gradient of an experiment at its first weights. Raises WrongGradient."""
+    """Check the gradient of an experiment at its initial weights. Raises WrongGradient."""
     train = prepared.dataset.train
     images, labels = prepared.scaled(train.images[:_CHECKED]), train.labels[:_CHECKED]
     check = check_gradient(

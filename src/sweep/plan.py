@@ -24,20 +24,21 @@ class Plan:
         """Make the plan of these jobs, each given by its overrides."""
         common = set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
         names = (
-            ", ".join(o for o in job if o not in common) or ", ".join(job) or f"job {i}"
-            for i, job in enumerate(jobs)
+            run_name([override for override in job if override not in common])
+            or run_name(job)
+            or f"job {number}"
+            for number, job in enumerate(jobs)
         )
         return Plan(sweep_id, tuple(tuple(job) for job in jobs), tuple(names))
 
     @functools.cached_property
     def varied(self) -> tuple[str, ...]:
         """The settings in which the jobs differ, in the order in which they were given."""
-        values: dict[str, set[str]] = {}
+        overrides: dict[str, set[str]] = {}
         for job in self.overrides:
             for override in job:
-                setting = override.partition("=")[0].lstrip("+~")
-                values.setdefault(setting, set()).add(override)
-        return tuple(setting for setting, found in values.items() if len(found) > 1)
+                overrides.setdefault(_setting(override), set()).add(override)
+        return tuple(setting for setting, given in overrides.items() if len(given) > 1)
 
     def write(self, folder: Path) -> None:
         """Write the plan into the sweep's folder."""
@@ -53,6 +54,28 @@ class Plan:
         return Plan(
             content["sweep_id"], tuple(map(tuple, content["overrides"])), tuple(content["names"])
         )
+
+
+def run_name(overrides: Sequence[str]) -> str:
+    """Return a run's name: its overrides, the seed first, since MLflow shows only 25 characters or so.
+
+    Overrides that do not change the result, such as a folder or a tag, are left out.
+    """
+    telling = [override for override in overrides if not _is_bookkeeping(_setting(override))]
+    return ", ".join(sorted(telling, key=lambda override: _setting(override) != "seed"))
+
+
+def _is_bookkeeping(setting: str) -> bool:
+    first = setting.partition(".")[0].partition("/")[0]
+    return first in ("outputs", "name", "note", "tags", "tracking", "hydra")
+
+
+def _setting(override: str) -> str:
+    """Return the setting that an override sets, under the key of the run's settings.
+
+    A choice for a place, such as ``distribution@initializer.output=he``, is known by its place.
+    """
+    return override.partition("=")[0].lstrip("+~").rpartition("@")[2]
 
 
 def collect(

@@ -3,6 +3,6 @@
 import src.config.explain
 import src.sweep.sharing
 import src.sweep.stack  # noqa: F401
-from src.tracking.store import warm
+from src.tracking.store import preload
 
-warm()
+preload()

@@ -10,7 +10,10 @@ from omegaconf import DictConfig
 from src.config.reader import flatten
 from src.experiment.job import Job
 from src.experiment.recorder import RunContext
-from src.sweep.plan import Plan
+from src.sweep.plan import Plan, run_name
+
+# A URI may hold a password; the others are MLflow's own name, description and tags.
+_NO_PARAMETERS = ("tracking.uri", "name", "note", "tags")
 
 
 def single(config: DictConfig, context: Any, job: Job) -> RunContext:
@@ -19,9 +22,7 @@ def single(config: DictConfig, context: Any, job: Job) -> RunContext:
     ``config`` comes without Hydra's own node, which is ``context``.
     """
     overrides = list(context.overrides.task)
-    # Where results go says nothing about a run, and the address of a store may hold a password.
-    telling = [item for item in overrides if not item.startswith(("outputs=", "tracking."))]
-    name = job.name or ", ".join(telling) or str(context.runtime.choices["model"])
+    name = job.name or run_name(overrides) or str(context.runtime.choices["model"])
     return RunContext(Path(context.runtime.output_dir), name, overrides, _settings(config, context))
 
 
@@ -36,7 +37,7 @@ def swept(config: DictConfig, context: Any, job: Job, stack: Sequence[int] = ())
     plan = _plan(Path(context.sweep.dir))
     varied: Sequence[str] = ()
     if plan is None:  # of another sweeper
-        name, sweep_id = ", ".join(overrides), Path(context.sweep.dir).name
+        name, sweep_id = run_name(overrides), Path(context.sweep.dir).name
         position = f"{number + 1}/?"
     else:
         name, sweep_id = plan.names[number], plan.sweep_id
@@ -69,6 +70,7 @@ def _settings(config: DictConfig, context: Any) -> dict[str, Any]:
         for group, choice in chosen
         if not group.startswith("hydra/")
     }
-    settings = flatten(config)
-    settings.pop("tracking.uri")  # may hold a password
+    settings = {
+        key: value for key, value in flatten(config).items() if not key.startswith(_NO_PARAMETERS)
+    }
     return {**choices, **settings}

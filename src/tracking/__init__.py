@@ -1,1 +1,1 @@
-"""Keeps runs in MLflow. The one part that speaks to it."""
+"""Keeps runs in MLflow; the only package that imports it."""

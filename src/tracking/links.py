@@ -1,4 +1,4 @@
-"""Where a browser shows what MLflow holds."""
+"""Links to the pages of MLflow's UI."""
 
 import shlex
 from pathlib import Path
@@ -8,12 +8,15 @@ DEFAULT_PORT = 5000
 
 
 def is_server(store: str) -> bool:
-    """Tell whether a store is an MLflow server, which brings its own UI."""
+    """Return whether a store is an MLflow server, which has its own UI."""
     return urlsplit(store).scheme in ("http", "https")
 
 
 def ui_address(store: str, port: int = DEFAULT_PORT) -> str:
-    """Return where the UI of a store answers: the server itself, or the one that ``make ui`` starts. Never a password."""
+    """Return the address of a store's UI: the server itself, or the one that ``make ui`` starts.
+
+    It holds no password.
+    """
     parts = urlsplit(store)
     if is_server(store):
         at = f":{parts.port}" if parts.port else ""
@@ -21,23 +24,23 @@ def ui_address(store: str, port: int = DEFAULT_PORT) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-# Without the workflow type the UI would open in its generative-AI view, which hides training runs.
+# Without it, the UI opens in its view for generative AI, which hides training runs.
 _TRAINING = {"workflowType": "machine_learning"}
 
 
 def run_link(store: str, experiment_id: str, run_id: str) -> str:
-    """Return where a browser shows a run."""
+    """Return the link to a run's page."""
     return f"{ui_address(store)}/#/experiments/{experiment_id}/runs/{run_id}?{urlencode(_TRAINING)}"
 
 
 def view_link(store: str, experiment_id: str, key: str, port: int = DEFAULT_PORT) -> str:
-    """Return where a browser compares runs, in the view of this key that ``src.tracking.view`` arranged."""
+    """Return the link to the view of runs that ``src.tracking.view`` arranged under a key."""
     query = urlencode({**_TRAINING, "compareRunsMode": "CHART", "viewStateShareKey": key})
     return f"{ui_address(store, port)}/#/experiments/{experiment_id}/runs?{query}"
 
 
 def with_ui(link: str, store: str, outputs: Path) -> str:
-    """Return a link, led by the command that starts the UI which answers it, where that is not a server of its own."""
+    """Return a link and, if the store is not a server, the command to start its UI before it."""
     if is_server(store):
         return link
     default = Path(__file__).parents[2] / "outputs"

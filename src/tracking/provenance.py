@@ -1,4 +1,4 @@
-"""Which code a result comes from."""
+"""Identifies the code that produced a result."""
 
 import functools
 import hashlib
@@ -32,7 +32,7 @@ def _source_digest() -> str:
 
 @functools.cache
 def git_tags() -> Mapping[str, str]:
-    """Return the commit that this code is at and whether it was changed since, or nothing where there is no git."""
+    """Return the git commit and whether there are uncommitted changes; nothing without git."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(

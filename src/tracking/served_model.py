@@ -1,12 +1,11 @@
-"""A trained network as an MLflow model: this file is stored with the weights and run wherever the model is loaded."""
+"""A trained network as MLflow loads and serves it; a copy of this file is part of each model."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
-from mlflow.pyfunc.model import PythonModel
+import numpy.typing as npt
 
 from src.nn.layers import Activation
 from src.nn.losses import Loss
@@ -16,28 +15,41 @@ from src.support.serialization import from_plain
 
 
 class Classifier:
-    """Takes ``(n, features)`` pixels in the range of the training data; gives each image's label and probabilities."""
+    """A network with its weights, read from the folder that holds both."""
 
-    def load_context(self, context: Any) -> None:
-        """Read the network and its weights; MLflow calls this once."""
-        settings = json.loads(Path(context.artifacts["network"]).read_text(encoding="utf-8"))
+    def __init__(self, folder: Path) -> None:
+        settings = json.loads((folder / "network.json").read_text(encoding="utf-8"))
         self.scale: float = settings["scale"]
         self.dtype = np.dtype(settings["dtype"])
-        classes: list[type] = [MLP, *Activation.__subclasses__(), *Loss.__subclasses__()]
-        self.network = from_plain(settings["model"], classes).layers
+        classes: list[type] = [MLP, *_derived(Activation), *_derived(Loss)]
+        self.model: MLP = from_plain(settings["model"], classes)
         self.loss: Loss = from_plain(settings["loss"], classes)
-        self.parameters = load_weights(Path(context.artifacts["weights"]), self.network, self.dtype)
+        self.parameters = load_weights(folder / "weights.npz", self.model.layers, self.dtype)
 
-    # Unannotated: MLflow would read a schema out of type hints, and not the right one.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        """Return ``label (n,)`` and ``probabilities (n, classes)``; MLflow has checked the input's shape."""
-        x = np.asarray(model_input).astype(self.dtype) * self.dtype.type(self.scale)
-        logits = forward(self.network, self.parameters, x)[-1]
+    def predict(self, images: Any, params: Any = None) -> dict[str, npt.NDArray[Any]]:
+        """Return ``label (n,)`` and ``probabilities (n, classes)`` of images.
+
+        ``images (n, features)`` are numbers of any dtype, in the range of the training data: an
+        array, a list of lists or a data frame. Raises ValueError for any other shape or type.
+        """
+        pixels = np.asarray(images)
+        if pixels.ndim != 2 or pixels.shape[1] != self.model.inputs:
+            raise ValueError(
+                f"images of shape {pixels.shape}: the shape must be (n, {self.model.inputs})"
+            )
+        if pixels.dtype.kind not in "buif":
+            raise ValueError(f"images of dtype {pixels.dtype}: pixels must be numbers")
+        x = pixels.astype(self.dtype) * self.dtype.type(self.scale)
+        logits = forward(self.model.layers, self.parameters, x)[-1]
         return {"label": logits.argmax(axis=-1), "probabilities": self.loss.probabilities(logits)}
 
 
-class Model(Classifier, PythonModel):
-    """The classifier as MLflow wants it; apart, since MLflow would wrap a ``predict`` of its own in checks of such hints."""
+def _derived(kind: type) -> list[type]:
+    """Return the classes that derive from a class, directly or not."""
+    direct: list[type] = kind.__subclasses__()
+    return direct + [cls for child in direct for cls in _derived(child)]
 
 
-mlflow.models.set_model(Model())
+def _load_pyfunc(path: str) -> Classifier:
+    """Return the network in a folder; MLflow calls the function of this name."""
+    return Classifier(Path(path))

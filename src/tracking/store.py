@@ -1,7 +1,6 @@
-"""Opens MLflow's store, and serves it: what MLflow does badly by default when it starts is put right here."""
+"""Opens MLflow's store and serves it, with safer settings than MLflow's defaults."""
 
 import contextlib
-import functools
 import logging
 import os
 import re
@@ -10,6 +9,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -21,60 +21,110 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-def warm() -> None:
-    """Import what the first open and the first run of a process would wait for."""
-    _settle()
+def preload() -> None:
+    """Import what the first open of a process, and its first run, would wait for."""
+    _import_mlflow()
+    from src.tracking.mlflow_internals import preload as preload_mlflow
+
     with quiet():
-        import mlflow.data.code_dataset_source
-        import mlflow.data.numpy_dataset
-        import mlflow.pyfunc
-        import mlflow.store.artifact.local_artifact_repo
-        import mlflow.store.tracking.sqlalchemy_store
-        import mlflow.tracking.context.registry  # noqa: F401
+        preload_mlflow()
 
 
-def _settle() -> None:
-    """Set what MLflow reads when it is imported: no telemetry; and by default a dead server costs four minutes a call."""
+def _import_mlflow() -> None:
+    """Import MLflow with the settings that it reads at that moment.
+
+    Telemetry is off. A dead server costs seconds per call: with MLflow's defaults, four minutes.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    with quiet():
+        import mlflow.tracking  # noqa: F401
 
 
-@functools.lru_cache
+@dataclass(frozen=True)
+class _Opened:
+    """An open store: ``file`` identifies the database file, or is None for another store."""
+
+    client: "MlflowClient"
+    experiment_id: str
+    file: tuple[int, int] | None
+
+
+_opened: dict[tuple[str, str], _Opened] = {}
+
+
 def open_store(store: str, experiment: str, outputs: Path) -> tuple["MlflowClient", str]:
-    """Return a client of the store and the id of the experiment in it, both made if they are new.
+    """Return a client of the store and the id of the experiment in it; create what is missing.
 
-    Raises UserError where the store can't be had.
+    A store stays open for the whole process. If its database file was deleted or replaced, it is
+    opened anew. Raises UserError if the store cannot be opened.
     """
-    _settle()
+    known = _opened.get((store, experiment))
+    if known is None or known.file != _file_identity(store):
+        known = _opened[store, experiment] = _open(store, experiment, outputs)
+    return known.client, known.experiment_id
+
+
+def _file_identity(store: str) -> tuple[int, int] | None:
+    """Return what tells a database file from another one that has taken its place."""
+    database = database_file(store)
+    if database is None or not database.exists():
+        return None
+    status = database.stat()
+    return status.st_dev, status.st_ino
+
+
+def _open(store: str, experiment: str, outputs: Path) -> _Opened:
+    _import_mlflow()
     from mlflow import MlflowClient
+
+    from src.tracking.mlflow_internals import disconnect
 
     try:
         with _first_open(store), quiet():
             _create(store)
             client = MlflowClient(store)
-            found = client.get_experiment_by_name(experiment)
-            if found is None:
-                artifacts = (
-                    (outputs.absolute() / "artifacts").as_uri()
-                    if store.startswith("sqlite:")
-                    else None
-                )
-                return client, client.create_experiment(experiment, artifact_location=artifacts)
-            if found.lifecycle_stage == "deleted":
-                raise _deleted(experiment)
-            return client, found.experiment_id
+            if database_file(store):
+                disconnect(client)
+            experiment_id = _experiment_id(client, experiment, _artifacts(store, outputs))
+            return _Opened(client, experiment_id, _file_identity(store))
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # of MLflow, of SQLAlchemy, of a database's driver that is not installed
+    except Exception as error:  # of MLflow, of SQLAlchemy, of a missing database driver
         raise _closed(store, error) from None
 
 
+def _artifacts(store: str, outputs: Path) -> str | None:
+    """Return where a new experiment keeps its files; a server decides that itself."""
+    return (outputs.absolute() / "artifacts").as_uri() if store.startswith("sqlite:") else None
+
+
+def _experiment_id(client: "MlflowClient", name: str, artifacts: str | None) -> str:
+    from mlflow import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_location=artifacts)
+        except MlflowException:
+            found = client.get_experiment_by_name(name)
+            if found is None:  # not created by another process at the same moment
+                raise
+    if found.lifecycle_stage == "deleted":
+        raise _deleted(name)
+    experiment_id: str = found.experiment_id
+    return experiment_id
+
+
+def database_uri(path: Path) -> str:
+    """Return the URI of a database file, for SQLAlchemy, which decodes percent signs."""
+    return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
+
+
 def database_file(store: str) -> Path | None:
-    """Return the file of a store that is a local database."""
+    """Return the file of a store that is a local database, or None for another store."""
     return (
         Path(unquote(store.removeprefix("sqlite:///").split("?")[0]))
         if store.startswith("sqlite:///")
@@ -83,9 +133,9 @@ def database_file(store: str) -> Path | None:
 
 
 def check_database(store: str, experiment: str) -> None:
-    """Find out, without MLflow and so at once, whether a store in a local file is fit to be opened.
+    """Check a store in a local file without MLflow, which takes seconds to import.
 
-    Raises UserError where the file is no database, or MLflow's experiment in it is deleted.
+    Raises UserError if the file is not a database, or if the experiment in it is deleted.
     """
     database = database_file(store)
     assert database is not None
@@ -114,7 +164,7 @@ def _closed(store: str, error: Exception) -> UserError:
 
 @contextlib.contextmanager
 def _first_open(store: str) -> Iterator[None]:
-    """Let one process at a time open a database file: two that create its tables at once would both fail."""
+    """Let one process at a time open a database file: two that create its tables would both fail."""
     database = database_file(store)
     if database is None:
         yield
@@ -127,23 +177,25 @@ def _first_open(store: str) -> Iterator[None]:
 
 
 def _create(store: str) -> None:
-    """Make a database file that is not there yet under another name first: whatever dies, none is left half-made."""
+    """Create a database file if there is none yet.
+
+    It is created under another name and then renamed, so a process that dies leaves no half of it.
+    """
+    from src.tracking.mlflow_internals import create_database
+
     database = database_file(store)
     if database is None or database.exists():
         return
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     part = database.with_name(f"{database.name}.new")
     part.unlink(missing_ok=True)
-    made = SqlAlchemyStore(f"sqlite:///{part}", str(database.parent / "artifacts"))  # type: ignore[no-untyped-call]
-    made.engine.dispose()
+    create_database(database_uri(part), database.parent / "artifacts")
     part.replace(database)
 
 
 def close_abandoned(
     client: "MlflowClient", experiment_id: str, sweep_id: str, status: str, reason: str
 ) -> set[Path]:
-    """Give its status to each run of a sweep that is still said to run, its process being gone; return their folders."""
+    """Close the runs of a sweep that dead processes left open; return their folders."""
     found = client.search_runs(
         [experiment_id], f"{sweep_filter(sweep_id)} and attributes.status = 'RUNNING'"
     )
@@ -154,39 +206,26 @@ def close_abandoned(
 
 
 @contextlib.contextmanager
-def tracking_uri(store: str) -> Iterator[None]:
-    """Point MLflow at a store; it tells child processes by a variable in the environment, which is put back."""
-    import mlflow
-
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(store)
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop("MLFLOW_TRACKING_URI", None)
-        else:
-            os.environ["MLFLOW_TRACKING_URI"] = before
-
-
-@contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep MLflow's advice off the terminal; it sets warning filters of its own, so warnings are caught, not ignored."""
+    """Keep MLflow's warnings and log lines off the terminal.
+
+    MLflow sets warning filters of its own, so warnings are recorded rather than ignored.
+    """
     logger = logging.getLogger("mlflow")
     level = logger.level
-    logger.setLevel(logging.CRITICAL)  # what it has to say of errors, their exceptions say
+    logger.setLevel(logging.CRITICAL)  # its exceptions say what its log says of errors
     try:
         with warnings.catch_warnings(record=True):
-            warnings.simplefilter("always")  # recorded, and so neither shown nor raised
+            warnings.simplefilter("always")  # recorded: neither shown nor raised
             yield
     finally:
         logger.setLevel(level)
 
 
 def server_command(store: str, port: int) -> tuple[list[str], dict[str, str]]:
-    """Return the command that serves a store's UI on this machine alone, and its environment.
+    """Return the command that serves a store's UI on this machine only, and its environment.
 
-    With MLflow's defaults the server would start ten processes and take 2.4 GB; so it starts two and takes 0.5.
+    So the server takes two processes and 0.5 GB; with MLflow's defaults, ten and 2.4 GB.
     """
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
     environment = {
@@ -198,5 +237,5 @@ def server_command(store: str, port: int) -> tuple[list[str], dict[str, str]]:
 
 
 def _without_password(text: str) -> str:
-    """Blank the password of every URL in a text."""
+    """Return a text with the password of every URL in it replaced by asterisks."""
     return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)

@@ -1,7 +1,7 @@
-"""The page on which MLflow's UI compares runs: all of them, the curves first, beside them what differs.
+"""Arranges the page on which MLflow's UI compares runs: curves of all runs, then their settings.
 
-Left to itself the UI draws ten runs at most and leads with whatever comes first in the alphabet. A view that somebody
-arranged and shared is kept as a tag of the experiment, in plain JSON; this is one that nobody has to arrange.
+By default the UI draws ten runs and orders charts by their names. A view that a user arranges and
+shares is kept as a tag of the experiment, in JSON. We write such a tag.
 """
 
 import json
@@ -12,21 +12,25 @@ _MOST_RUNS = 100
 _TAG_LENGTH = 5000  # MLflow's limit for an experiment's tag
 
 
-ALL_RUNS = "all"  # the key of the view of an experiment's every run; a sweep's is its sweep_id
+# The key of the view of all runs of an experiment; the key of a sweep's view is its sweep_id.
+ALL_RUNS = "all"
 
 
 def view_tag(key: str) -> str:
-    """Return the name of the experiment's tag that keeps the view which a link names by its key."""
+    """Return the name of the experiment's tag that keeps the view with this key."""
     return f"mlflow.sharedViewState.{key}"
 
 
 def sweep_filter(sweep_id: str) -> str:
-    """Return what finds the runs of a sweep."""
+    """Return the search filter for the runs of a sweep."""
     return f"tags.sweep_id = '{sweep_id}'"
 
 
 def comparison(search_filter: str, metric: str, varied: Sequence[str]) -> str:
-    """Return the view of the runs found, which differ in the parameters ``varied``, the best by ``metric`` first."""
+    """Return the view of the runs that a filter finds, as JSON.
+
+    The runs differ in the parameters ``varied``; the best one by ``metric`` comes first.
+    """
     part = metric.split("/")[-2]
     parts = [part, *(other for other in ("val", "test", "train") if other != part)]
     sections: list[dict[str, Any]] = []

@@ -1,0 +1,120 @@
+"""Logs a trained network as an MLflow model, with the code that it needs and without pickle."""
+
+import functools
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.data import Dataset
+from src.nn.losses import Loss
+from src.nn.network import MLP, Parameters
+from src.nn.weights import save_weights
+from src.support.serialization import to_plain
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SOURCE = Path(__file__).parent.parent
+_LOADER = "tracking.served_model"
+_IMPORT = re.compile(r"^(\s*from )src\.([\w.]+)(?= import )", re.MULTILINE)
+_NOT_IN_NAMES = re.compile(r"[/:.%\"']")  # refused by MLflow in the name of a model
+
+
+def log_model(
+    client: "MlflowClient",
+    experiment_id: str,
+    run_id: str,
+    name: str,
+    *,
+    model: MLP,
+    loss: Loss,
+    dataset: Dataset,
+    parameters: Parameters,
+) -> str:
+    """Log a network under a run's name, as a model that can be loaded and served; return its id.
+
+    The model holds the weights, a description of the network, and a copy of our code that the
+    network needs. That copy is a package of its own name, which no other package can shadow.
+    """
+    import mlflow
+    import numpy as np
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    dtype = next(p.dtype for layer in parameters for p in layer)
+    # A schema of the inputs would accept one dtype only: the served model checks them itself.
+    outputs = Schema(
+        [
+            TensorSpec(np.dtype(np.int64), (-1,), "label"),
+            TensorSpec(dtype, (-1, model.outputs), "probabilities"),
+        ]
+    )
+    described = {
+        "model": to_plain(model),
+        "loss": to_plain(loss),
+        "scale": dataset.scale,
+        "dtype": dtype.name,
+    }
+    allowed_name = _NOT_IN_NAMES.sub("_", name) or "model"
+    logged = client.create_logged_model(experiment_id, allowed_name, source_run_id=run_id)
+    with tempfile.TemporaryDirectory() as scratch:
+        data, code, saved = (Path(scratch, part) for part in ("data", "code", "model"))
+        data.mkdir()
+        (data / "network.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
+        save_weights(data / "weights.npz", model.layers, parameters)
+        package = write_code(code)
+        mlflow.pyfunc.save_model(
+            str(saved),
+            loader_module=f"{package.name}.{_LOADER}",
+            data_path=str(data),
+            code_paths=[str(package)],
+            pip_requirements=[f"mlflow=={mlflow.__version__}", f"numpy=={np.__version__}"],
+            mlflow_model=Model(
+                artifact_path=logged.artifact_location,
+                run_id=run_id,
+                model_uuid=logged.model_id,
+                model_id=logged.model_id,
+                signature=ModelSignature(outputs=outputs),
+            ),
+        )
+        client.log_model_artifacts(logged.model_id, str(saved))
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    model_id: str = logged.model_id
+    return model_id
+
+
+def write_code(folder: Path) -> Path:
+    """Write the code that a served model needs into a folder, and return the package.
+
+    The package is named by the digest of its content. So two models of different code can be
+    loaded into one process, and a package ``src`` of somebody else does no harm.
+    """
+    name, modules = _code()
+    package = folder / name
+    for path, text in modules.items():
+        (package / path).parent.mkdir(parents=True, exist_ok=True)
+        (package / path).write_text(text, encoding="utf-8")
+    return package
+
+
+@functools.cache  # the code of a process does not change
+def _code() -> tuple[str, Mapping[str, str]]:
+    """Return the package's name and files: the loader and all modules of ours that it imports."""
+    files: dict[str, str] = {}
+    wanted = [_LOADER]
+    while wanted:
+        path = _SOURCE.joinpath(*wanted.pop().split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        file = path.relative_to(_SOURCE).as_posix()
+        if file not in files:
+            files[file] = path.read_text(encoding="utf-8")
+            wanted += [module for _, module in _IMPORT.findall(files[file])]
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
+    name = f"scratchgrid_{digest}"
+    return name, {file: _IMPORT.sub(rf"\1{name}.\2", text) for file, text in files.items()}
