@@ -14,13 +14,13 @@ Rows = slice | npt.NDArray[np.intp]
 
 
 class Batching(ABC):
-    """Divides the training samples into batches, anew for each epoch: an order, cut into pieces of one size."""
+    """Divides the training samples into batches: a new order per epoch, cut into equal pieces."""
 
     shuffle: bool  # whether the order is drawn, and so another one for another seed
 
     @abstractmethod
     def order(self, samples: int, rng: np.random.Generator) -> Rows:
-        """Return the rows of one epoch in the order in which they are taken, none of the ``samples`` rows twice."""
+        """Return the rows of one epoch in the order in which they are taken, each at most once."""
 
     @abstractmethod
     def batch_size(self, samples: int) -> int:
@@ -31,7 +31,7 @@ class Batching(ABC):
         """Return how many batches an epoch has."""
 
     def order_by(self, seed: int) -> int | None:
-        """Return what is equal for seeds whose orders are: the seed, or None where nothing is drawn."""
+        """Return a key that is equal for equal orders: the seed, or None without shuffling."""
         return seed if self.shuffle else None
 
     def check(self, samples: int) -> None:

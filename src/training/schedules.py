@@ -1,6 +1,7 @@
-"""How the learning rate changes while training goes on: by what factor of ``lr`` each update is made.
+"""How the learning rate changes during training: each update has its own factor of ``lr``.
 
-Time t is counted in epochs and runs on from update to update: update u of U in epoch e is made at t = e − 1 + u/U.
+Time t is counted in epochs: update u (from 0) of U in epoch e (from 1) is made at
+t = e − 1 + u/U.
 """
 
 import math
@@ -19,7 +20,7 @@ Times = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule(ABC):
-    """A factor by time, after a linear rise over the first ``warmup`` epochs (Goyal et al. 2017, section 2.2).
+    """A factor by time, after a linear rise over ``warmup`` epochs (Goyal et al. 2017, sec. 2.2).
 
     A schedule's own clock starts when the warm-up ends.
     """
@@ -36,7 +37,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def decay(self, t: Times, length: float, watched: Sequence[float]) -> Times:
-        """Return the factors at the times t after the warm-up, of which ``length`` epochs are to be trained."""
+        """Return the factors at times t after the warm-up, with ``length`` epochs to train."""
 
     def factors(
         self, epoch: int, updates: int, epochs: int, watched: Sequence[float] = ()
@@ -81,7 +82,8 @@ class Step(Schedule):
 class InverseScaling(Schedule):
     """1 / (1 + rate · t)^power (Bottou 2012, section 5.2).
 
-    scikit-learn's invscaling counts samples instead of epochs: there ``rate`` is the number of training samples.
+    scikit-learn's invscaling counts samples, not epochs: its ``rate`` is the number of training
+    samples.
     """
 
     power: float
@@ -98,7 +100,7 @@ class InverseScaling(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine(Schedule):
-    """Half a cosine from 1 down to ``floor``, where the last epoch ends (Loshchilov and Hutter 2017, eq. 5)."""
+    """Half a cosine from 1 to ``floor`` at the end (Loshchilov and Hutter 2017, eq. 5)."""
 
     floor: float = 0.0
 
@@ -113,7 +115,10 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Plateau(Schedule):
-    """``factor`` again whenever the metric has not improved in more than ``patience`` epochs (PyTorch's ReduceLROnPlateau)."""
+    """``factor`` again after more than ``patience`` epochs without improvement.
+
+    This is PyTorch's ReduceLROnPlateau.
+    """
 
     metric: str
     factor: float

@@ -1,4 +1,4 @@
-"""When training ends, and which epoch's weights are kept: both are read off the epochs so far, and nothing is remembered."""
+"""When training ends, and which epoch's weights are kept: functions of the epochs so far."""
 
 import math
 from abc import ABC, abstractmethod
@@ -22,7 +22,10 @@ class Stopping(ABC):
         """Return why training ends after these epochs, or None where it goes on."""
 
     def kept(self, values: Sequence[float]) -> int:
-        """Return the number, from 1, of the epoch whose weights are kept: the last one as a rule. There is a value at least."""
+        """Return the number, from 1, of the epoch whose weights are kept: by default the last.
+
+        There must be at least one value.
+        """
         return len(values)
 
     def shortfall(self, values: Sequence[float]) -> str | None:
@@ -40,9 +43,10 @@ class Never(Stopping):
 
 @dataclass(frozen=True)
 class EarlyStopping(Stopping):
-    """Training ends when ``patience`` epochs in a row brought no improvement (Prechelt 1998, criterion UP, epoch by epoch).
+    """Training ends after ``patience`` epochs in a row without improvement.
 
-    With ``restore_best`` the weights of the last epoch that did improve are kept, also where training ran to its end.
+    Prechelt 1998, criterion UP, for each epoch. With ``restore_best`` the weights of the last epoch
+    that improved are kept, even if training ran to its end.
     """
 
     metric: str
@@ -62,7 +66,10 @@ class EarlyStopping(Stopping):
         best = self._best(values)
         if len(values) - best < self.patience:
             return None
-        return f"{self.metric} has not improved on epoch {best}'s {values[best - 1]:.4f} in {self.patience} epochs"
+        return (
+            f"{self.metric} has not improved on epoch {best}'s {values[best - 1]:.4f} "
+            f"in {self.patience} epochs"
+        )
 
     def kept(self, values: Sequence[float]) -> int:
         return self._best(values) if self.restore_best else len(values)
@@ -104,4 +111,7 @@ class Target(Stopping):
     def shortfall(self, values: Sequence[float]) -> str | None:
         if self.reason(values):
             return None
-        return f"{self.metric} is {values[-1]:.4g} after {len(values)} epochs and was to reach {self.value:g}"
+        return (
+            f"{self.metric} is {values[-1]:.4g} after {len(values)} epochs "
+            f"and was to reach {self.value:g}"
+        )
