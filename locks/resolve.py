@@ -1,4 +1,4 @@
-"""Resolves the dependencies of pyproject.toml into lock files with hashes, for every Python and platform at once."""
+"""Writes the lock files: all dependencies with hashes, for every Python and platform."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ PROJECT = LOCKS.parent / "pyproject.toml"
 
 
 def resolve(name: str, *sources: str) -> None:
-    """Write ``locks/<name>.txt``. uv writes no index address into it, and pip finds the packages by name and hash."""
+    """Write ``locks/<name>.txt`` without an index address: pip finds packages by name and hash."""
     options = ["--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url"]
     quiet = ["--quiet", "--no-annotate", "--no-header"]
     target = f"--output-file={LOCKS / name}.txt"

@@ -62,6 +62,7 @@ class CurveClaim:
 
     @property
     def verdict(self) -> str:
+        """``as published`` within the tolerance, else ``worse``."""
         return "as published" if self.distance <= self.tolerance else "worse"
 
 

@@ -51,8 +51,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] #
 
     Each choice is the name of an option under ``conf/`` ("momentum") or an object
     (``SGD(momentum=0.8)``). ``batch_size`` is a number of samples, at most all of them, or "full".
-    Where ``stopping`` or ``schedule`` watches a val/ metric, a stratified ``validation_fraction`` of
-    the samples becomes the validation set; otherwise all samples are trained on. An integer
+    Where ``stopping`` or ``schedule`` watches a val/ metric, a stratified ``validation_fraction``
+    of the samples becomes the validation set; otherwise all samples are trained on. An integer
     ``random_state`` is the seed as ``train`` takes it: equal seeds produce equal bytes.
 
     The defaults should serve without tuning. Adam's step size hardly depends on the scale of the

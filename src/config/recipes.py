@@ -56,7 +56,7 @@ def _differing(ours: dict[str, Any], published: dict[str, Any], same_data: bool)
 
 
 def _as_overrides(differing: dict[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Return differing settings as the overrides that set them; those set otherwise as key=value."""
+    """Return differing settings as the overrides that set them, or else as key=value."""
     causes: dict[str, None] = {}
     for key, value in differing.items():
         setting = [

@@ -1,7 +1,7 @@
 """The layers of a network: each computes its output and, as the mirror of that, its gradients.
 
-A layer holds no arrays. Its parameters come in as a tuple and its gradients go out as one. So a layer
-is a plain value, and the same code serves one network and a stack of networks.
+A layer holds no arrays. Its parameters come in as a tuple and its gradients go out as one. So a
+layer is a plain value, and the same code serves one network and a stack of networks.
 """
 
 import functools

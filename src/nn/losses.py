@@ -1,7 +1,7 @@
 """What training makes small: each loss gives its value and its gradient with respect to the logits.
 
-A loss is a mean over the batch and a sum over the classes. A penalty on the weights is no part of it:
-the optimizer adds that to the gradient.
+A loss is a mean over the batch and a sum over the classes. A penalty on the weights is no part of
+it: the optimizer adds that to the gradient.
 """
 
 import functools
@@ -208,8 +208,8 @@ def _ones(n: int, dtype: np.dtype[Any]) -> Array:
 class SigmoidCrossEntropy(CrossEntropy):
     """−Σ (t log a + (1 − t) log(1 − a)) with a the sigmoid of its logit: a question per class.
 
-    Nielsen, Neural Networks and Deep Learning, eq. 63. Computed as max(z, 0) − t z + log(1 + e^−|z|),
-    which cannot overflow. The gradient is a − t over the batch size.
+    Nielsen, Neural Networks and Deep Learning, eq. 63. Computed as max(z, 0) − t z +
+    log(1 + e^−|z|), which cannot overflow. The gradient is a − t over the batch size.
     """
 
     def value(self, logits: Array, labels: Labels) -> Array:

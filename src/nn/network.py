@@ -1,4 +1,4 @@
-"""A network is a list of layers one can draw; forward and backward are the same loop in two directions."""
+"""A network is a list of layers; forward and backward are the same loop in two directions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ def with_masks(
 
 @dataclass(frozen=True)
 class MLP:
-    """A multilayer perceptron: dense layers with one activation between them, and logits at the end.
+    """A multilayer perceptron: dense layers with an activation between them, and logits at the end.
 
     ``dropout`` is the rate at which hidden units are silenced in training.
     """

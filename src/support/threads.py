@@ -1,6 +1,7 @@
 """How many threads may compute: one for BLAS while training, and one per core for our own chunks.
 
-With BLAS on one thread, equal calls give equal bytes wherever they run, and small products are faster.
+With BLAS on one thread, equal calls give equal bytes wherever they run, and small products
+are faster.
 """
 
 import functools

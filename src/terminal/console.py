@@ -26,7 +26,7 @@ def silence() -> Iterator[None]:
 
 
 def console() -> Console:
-    """Return the terminal, or a console wide enough for any table where the output goes elsewhere."""
+    """Return the terminal, or for other output a console wide enough for any table."""
     screen = _console()
     return screen if screen.is_terminal else _console(_PLAIN_WIDTH)
 

@@ -1,4 +1,4 @@
-"""What an update does with the gradients: p ← p − lr · direction, with a direction per optimizer."""
+"""What an update does with the gradients: p ← p − lr · direction, a direction per optimizer."""
 
 import math
 from abc import ABC, abstractmethod
@@ -180,7 +180,7 @@ class SGD(Optimizer):
     """Gradient descent, vanilla or with momentum μ.
 
     With momentum v ← μv + g, and the direction is v, or g + μv with ``nesterov``. Polyak 1964;
-    Nesterov's in the form of Sutskever et al. 2013. As in PyTorch, the learning rate is no part of v.
+    Nesterov's in the form of Sutskever et al. 2013. As in PyTorch, the learning rate is not in v.
     """
 
     momentum: float = 0.0

@@ -1,4 +1,4 @@
-"""One network's training run as values: its settings, how far it has come, and what an epoch gave."""
+"""One network's training run as values: settings, how far it has come, and what an epoch gave."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -68,8 +68,8 @@ class TrainingRun:
 
     The training score is the mean over the epoch's own passes: each sample is scored just before
     the update that it takes part in, which costs nothing. With one batch per epoch it is the score
-    before the update. With ``exact`` it is taken after the epoch, as the other sets' scores are. The
-    first epoch, the last, and every ``inspect_every``-th look into the layers.
+    before the update. With ``exact`` it is taken after the epoch, as the other sets' scores are.
+    The first epoch, the last, and every ``inspect_every``-th look into the layers.
     """
 
     network: Network

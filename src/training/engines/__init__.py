@@ -1,1 +1,1 @@
-"""The ways to train an epoch: one that reads as the algorithm, and faster ones that compute the same to rounding."""
+"""The ways to train an epoch: the textbook one, and faster ones that agree to rounding."""

@@ -1,7 +1,7 @@
 """Batches over memory that is made once; a large batch goes through in chunks, on every core.
 
-The first layers of an order group are one matrix, so that they take one product. The later layers of
-all networks stand on a leading axis. docs/engines.md draws it.
+The first layers of an order group are one matrix, so that they take one product. The later layers
+of all networks stand on a leading axis. docs/engines.md draws it.
 """
 
 from collections.abc import Iterator, Sequence

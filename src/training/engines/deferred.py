@@ -1,10 +1,10 @@
 """Single samples at the price of blocks: the first layer's updates are deferred, and none is lost.
 
 Within a block of samples X (K, in), the updates of the first layer before sample t have rank t: its
-weights would be W − Σ x[s]ᵀ d[s] over the samples s before t, with d[s] = lr · ∂L/∂z of sample s. So
-the layer's output for sample t is z = X[t] W + b − Σ (X[t] · X[s] + 1) d[s]: a row of the products
-G = X Xᵀ + 1, which are computed for all samples at once, times the few d so far. After the block the
-updates are made in one product: W −= Xᵀ D, b −= Σ d. Nothing is approximated.
+weights would be W − Σ x[s]ᵀ d[s] over the samples s before t, with d[s] = lr · ∂L/∂z of sample s.
+So the layer's output for sample t is z = X[t] W + b − Σ (X[t] · X[s] + 1) d[s]: a row of the
+products G = X Xᵀ + 1, which are computed for all samples at once, times the few d so far. After the block
+the updates are made in one product: W −= Xᵀ D, b −= Σ d. Nothing is approximated.
 
 With weight decay λ an update first leaves 1 − lr·λ of the weights. Of d[s], sample t finds what the
 updates between them left: X[t] · X[s] is multiplied by the product of these factors, and X[t] W by
@@ -39,8 +39,8 @@ def supports_deferral(network: Network, optimizer: Optimizer) -> bool:
 def what_is_left(kept: Array) -> Array:
     """Return of each block what updates s to t − 1 leave of the weights, at [..., t, s].
 
-    Update u leaves the share ``kept[..., u]``; the result is (..., K + 1, K + 1). It is a product of
-    shares and never a quotient, because a share may be 0.
+    Update u leaves the share ``kept[..., u]``; the result is (..., K + 1, K + 1). It is a product
+    of shares and never a quotient, because a share may be 0.
     """
     K = kept.shape[-1]
     factors: Array = np.ones((*kept.shape[:-1], K + 1, K + 1), kept.dtype)
@@ -79,10 +79,10 @@ class Deferred(Engine):
 class _Block:
     """Copies of the parameters, the memory for the samples of a block, and views made once.
 
-    With so few numbers a call takes longer than what it computes, and making a view takes as long as
-    using it. So the number of calls per sample counts. In the later layers the bias is one more
-    weight, of one more input that is always 1: V (out, in + 1) is the transpose of W over b, so that
-    BLAS finds rows of some length.
+    With so few numbers a call takes longer than what it computes, and making a view takes as long
+    as using it. So the number of calls per sample counts. In the later layers the bias is one more
+    weight, of one more input that is always 1: V (out, in + 1) is the transpose of W over b, so
+    that BLAS finds rows of some length.
     """
 
     def __init__(

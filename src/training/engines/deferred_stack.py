@@ -134,7 +134,7 @@ class _FirstLayers:
             np.empty((_BLOCK, *w.shape[1:]), dtype) for w in W
         ]  # in the order of W's columns
         self.products = np.empty((n, _BLOCK, _BLOCK), dtype)
-        # Of each network, row t is z of sample t, later d; and of each order −(X[t] · X[:t] + 1), 1.
+        # Of each network, row t is z of sample t, later d; of each order −(X[t] · X[:t] + 1), 1.
         self.z_or_d = np.empty((k, _BLOCK, units), dtype)
         of_each = np.repeat(np.arange(n), [group.members for group in groups])
         self.of_each = of_each[:1] if n == 1 and alike else of_each
