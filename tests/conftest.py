@@ -1,4 +1,4 @@
-"""Real runs for the tests to look at: the command line as a person types it, and the store that it leaves."""
+"""Real runs for the tests: the command line as a person types it, and the store that it leaves."""
 
 import os
 import subprocess
@@ -77,7 +77,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Ended:
 def invoke(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., Ended]:
-    """Call the entry point in this process: the same as the command, without the second that a new process costs."""
+    """Call the entry point in this process, which saves the second that a new process costs."""
 
     def call(*arguments: str) -> Ended:
         from src.run import main

@@ -1,4 +1,4 @@
-"""What the command that checks the published claims makes of figures that reach them, and of others that don't."""
+"""The command that checks published claims, with figures that reach them and figures that miss."""
 
 import json
 import os
@@ -171,7 +171,8 @@ def test_what_ends_the_command_ends_its_sweep_well(number: int, code: int, tmp_p
         f"data.path={images}",
     ]
     script = (
-        "import signal, sys; from src import baselines; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "import signal, sys; from src import baselines; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         f"sys.exit(baselines._run({sweep!r}))"
     )
     process = subprocess.Popen(

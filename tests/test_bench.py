@@ -1,4 +1,4 @@
-"""The benchmark measures every row and writes what it is to write; what the times are, no test says."""
+"""The benchmark measures every row and writes its table. No test judges a time."""
 
 import io
 import json

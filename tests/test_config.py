@@ -35,8 +35,18 @@ from src.training.schedules import Schedule
 from src.training.stopping import Stopping
 
 GROUPS = [
-    "model", "initializer", "loss", "batching", "optimizer", "schedule", "stopping", "data", "tracking", "experiment", "debug",
-]  # fmt: skip
+    "model",
+    "initializer",
+    "loss",
+    "batching",
+    "optimizer",
+    "schedule",
+    "stopping",
+    "data",
+    "tracking",
+    "experiment",
+    "debug",
+]
 # What some choices can't do without.
 NEEDED = {
     "initializer=file": ["initializer.path=w.npz"],
@@ -138,9 +148,18 @@ def test_a_named_initializer_is_the_composed_one() -> None:
 
 def test_settings_arrive_where_they_are_meant_to() -> None:
     found = job(
-        "model.hidden=[300,100]", "model.activation=tanh", "initializer=uniform", "distribution@initializer.output=he",
-        "batching.size=64", "batching.drop_last=true", "lr=1e-2", "epochs=1e3", "seed=7", "dtype=float64", "name=mine",
-    ).experiment  # fmt: skip
+        "model.hidden=[300,100]",
+        "model.activation=tanh",
+        "initializer=uniform",
+        "distribution@initializer.output=he",
+        "batching.size=64",
+        "batching.drop_last=true",
+        "lr=1e-2",
+        "epochs=1e3",
+        "seed=7",
+        "dtype=float64",
+        "name=mine",
+    ).experiment
     assert found.model.sizes == (784, 300, 100, 10)
     assert found.initializer == Random(Uniform(-0.5, 0.5), Uniform(-0.5, 0.5), HeNormal())
     assert found.batching == Mini(64, shuffle=True, drop_last=True)
@@ -351,11 +370,17 @@ def test_a_recipe_gives_way_to_the_command_line() -> None:
         (["model.outputs=9"], "model.outputs=9: digits has labels up to 9: set model.outputs=10"),
         (
             ["data.split.val=0"],
-            "metric=val/accuracy: digits has only train and test sets; did you mean train/accuracy?",
+            (
+                "metric=val/accuracy: digits has only train and test sets; "
+                "did you mean train/accuracy?"
+            ),
         ),
         (
             ["data.split.val=5000"],
-            "data.split.val=5000: train, val and test ask for 5,360 samples in total, there are 1,797",
+            (
+                "data.split.val=5000: train, val and test ask for 5,360 samples in total, "
+                "there are 1,797"
+            ),
         ),
         (["data.split.test=own"], "data.split.test=own: this data has no test set of its own"),
     ],

@@ -60,9 +60,7 @@ def test_updates_and_gradients_are_measured_by_their_length() -> None:
     assert measurements([state]) == {"layer1/update_ratio": 3 / 5, "layer1/gradient_norm": 10}
 
 
-def test_the_loop_looks_at_the_first_epoch_every_nth_and_the_last_and_measures_the_next_update() -> (
-    None
-):
+def test_the_loop_looks_at_the_first_every_nth_and_the_last_epoch() -> None:
     network = MLP(6, (5,), 3, Sigmoid()).layers
     parameters = Random(XavierNormal(), Zeros()).initialize(
         network, stream(0, "weights"), np.float64
@@ -70,10 +68,18 @@ def test_the_loop_looks_at_the_first_epoch_every_nth_and_the_last_and_measures_t
     data = blobs(50, 1)
     history = list(
         follow(
-            network, parameters, {"train": data}, loss=SoftmaxCrossEntropy(), batching=Full(), optimizer=SGD(),
-            lr=0.5, epochs=7, seed=0, inspect_every=3,
+            network,
+            parameters,
+            {"train": data},
+            loss=SoftmaxCrossEntropy(),
+            batching=Full(),
+            optimizer=SGD(),
+            lr=0.5,
+            epochs=7,
+            seed=0,
+            inspect_every=3,
         )
-    )  # fmt: skip
+    )
     assert [epoch.number for epoch in history if epoch.layers] == [1, 3, 6, 7]
     now, then = (
         history[5].parameters,
@@ -92,7 +98,7 @@ def test_the_loop_looks_at_the_first_epoch_every_nth_and_the_last_and_measures_t
 def told(
     initializer: Random, activation: Activation, *, lr: float = 0.1, epochs: int = 6
 ) -> list[str]:
-    """Train and return what is found; the weights are told apart by what they start from and how fast they move."""
+    """Train and return the findings for these first weights and this learning rate."""
     network = MLP(6, (8, 8), 3, activation).layers
     parameters = initializer.initialize(network, stream(0, "weights"), np.float64)
     data = blobs(50, 1)
@@ -110,9 +116,17 @@ def told(
         )
     }
     for epoch in follow(
-        network, parameters, {"train": data}, loss=SoftmaxCrossEntropy(), batching=Mini(10), optimizer=SGD(),
-        lr=lr, epochs=epochs, seed=0, inspect_every=2,
-    ):  # fmt: skip
+        network,
+        parameters,
+        {"train": data},
+        loss=SoftmaxCrossEntropy(),
+        batching=Mini(10),
+        optimizer=SGD(),
+        lr=lr,
+        epochs=epochs,
+        seed=0,
+        inspect_every=2,
+    ):
         if epoch.layers:
             looks[epoch.number] = epoch.layers
     return findings(network, looks)

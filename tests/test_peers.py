@@ -1,4 +1,4 @@
-"""The update rules, losses, schedules and the loop against PyTorch and scikit-learn in double precision."""
+"""Update rules, losses, schedules and the loop against PyTorch and scikit-learn, in float64."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -66,10 +66,20 @@ LOSSES: dict[
 RULES: dict[str, tuple[Callable[..., Optimizer], dict[str, Any], str, dict[str, Any]]] = {
     "sgd": (SGD, {}, "SGD", {"lr": 0.1}),
     "momentum": (SGD, {"momentum": 0.9}, "SGD", {"lr": 0.02, "momentum": 0.9}),
-    "nesterov": (SGD, {"momentum": 0.8, "nesterov": True}, "SGD", {"lr": 0.04, "momentum": 0.8, "nesterov": True}),
+    "nesterov": (
+        SGD,
+        {"momentum": 0.8, "nesterov": True},
+        "SGD",
+        {"lr": 0.04, "momentum": 0.8, "nesterov": True},
+    ),
     "adam": (Adam, {}, "Adam", {"lr": 0.01}),
-    "adam2": (Adam, {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3}, "Adam", {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-3}),
-}  # fmt: skip
+    "adam2": (
+        Adam,
+        {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3},
+        "Adam",
+        {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-3},
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +148,7 @@ def by_us(
 
 
 def twin(torch: Any, layer: Any, p: tuple[Array, ...]) -> Any:
-    """Return a layer as a module of PyTorch, with the same parameters; dropout is done by hand, with our mask."""
+    """Return a layer as a PyTorch module with the same parameters; dropout uses our mask."""
     if isinstance(layer, Dense):
         module = torch.nn.Linear(layer.fan_in, layer.fan_out, dtype=torch.float64)
         module.load_state_dict({"weight": torch.tensor(p[0].T), "bias": torch.tensor(p[1][0])})
@@ -147,10 +157,18 @@ def twin(torch: Any, layer: Any, p: tuple[Array, ...]) -> Any:
 
 
 def by_torch(
-    torch: Any, network: Network, loss: Loss, rule: str = "SGD", *, decay: float = 0.0, clip: float | None = None,
-    scheduler: Callable[[Any], Any] | None = None, by_loss: bool = False, **settings: Any,
-) -> Course:  # fmt: skip
-    """Train the twin of a network by autograd, on the batches and with the masks that our seed means."""
+    torch: Any,
+    network: Network,
+    loss: Loss,
+    rule: str = "SGD",
+    *,
+    decay: float = 0.0,
+    clip: float | None = None,
+    scheduler: Callable[[Any], Any] | None = None,
+    by_loss: bool = False,
+    **settings: Any,
+) -> Course:
+    """Train the same network by autograd, on the batches and with the masks of our seed."""
     modules = [twin(torch, layer, p) for layer, p in zip(network, start(network), strict=True)]
     dense = [module for module in modules if isinstance(module, torch.nn.Linear)]
     weights, biases = [module.weight for module in dense], [module.bias for module in dense]
@@ -204,7 +222,8 @@ def test_an_update_rule_goes_where_pytorchs_goes(
         by_us(network, CROSS_ENTROPY, make(**ours, weight_decay=decay, clip_norm=clip), lr), course
     )
     assert len(course.norms) == 100
-    without = []  # decay and clipping must each matter, and clipping hold some updates back and let others pass
+    # Decay and clipping must each matter, and clipping must change some updates and not others.
+    without = []
     if decay:
         without.append(make(**ours, clip_norm=clip))
     if clip:
@@ -269,7 +288,7 @@ def test_a_mask_is_made_of_what_pytorchs_dropout_is_made_of(torch: Any) -> None:
 
 
 def rising_cosine(torch: Any, optimizer: Any, warmup: int, updates: int, least: float) -> Any:
-    """Return PyTorch's linear rise over so many updates, then its half cosine over the rest of them."""
+    """Return PyTorch's linear rise over so many updates, then its half cosine over the rest."""
     of = torch.optim.lr_scheduler
     rise = of.LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup - 1)
     fall = of.CosineAnnealingLR(optimizer, T_max=updates - warmup, eta_min=least)
@@ -361,7 +380,7 @@ def test_plateau_falls_when_pytorchs_falls(
     schedule = Plateau(metric=metric, factor=0.5, patience=patience, min_delta=min_delta)
     drift = np.linspace(0, -4 if mode == "min" else 4, 50)
     for seed in range(20):
-        # In quarters: many a value is the best one to the bit, or better by the threshold to the bit.
+        # In quarters, so that many values equal the best one exactly, or the threshold exactly.
         values = (
             np.round(4 * (drift + np.random.default_rng(seed).normal(0, 0.7, 50))) / 4
         ).tolist()
@@ -382,7 +401,7 @@ def test_a_warm_up_rises_by_equal_steps_to_its_last_update() -> None:
 def by_sklearn(
     network: Network, hidden: tuple[int, ...], batching: Batching, epochs: int, **settings: Any
 ) -> Course:
-    """Train scikit-learn's network from our weights; it is handed the samples in each epoch's order."""
+    """Train scikit-learn's network from our weights, on the samples in each epoch's order."""
     settings = {"alpha": 0.0, "momentum": 0.0, "nesterovs_momentum": False, **settings}
     peer = MLPClassifier(hidden, solver="sgd", shuffle=False, **settings)
     layers = iter([(layer[0].copy(), layer[1][0].copy()) for layer in start(network) if layer])
@@ -427,7 +446,7 @@ def test_the_loss_curve_is_that_of_scikit_learn(
 def test_penalty_and_momentum_are_scikit_learns_in_our_terms(
     momentum: float, nesterov: bool
 ) -> None:
-    """Its alpha is alpha over the batch size here, on the weights alone; its loss holds the penalty, ours does not."""
+    """Its alpha is divided by the batch size; its loss contains the penalty, ours does not."""
     network, alpha, size = (
         network_of(Tanh()),
         2.0,

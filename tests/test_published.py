@@ -54,7 +54,7 @@ def test_relu10_fullbatch_follows_its_published_curve(tmp_path: Path) -> None:
 
 
 def test_relu100x200_minibatch_reaches_its_published_accuracies(tmp_path: Path) -> None:
-    """Five seeds gave 0.979 to 0.982, and another processor rounds otherwise: the floor is below them all."""
+    """Five seeds gave 0.979 to 0.982. Processors round differently: the floor is below them all."""
     _, metrics = recipe("relu100x200_minibatch", tmp_path)
     assert metrics["train/accuracy"] == 1.0
     assert metrics["val/accuracy"] >= 0.978

@@ -45,7 +45,7 @@ def only_run(ended: Ended) -> Run:
     return found
 
 
-# --- one run ------------------------------------------------------------------------------------------------------
+# --- one run ----------------------------------------------------------------------------------
 
 
 def test_a_run_ends_well_and_says_where_to_look(finished: Ended) -> None:
@@ -111,11 +111,24 @@ def test_the_store_holds_every_epoch_of_every_curve(finished: Ended) -> None:
 def test_the_store_holds_every_setting_and_choice(finished: Ended) -> None:
     params = only_run(finished).data.params
     expected = {
-        "model": "relu2", "initializer": "xavier", "batching": "mini", "optimizer": "sgd", "data": "digits",
-        "model.hidden": "[128]", "model.activation": "relu", "batching.size": "32", "batching.shuffle": "True",
-        "lr": "0.05", "epochs": "40", "seed": "0", "dtype": "float32", "data.split.test": "360", "data.scale": "1/255",
-        "initializer.weights": "xavier_normal", "metric": "val/accuracy",
-    }  # fmt: skip
+        "model": "relu2",
+        "initializer": "xavier",
+        "batching": "mini",
+        "optimizer": "sgd",
+        "data": "digits",
+        "model.hidden": "[128]",
+        "model.activation": "relu",
+        "batching.size": "32",
+        "batching.shuffle": "True",
+        "lr": "0.05",
+        "epochs": "40",
+        "seed": "0",
+        "dtype": "float32",
+        "data.split.test": "360",
+        "data.scale": "1/255",
+        "initializer.weights": "xavier_normal",
+        "metric": "val/accuracy",
+    }
     assert {key: params.get(key) for key in expected} == expected
     assert not [key for key in params if "_target_" in key]
 
@@ -211,7 +224,7 @@ def test_every_model_learns_the_digits_with_all_else_at_its_default(
     assert metrics["test/accuracy"] >= 0.95
 
 
-# --- training features --------------------------------------------------------------------------------------------
+# --- training features ------------------------------------------------------------------------
 
 
 def test_early_stopping_keeps_the_best_weights_and_their_scores(
@@ -357,7 +370,7 @@ def test_debug_fast_runs_one_tiny_epoch_through_everything(invoke: Callable[...,
     assert {path.suffix for path in ended.folders[0].iterdir()} >= {".png", ".npz", ".json", ".csv"}
 
 
-# --- bad input ----------------------------------------------------------------------------------------------------
+# --- bad input --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -514,7 +527,7 @@ def test_a_traceback_can_be_had(tmp_path: Path) -> None:
     assert "Traceback" in run(tmp_path, "lrr=1", HYDRA_FULL_ERROR="1").err
 
 
-# --- ends before the end ------------------------------------------------------------------------------------------
+# --- ends before the end ----------------------------------------------------------------------
 
 
 def test_a_run_that_diverges_fails_with_the_reason(invoke: Callable[..., Ended]) -> None:
@@ -535,7 +548,7 @@ def test_a_run_that_diverges_fails_with_the_reason(invoke: Callable[..., Ended])
 
 @pytest.fixture
 def in_a_terminal(tmp_path: Path) -> Iterator[Callable[..., tuple[int, int]]]:
-    """Start the command in a terminal of its own, where Ctrl-C is a key and not a signal that shells can withhold."""
+    """Start the command in a terminal of its own, where Ctrl-C is a key that no shell ignores."""
     started: list[int] = []
 
     def start(*arguments: str) -> tuple[int, int]:
@@ -691,7 +704,7 @@ def test_a_worker_that_is_killed_costs_its_sweep_no_result_and_leaves_no_run_ope
         for task in Path(f"/proc/{process.pid}/task").glob("*/children")
         for pid in task.read_text().split()
     ]
-    # The one whose run goes on: another killed while it hands in a result would leave the launcher waiting for the rest.
+    # The one whose run goes on.
     (worker,) = (
         pid for pid in children if any("1/history.csv" in held for held in open_files(pid))
     )
@@ -722,7 +735,7 @@ def test_two_first_starts_at_once_both_succeed(tmp_path: Path) -> None:
     assert len(ended.folders) == 2  # begun in one second, and yet apart
 
 
-# --- sweeps -------------------------------------------------------------------------------------------------------
+# --- sweeps -----------------------------------------------------------------------------------
 
 
 def test_a_job_that_diverges_fails_alone_and_is_named_at_the_end(swept: Ended) -> None:
@@ -794,7 +807,7 @@ def test_a_job_that_trains_by_itself_gives_the_bytes_of_a_run_alone_under_any_la
         assert "2 of 2 finished" in sweep.out
 
 
-# --- the surroundings ---------------------------------------------------------------------------------------------
+# --- the surroundings -------------------------------------------------------------------------
 
 
 def test_help_explains_and_shows_the_choices(invoke: Callable[..., Ended]) -> None:

@@ -1,4 +1,4 @@
-"""The stored network does what was trained: loaded, and served over HTTP, without a network and without this project."""
+"""The stored model predicts as the trained network does: loaded, and served over HTTP."""
 
 import json
 import os
@@ -148,7 +148,8 @@ def test_the_stored_model_holds_no_pickle_and_all_the_code_it_needs(
 import sys
 sys.path = [".", *(path for path in sys.path if path != {str(ROOT)!r})]
 import src, mlflow, numpy
-print(mlflow.pyfunc.load_model(sys.argv[1]).predict(numpy.zeros((2, 784), "u1"))["probabilities"].shape)
+model = mlflow.pyfunc.load_model(sys.argv[1])
+print(model.predict(numpy.zeros((2, 784), "u1"))["probabilities"].shape)
 print(src.nn, *(name for name in sys.modules if name.startswith("src.")))
 """
     ended = subprocess.run(

@@ -61,21 +61,36 @@ def assignments(folder: Path, *jobs: list[str]) -> list[Assignment]:
     return made
 
 
-# --- what a run of a stack comes to ---------------------------------------------------------------------------------
+# --- what a run of a stack comes to -----------------------------------------------------------
 
 SWEEPS = {
     "per sample": ["batching=sample", "lr=0.01,0.02,0.03,0.05", "seed=0,1,2,3", "epochs=2"],
-    "per sample, decay": ["batching=sample", "optimizer.weight_decay=0,1e-5,1e-4,1e-3", "seed=0,1,2,3", "epochs=2", "lr=0.02"],
+    "per sample, decay": [
+        "batching=sample",
+        "optimizer.weight_decay=0,1e-5,1e-4,1e-3",
+        "seed=0,1,2,3",
+        "epochs=2",
+        "lr=0.02",
+    ],
     "mini-batches": ["batching.size=50", "lr=0.1,0.3", "seed=0,1,2,3", "epochs=3"],
     "full batch": ["batching=full", "lr=0.1,0.3,0.5,1", "epochs=20"],
     "momentum": ["optimizer=momentum", "optimizer.weight_decay=0,1e-3", "seed=0,1", "epochs=3"],
-    "adam, separate splits": ["optimizer=adam", "lr=0.001,0.01,0.002,0.02", "data.split.seed=1,2", "epochs=3"],
+    "adam, separate splits": [
+        "optimizer=adam",
+        "lr=0.001,0.01,0.002,0.02",
+        "data.split.seed=1,2",
+        "epochs=3",
+    ],
     "dropout": ["model.dropout=0.2", "lr=0.1,0.3", "seed=0,1", "epochs=3"],
     "initializers": ["initializer=xavier,uniform,zeros,he", "epochs=3", "model.activation=relu"],
     "schedules and stopping": [
-        "schedule=constant,cosine,plateau", "stopping=early", "stopping.patience=1,50", "epochs=12", "lr=0.5",
+        "schedule=constant,cosine,plateau",
+        "stopping=early",
+        "stopping.patience=1,50",
+        "epochs=12",
+        "lr=0.5",
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("sweep", SWEEPS, ids=str)
@@ -106,15 +121,24 @@ def test_each_run_of_a_stack_agrees_with_the_run_made_alone(
 
 @pytest.fixture(scope="module")
 def stacked(tmp_path_factory: pytest.TempPathFactory) -> Ended:
-    """A sweep in one worker of runs that train together: of eight four diverge, and two stop early."""
+    """A sweep in one worker of eight runs that train together: four diverge, two stop early."""
     folder = tmp_path_factory.mktemp("stacked")
     (folder / "spied").mkdir()
     return run(
-        folder, "-m", "hydra.launcher.workers=1", "model=relu2", "epochs=4", "lr=0.1,1e20", "seed=0,1",
-        "stopping=early", "stopping.patience=2", "stopping.min_delta=0,10",
-        "+hydra.callbacks.spy._target_=tests.spy.Spy", f"+hydra.callbacks.spy.folder={folder / 'spied'}",
+        folder,
+        "-m",
+        "hydra.launcher.workers=1",
+        "model=relu2",
+        "epochs=4",
+        "lr=0.1,1e20",
+        "seed=0,1",
+        "stopping=early",
+        "stopping.patience=2",
+        "stopping.min_delta=0,10",
+        "+hydra.callbacks.spy._target_=tests.spy.Spy",
+        f"+hydra.callbacks.spy.folder={folder / 'spied'}",
         "+hydra.job.env_set.SPIED=seen",
-    )  # fmt: skip
+    )
 
 
 def test_what_ends_one_run_of_a_stack_leaves_the_others_alone(stacked: Ended) -> None:
@@ -249,7 +273,7 @@ def test_an_interruption_while_one_run_is_finished_ends_them_all(
     ]
 
 
-# --- which train together -------------------------------------------------------------------------------------------
+# --- which train together ---------------------------------------------------------------------
 
 
 def member(*overrides: str) -> Member:
@@ -262,15 +286,31 @@ def test_what_differs_in_rates_seeds_starts_and_penalties_trains_together_and_no
 ):
     base = likeness(member())
     same = [
-        ["lr=0.5"], ["seed=3"], ["initializer=he"], ["schedule=cosine"], ["stopping=early"], ["data.split.seed=5"],
-        ["optimizer.weight_decay=1e-3"], ["train_metrics=exact"], ["metric=test/loss"], ["diagnose=2"],
-    ]  # fmt: skip
+        ["lr=0.5"],
+        ["seed=3"],
+        ["initializer=he"],
+        ["schedule=cosine"],
+        ["stopping=early"],
+        ["data.split.seed=5"],
+        ["optimizer.weight_decay=1e-3"],
+        ["train_metrics=exact"],
+        ["metric=test/loss"],
+        ["diagnose=2"],
+    ]
     for overrides in same:
         assert likeness(member(*overrides)) == base, overrides
     other = [
-        ["model=relu2"], ["batching.size=64"], ["batching=full"], ["optimizer=adam"], ["epochs=3"], ["dtype=float64"],
-        ["loss=squared_error"], ["data.split.val=100"], ["optimizer.clip_norm=1"], ["batching.shuffle=false"],
-    ]  # fmt: skip
+        ["model=relu2"],
+        ["batching.size=64"],
+        ["batching=full"],
+        ["optimizer=adam"],
+        ["epochs=3"],
+        ["dtype=float64"],
+        ["loss=squared_error"],
+        ["data.split.val=100"],
+        ["optimizer.clip_norm=1"],
+        ["batching.shuffle=false"],
+    ]
     for overrides in other:
         assert likeness(member(*overrides)) != base, overrides
     assert likeness(member("engine=plain")) is None
@@ -355,7 +395,7 @@ def test_orders_that_are_not_faster_in_one_stack_stay_apart() -> None:
     assert sorted(group(grid)) == [[n] for n in range(5)]
 
 
-# --- the parts ------------------------------------------------------------------------------------------------------
+# --- the parts --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -553,7 +593,7 @@ def test_an_interruption_that_is_dropped_comes_again() -> None:
     assert len(heard) == 1
 
 
-# --- ends before the end --------------------------------------------------------------------------------------------
+# --- ends before the end ----------------------------------------------------------------------
 
 
 def workers_of(process: "subprocess.Popen[str]") -> dict[Path, int]:
@@ -588,7 +628,8 @@ def begun(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
         command(tmp_path, "-m", *arguments),
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
+        # A shell's background jobs ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     for number in range(4):
         wait_for(tmp_path, f"sweeps/*/{number}/history.csv")

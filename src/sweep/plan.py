@@ -57,7 +57,7 @@ class Plan:
 
 
 def run_name(overrides: Sequence[str]) -> str:
-    """Return a run's name: its overrides, the seed first, since MLflow shows only 25 characters or so.
+    """Return a run's name: its overrides, the seed first, since MLflow cuts after 25 characters.
 
     Overrides that do not change the result, such as a folder or a tag, are left out.
     """

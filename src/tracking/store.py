@@ -164,7 +164,7 @@ def _closed(store: str, error: Exception) -> UserError:
 
 @contextlib.contextmanager
 def _first_open(store: str) -> Iterator[None]:
-    """Let one process at a time open a database file: two that create its tables would both fail."""
+    """Let one process at a time open a database file: two that create its tables both fail."""
     database = database_file(store)
     if database is None:
         yield

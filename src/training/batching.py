@@ -14,7 +14,7 @@ Rows = slice | npt.NDArray[np.intp]
 
 
 class Batching(ABC):
-    """Divides the training samples into batches, anew for each epoch: an order, cut into pieces of one size."""
+    """Divides the training samples of each epoch into batches: an order, cut into equal pieces."""
 
     shuffle: bool  # whether the order is drawn, and so another one for another seed
 

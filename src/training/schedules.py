@@ -1,6 +1,7 @@
 """How the learning rate changes during training: each update has its own factor of ``lr``.
 
-Time t is counted in epochs and runs on from update to update: update u of U in epoch e is made at t = e − 1 + u/U.
+Time t is counted in epochs and grows with each update: update u of U in epoch e is made at
+t = e − 1 + u/U.
 """
 
 import math
@@ -19,7 +20,9 @@ Times = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule(ABC):
-    """A factor by time, after a linear rise over the first ``warmup`` epochs (Goyal et al. 2017, section 2.2).
+    """A factor by time, after a linear rise over the first ``warmup`` epochs.
+
+    The rise is that of Goyal et al. 2017, section 2.2.
 
     A schedule's own clock starts when the warm-up ends.
     """
@@ -81,7 +84,8 @@ class Step(Schedule):
 class InverseScaling(Schedule):
     """1 / (1 + rate · t)^power (Bottou 2012, section 5.2).
 
-    scikit-learn's invscaling counts samples instead of epochs: there ``rate`` is the number of training samples.
+    scikit-learn's invscaling counts samples instead of epochs: its ``rate`` is the number of
+    training samples.
     """
 
     power: float
@@ -98,7 +102,7 @@ class InverseScaling(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine(Schedule):
-    """Half a cosine from 1 down to ``floor``, where the last epoch ends (Loshchilov and Hutter 2017, eq. 5)."""
+    """Half a cosine from 1 to ``floor`` at the end (Loshchilov and Hutter 2017, eq. 5)."""
 
     floor: float = 0.0
 

@@ -66,7 +66,10 @@ class EarlyStopping(Stopping):
         best = self._best(values)
         if len(values) - best < self.patience:
             return None
-        return f"{self.metric} has not improved on epoch {best}'s {values[best - 1]:.4f} in {self.patience} epochs"
+        return (
+            f"{self.metric} has not improved on epoch {best}'s {values[best - 1]:.4f} "
+            f"in {self.patience} epochs"
+        )
 
     def kept(self, values: Sequence[float]) -> int:
         return self._best(values) if self.restore_best else len(values)
@@ -108,4 +111,7 @@ class Target(Stopping):
     def shortfall(self, values: Sequence[float]) -> str | None:
         if self.reason(values):
             return None
-        return f"{self.metric} is {values[-1]:.4g} after {len(values)} epochs and was to reach {self.value:g}"
+        return (
+            f"{self.metric} is {values[-1]:.4g} after {len(values)} epochs; "
+            f"the target is {self.value:g}"
+        )
