@@ -134,9 +134,9 @@ def test_the_markdown_is_a_table() -> None:
     ("arguments", "message"),
     [
         (["nielsen33"], "no such recipe as nielsen33; there are "),
-        (["nielsen30", "--seeds", "2", "epochs=1"], "epochs=1: would make another recipe of it"),
-        (["seed=5"], "seed=5: would make another recipe"),
-        (["data.path=a,b"], "data.path=a,b: would make another recipe"),
+        (["nielsen30", "--seeds", "2", "epochs=1"], "epochs=1: changes the recipe"),
+        (["seed=5"], "seed=5: changes the recipe"),
+        (["data.path=a,b"], "data.path=a,b: changes the recipe"),
         (["--seeds", "0"], "--seeds and --jobs must be 1 or more"),
         (["--jobs", "0"], "--seeds and --jobs must be 1 or more"),
     ],
