@@ -69,7 +69,8 @@ class Result:
     seconds: float = 0.0  # of training (in a stack, its share) and of keeping the results
     experiment_id: str | None = None
     run_id: str | None = None
-    stack: Sequence[int] = ()  # the numbers of the jobs trained in one stack with it, and its own
+    # The numbers of the jobs that were trained in one stack with it, its own included.
+    stack: Sequence[int] = field(default_factory=list)
     stack_position: int | None = None  # its place among them, from 0
 
     def write(self, folder: Path) -> None:
