@@ -37,7 +37,7 @@ from src.sweep.sharing import SharedData, load
 from src.sweep.stack import Assignment, run_stack
 from src.training.training_run import Epoch
 from tests.conftest import ROOT, Ended, command, run
-from tests.test_run import runs, wait_for
+from tests.test_run import runs, wait_for, wait_for_a_run
 
 
 def history(folder: Path) -> list[dict[str, float]]:
@@ -636,6 +636,7 @@ def begun(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
     while len(workers_of(process)) < 4:
         assert process.poll() is None
         time.sleep(0.1)
+    wait_for_a_run(tmp_path, 4)  # MLflow hears of them beside training
     return process
 
 

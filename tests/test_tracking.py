@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -456,9 +455,9 @@ def test_a_database_is_looked_at_before_anything_is_begun(tmp_path: Path) -> Non
         check_database(f"sqlite:///{tmp_path / 'other.db'}", "mine")
 
 
-def wait_until(true: Callable[[], bool]) -> None:
+def wait_until_there(path: Path, process: "subprocess.Popen[bytes]") -> None:
     end = time.monotonic() + PATIENCE
-    while not true():
+    while not path.exists() and process.poll() is None:
         assert time.monotonic() < end
         time.sleep(0.005)
 
@@ -474,7 +473,7 @@ def test_a_store_whose_making_is_broken_off_is_made_anew(tmp_path: Path) -> None
             [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
         )
         part = tmp_path / "mlflow.db.new"
-        wait_until(lambda part=part, process=process: part.exists() or process.poll() is not None)  # type: ignore[misc]
+        wait_until_there(part, process)
         time.sleep(delay)
         process.kill()
         out, _ = process.communicate()
