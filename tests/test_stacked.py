@@ -647,7 +647,7 @@ def statuses(tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_worker_that_is_killed_fails_its_own_runs_and_no_others(tmp_path: Path) -> None:
-    process = begun(tmp_path, "lr=0.05,0.1", "batching.size=32,64", "epochs=400")
+    process = begun(tmp_path, "lr=0.05,0.1", "batching.size=32,64", "epochs=2000")
     at_work = workers_of(process)
     assert len(set(at_work.values())) == 2
     folder, pid = sorted(at_work.items())[0]
