@@ -186,7 +186,7 @@ def _defaults(having: dict[str, Setting], total: int) -> str:
 
 
 def _metric(metric: str) -> str:
-    *best, part, measure = metric.split("/")
+    part, *best, measure = metric.split("/")
     what = "mean loss" if measure == "loss" else "share of correct predictions"
     if best:
         extreme = "lowest" if measure == "loss" else "highest"

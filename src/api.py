@@ -39,7 +39,7 @@ class Trained:
     network: Network
     parameters: Parameters  # of the epoch that was kept
     history: list[dict[str, float]]  # one record per epoch, under MLflow's names
-    metrics: Mapping[str, float]  # of the kept epoch; best/… are the best of any epoch
+    metrics: Mapping[str, float]  # of the kept epoch; val/best/… are the best of any epoch
     predictions: Predictions  # for the test set
     folder: Path
     run_id: str  # in MLflow

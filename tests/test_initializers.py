@@ -41,7 +41,9 @@ CLAIMED = [
 ]
 
 
-@pytest.mark.parametrize(("distribution", "claimed"), CLAIMED, ids=[str(drawn) for drawn, _ in CLAIMED])
+@pytest.mark.parametrize(
+    ("distribution", "claimed"), CLAIMED, ids=[str(drawn) for drawn, _ in CLAIMED]
+)
 def test_draws_have_the_mean_the_spread_and_the_shape_of_the_distribution(
     distribution: Distribution, claimed: stats.distributions.rv_frozen
 ) -> None:

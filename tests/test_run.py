@@ -98,14 +98,14 @@ def test_the_store_holds_every_epoch_of_every_curve(finished: Ended) -> None:
     last = rows[-1]
     assert (last["updates"], last["samples"]) == (40 * 34, 40 * 1077)
     for key in keys:
-        assert found.data.metrics[f"final/{key}"] == last[key]
+        assert found.data.metrics[key.replace("/", "/final/")] == last[key]
         best = max if key.endswith("accuracy") else min
         if key.startswith("test/"):  # nobody should choose an epoch by the test set
-            assert f"best/{key}" not in found.data.metrics
+            assert key.replace("/", "/best/") not in found.data.metrics
         else:
-            assert found.data.metrics[f"best/{key}"] == best(row[key] for row in rows)
-    at = int(found.data.metrics["best/val/epoch"])
-    assert rows[at - 1]["val/accuracy"] == found.data.metrics["best/val/accuracy"]
+            assert found.data.metrics[key.replace("/", "/best/")] == best(row[key] for row in rows)
+    at = int(found.data.metrics["val/best/epoch"])
+    assert rows[at - 1]["val/accuracy"] == found.data.metrics["val/best/accuracy"]
 
 
 def test_the_store_holds_every_setting_and_choice(finished: Ended) -> None:
@@ -249,7 +249,7 @@ def test_early_stopping_keeps_the_best_weights_and_their_scores(
     )
     assert f"kept        the weights of epoch {best}, and its scores" in ended.out
     metrics = only_run(ended).data.metrics
-    assert metrics["final/val/loss"] == losses[best - 1] == min(losses)
+    assert metrics["val/final/loss"] == losses[best - 1] == min(losses)
     parameters = load_weights(
         folder / "weights.npz", MLP(784, (128,), 10, ReLU()).layers, np.float32
     )
@@ -259,7 +259,7 @@ def test_early_stopping_keeps_the_best_weights_and_their_scores(
         parameters,
         test.images.astype(np.float32) * np.float32(1 / 255),
     )[-1]
-    assert (logits.argmax(axis=-1) == test.labels).mean() == metrics["final/test/accuracy"]
+    assert (logits.argmax(axis=-1) == test.labels).mean() == metrics["test/final/accuracy"]
 
 
 def test_the_rate_of_a_schedule_is_kept_by_epoch(invoke: Callable[..., Ended]) -> None:

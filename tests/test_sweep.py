@@ -102,7 +102,7 @@ def test_results_are_found_where_hydra_put_them(
     assert {path.name for path in tmp_path.glob("outputs/sweeps/*/*_*")} == {"0_1", "1_2"}
 
 
-@pytest.mark.parametrize("metric", ["val/accuracy", "best/train/loss"])
+@pytest.mark.parametrize("metric", ["val/accuracy", "train/best/loss"])
 def test_the_view_of_a_sweep_leads_with_its_metric_and_fits_into_a_tag(metric: str) -> None:
     view = json.loads(comparison(sweep_filter("s1"), metric, ["model", "lr"]))
     assert view["searchFilter"] == "tags.sweep_id = 's1'"
@@ -110,7 +110,7 @@ def test_the_view_of_a_sweep_leads_with_its_metric_and_fits_into_a_tag(metric: s
         f"metrics.`{metric}`",
         metric.endswith("loss"),
     )
-    part = metric.split("/")[-2]
+    part = metric.split("/")[0]
     assert [chart["metricKey"] for chart in view["compareRunCharts"][:2]] == [
         f"{part}/accuracy",
         f"{part}/loss",

@@ -104,7 +104,7 @@ def _folders(hydra: DictConfig | None) -> tuple[Path, ...]:
 
 def _check_metric(metric: str, dataset: Dataset) -> None:
     """Raise ConfigError unless the data has the set that the metric is measured on."""
-    part = metric.split("/")[-2]
+    part = metric.split("/")[0]
     parts = [name for name, _ in dataset.splits()]
     if part not in parts:
         near = suggest(metric, [f"{part}/accuracy" for part in parts])

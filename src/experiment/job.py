@@ -9,10 +9,10 @@ from src.support.errors import require, suggest
 from src.support.paths import CONF
 from src.tracking.settings import Tracking
 
-# Without best/test/…: the test set must not decide which epoch counts.
+# Without test/best/…: the test set must not decide which epoch counts.
 METRICS = [
     f"{part}/{score}"
-    for part in ("val", "test", "train", "best/val", "best/train")
+    for part in ("val", "test", "train", "val/best", "train/best")
     for score in ("accuracy", "loss")
 ]
 

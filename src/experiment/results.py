@@ -47,9 +47,9 @@ class Summary:
             figures |= {f"{name}/loss": score.loss, f"{name}/accuracy": score.accuracy}
         for name, best in self.best.items():
             figures |= {
-                f"best/{name}/loss": best.loss,
-                f"best/{name}/accuracy": best.accuracy,
-                f"best/{name}/epoch": best.epoch,
+                f"{name}/best/loss": best.loss,
+                f"{name}/best/accuracy": best.accuracy,
+                f"{name}/best/epoch": best.epoch,
             }
         return figures
 

@@ -31,7 +31,7 @@ def comparison(search_filter: str, metric: str, varied: Sequence[str]) -> str:
 
     The runs differ in the parameters ``varied``; the best one by ``metric`` comes first.
     """
-    part = metric.split("/")[-2]
+    part = metric.split("/")[0]
     parts = [part, *(other for other in ("val", "test", "train") if other != part)]
     sections: list[dict[str, Any]] = []
     charts: list[dict[str, Any]] = []
