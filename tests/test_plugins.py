@@ -97,6 +97,25 @@ def test_own_classes_are_choices_in_a_sweep(lab: Path) -> None:
     assert {run.data.params["model.activation"] for run in runs(ended)} == {"relu", "swish"}
 
 
+def test_a_served_model_brings_the_plugins_that_its_network_uses(lab: Path, tmp_path: Path) -> None:
+    ended = start(lab, "plugins=[my_lab]", "activation=swish", *SETTINGS, "epochs=1")
+    assert ended.code == 0, ended.err
+    (model,) = (lab / "outputs").glob("artifacts/models/*/artifacts")
+    script = (
+        "import sys, mlflow, numpy\n"
+        "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
+        "print(model.predict(numpy.zeros((2, 16), 'u1'))['probabilities'].shape)\n"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", script, str(model)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert loaded.stdout.strip() == "(2, 4)", loaded.stderr
+
+
 def test_python_takes_plugins_and_their_source_is_part_of_the_identity(lab: Path) -> None:
     folder = f"hydra.searchpath=[file://{lab}/conf]"
     given = [folder, "plugins=[my_lab]", "activation=swish", *SETTINGS]

@@ -71,13 +71,21 @@ def _broken(name: str, error: Exception) -> ConfigError:
     return ConfigError(f"plugins=[{name}]: the module can't be imported, it raises {told}")
 
 
-def _digest(name: str) -> str:
-    """Return 32 hexadecimal digits of a module's source; of a package, of all its Python files."""
+def source_files(name: str) -> Mapping[str, str]:
+    """Return a plugin's Python files and their text; of a package all, by their paths in it."""
     module = sys.modules[name]
-    files = [Path(module.__file__)] if module.__file__ else []
-    for folder in getattr(module, "__path__", []):
-        files += sorted(Path(folder).rglob("*.py"))
+    if not hasattr(module, "__path__"):
+        return {f"{name}.py": Path(str(module.__file__)).read_text(encoding="utf-8")}
+    return {
+        f"{name}/{path.relative_to(folder).as_posix()}": path.read_text(encoding="utf-8")
+        for folder in module.__path__
+        for path in sorted(Path(folder).rglob("*.py"))
+    }
+
+
+def _digest(name: str) -> str:
+    """Return 32 hexadecimal digits of a plugin's source."""
     digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.read_bytes() + b"\0")
+    for file, text in source_files(name).items():
+        digest.update(f"{file}\0{text}\0".encode())
     return digest.hexdigest()[:32]

@@ -1,18 +1,20 @@
 """Logs a trained network as an MLflow model, with the code that it needs and without pickle."""
 
+import dataclasses
 import functools
 import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src.data import Dataset
 from src.nn.losses import Loss
 from src.nn.network import MLP, Parameters
 from src.nn.weights import save_weights
+from src.support.plugins import source_files
 from src.support.serialization import to_plain
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def log_model(
     from mlflow.types import Schema, TensorSpec
 
     dtype = next(p.dtype for layer in parameters for p in layer)
+    plugins = sorted({module for part in (model, loss) for module in _foreign_modules(part)})
     # A schema of the inputs would accept one dtype only: the served model checks them itself.
     outputs = Schema(
         [
@@ -59,6 +62,7 @@ def log_model(
         "loss": to_plain(loss),
         "scale": dataset.scale,
         "dtype": dtype.name,
+        "plugins": plugins,
     }
     allowed_name = _NOT_IN_NAMES.sub("_", name) or "model"
     logged = client.create_logged_model(experiment_id, allowed_name, source_run_id=run_id)
@@ -67,7 +71,7 @@ def log_model(
         data.mkdir()
         (data / "network.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
         save_weights(data / "weights.npz", model.layers, parameters)
-        package = write_code(code)
+        package = write_code(code, plugins)
         mlflow.pyfunc.save_model(
             str(saved),
             loader_module=f"{package.name}.{_LOADER}",
@@ -89,13 +93,24 @@ def log_model(
     return model_id
 
 
-def write_code(folder: Path) -> Path:
+def _foreign_modules(value: Any) -> Iterator[str]:
+    """Yield the modules outside ``src`` that define a configured object or a part of it."""
+    if dataclasses.is_dataclass(value):
+        top = type(value).__module__.split(".")[0]
+        if top != "src":
+            yield top
+        for field in dataclasses.fields(value):
+            yield from _foreign_modules(getattr(value, field.name))
+
+
+def write_code(folder: Path, plugins: Sequence[str] = ()) -> Path:
     """Write the code that a served model needs into a folder, and return the package.
 
-    The package is named by the digest of its content. So two models of different code can be
-    loaded into one process, and a package ``src`` of somebody else does no harm.
+    Plugins whose classes the network uses become a part of it. The package is named by the digest
+    of its content. So two models of different code can be loaded into one process, and a package
+    ``src`` of somebody else does no harm.
     """
-    name, modules = _code()
+    name, modules = _code(tuple(plugins))
     package = folder / name
     for path, text in modules.items():
         (package / path).parent.mkdir(parents=True, exist_ok=True)
@@ -104,10 +119,13 @@ def write_code(folder: Path) -> Path:
 
 
 @functools.cache  # the code of a process does not change
-def _code() -> tuple[str, Mapping[str, str]]:
-    """Return the package's name and files: the loader and all modules of ours that it imports."""
+def _code(plugins: tuple[str, ...]) -> tuple[str, Mapping[str, str]]:
+    """Return the package's name and files: loader, plugins, and the modules that they import."""
     files: dict[str, str] = {}
+    for plugin in plugins:
+        files |= {f"plugins/{file}": text for file, text in source_files(plugin).items()}
     wanted = [_LOADER]
+    wanted += [module for text in files.values() for _, module in _IMPORT.findall(text)]
     while wanted:
         path = _SOURCE.joinpath(*wanted.pop().split("."))
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
@@ -117,4 +135,10 @@ def _code() -> tuple[str, Mapping[str, str]]:
             wanted += [module for _, module in _IMPORT.findall(files[file])]
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
     name = f"scratchgrid_{digest}"
-    return name, {file: _IMPORT.sub(rf"\1{name}.\2", text) for file, text in files.items()}
+    renamed = {file: _IMPORT.sub(rf"\1{name}.\2", text) for file, text in files.items()}
+    for plugin in plugins:
+        own = re.compile(rf"^(\s*from ){plugin}(?=[. ])", re.MULTILINE)
+        renamed = {
+            file: own.sub(rf"\1{name}.plugins.{plugin}", text) for file, text in renamed.items()
+        }
+    return name, renamed

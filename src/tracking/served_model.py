@@ -1,5 +1,6 @@
 """A trained network as MLflow loads and serves it; a copy of this file is part of each model."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ class Classifier:
         settings = json.loads((folder / "network.json").read_text(encoding="utf-8"))
         self.scale: float = settings["scale"]
         self.dtype = np.dtype(settings["dtype"])
+        for plugin in settings["plugins"]:  # classes of the user's own, shipped with the model
+            importlib.import_module(f"{__name__.split('.')[0]}.plugins.{plugin}")
         classes: list[type] = [MLP, *_derived(Activation), *_derived(Loss)]
         self.model: MLP = from_plain(settings["model"], classes)
         self.loss: Loss = from_plain(settings["loss"], classes)
