@@ -352,7 +352,7 @@ def test_divergence_is_told_and_leaves_nothing_that_could_be_taken_for_a_fit() -
 
 
 def test_a_target_that_is_not_reached_warns() -> None:
-    with pytest.warns(ConvergenceWarning, match="was to reach 1e-09") as caught:
+    with pytest.warns(ConvergenceWarning, match="the target is 1e-09") as caught:
         model = fitted(stopping=Target("train/loss", 1e-9))
     assert model.n_iter_ == 5
     assert Path(caught[0].filename).name == "test_estimator.py"

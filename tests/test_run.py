@@ -353,7 +353,7 @@ def test_debug_overfit_learns_twenty_samples_by_heart(
 def test_debug_overfit_fails_where_the_network_cant_learn(invoke: Callable[..., Ended]) -> None:
     ended = invoke("debug=overfit", "initializer=zeros", "epochs=50")
     assert ended.code == 1
-    assert "after 50 epochs and was to reach 0.01" in ended.err
+    assert "after 50 epochs; the target is 0.01" in ended.err
     client = MlflowClient(ended.store)
     experiment = client.get_experiment_by_name("scratchgrid-debug")
     assert experiment is not None
@@ -425,7 +425,7 @@ def test_debug_fast_runs_one_tiny_epoch_through_everything(invoke: Callable[...,
         (["hydra.job.chdir=true"], "hydra.job.chdir=true: not supported"),
         (["-m", "lr=0.1,0,0.2,-1"], "2 of 4 jobs are wrong, so none was run"),
         (["model.hidden=[1000000000]"], "795,000,000,010 parameters don't fit into memory"),
-        (["tracking.uri='sqlite://'"], "a database in memory would keep nothing"),
+        (["tracking.uri='sqlite://'"], "a database in memory is lost"),
         (["tracking.uri=nonsense://x"], "error the MLflow store nonsense://x can't be opened"),
         (
             ["-m", "experiment=relu10_fullbatch,openml_relu128", "data.path=x"],

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra.core.plugins import Plugins
 from mlflow import MlflowClient
 from omegaconf import OmegaConf, open_dict
 
+from hydra_plugins.scratchgrid import stacked as stacked_module
 from hydra_plugins.scratchgrid._composing import Composer
-from hydra_plugins.scratchgrid.stacked import StackedLauncher
 from src.config.composition import compose, composer
 from src.config.hydra_internals import config_loader
 from src.config.preflight import check
@@ -452,17 +453,24 @@ def mapped_files() -> list[str]:
     return [line for line in lines if "scratchgrid-" in line]
 
 
+def launcher_in_use() -> Any:
+    """Return our launcher's class; Hydra executes its module again when it looks for plugins."""
+    Plugins.instance()
+    return stacked_module.StackedLauncher
+
+
 def test_a_sweep_shares_its_data_once_and_leaves_no_file_mapped(
     invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared: list[int] = []
-    launch = StackedLauncher.launch
+    stacked = launcher_in_use()
+    launch = stacked.launch
 
-    def spy(self: StackedLauncher, *arguments: Any, **named: Any) -> Any:
+    def spy(self: Any, *arguments: Any, **named: Any) -> Any:
         shared.append(len({line.split()[-1] for line in mapped_files()}))
         return launch(self, *arguments, **named)
 
-    monkeypatch.setattr(StackedLauncher, "launch", spy)
+    monkeypatch.setattr(stacked, "launch", spy)
     ended = invoke("-m", "seed=0,1,2", "epochs=1", "hydra.sweeper.max_batch_size=1")
     assert ended.code == 0, ended.err
     assert shared == [1, 1, 1]
@@ -475,18 +483,19 @@ def test_a_job_is_composed_and_checked_once_and_holds_no_weights(
 ) -> None:
     calls: list[int] = []
     accepted: list[SweepJob] = []
-    compose_one, accept = Composer.__call__, StackedLauncher.accept
+    stacked = launcher_in_use()
+    compose_one, accept = Composer.__call__, stacked.accept
 
     def composing(self: Composer, overrides: list[str], number: int) -> Any:
         calls.append(number)
         return compose_one(self, overrides, number)
 
-    def accepting(self: StackedLauncher, jobs: list[SweepJob], data: SharedData) -> None:
+    def accepting(self: Any, jobs: list[SweepJob], data: SharedData) -> None:
         accepted.extend(jobs)
         accept(self, jobs, data)
 
     monkeypatch.setattr(Composer, "__call__", composing)
-    monkeypatch.setattr(StackedLauncher, "accept", accepting)
+    monkeypatch.setattr(stacked, "accept", accepting)
     ended = invoke("-m", "seed=0,1", "epochs=1", "model.hidden=[500]")
     assert ended.code == 0, ended.err
     assert calls == [0, 1]
@@ -707,7 +716,7 @@ def test_weights_of_float32_agree_to_rounding(invoke: Callable[..., Ended]) -> N
     together = invoke("-m", "hydra.launcher.workers=1", *settings, "lr=0.1,0.2,0.3,0.4")
     assert "2 stacks of 2" in together.out
     assert together.code == alone.code == 0
-    by_itself, _, same, *_ = (np.load(folder / "weights.npz") for folder in together.folders)
+    by_itself, _, _, same, *_ = (np.load(folder / "weights.npz") for folder in together.folders)
     for name in by_itself.files:
         np.testing.assert_allclose(same[name], by_itself[name], rtol=1e-3, atol=1e-4)
 

@@ -41,7 +41,7 @@ def test_a_target_ends_training_when_it_is_reached_and_fails_when_it_never_is() 
     target = Target("train/loss", 0.1)
     assert ends_after(target, [0.5, 0.2, 0.1, 0.05]) == 3
     assert target.shortfall([0.5, 0.1]) is None
-    assert target.shortfall([0.5, 0.2]) == "train/loss is 0.2 after 2 epochs and was to reach 0.1"
+    assert target.shortfall([0.5, 0.2]) == "train/loss is 0.2 after 2 epochs; the target is 0.1"
     assert ends_after(Target("val/accuracy", 0.9), [0.5, 0.95]) == 2
 
 

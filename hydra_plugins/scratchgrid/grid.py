@@ -18,8 +18,6 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.scratchgrid.stacked import StackedLauncher
-
 if TYPE_CHECKING:
     from src.experiment.results import Result
     from src.sweep.jobs import SweepJob
@@ -76,8 +74,9 @@ class GridSweeper(Sweeper):
             plan = Plan.of(folder.name, [list(job.overrides) for job in jobs])
             plan.write(folder)
             OmegaConf.save(self.config, folder / "multirun.yaml")
-            if isinstance(self.launcher, StackedLauncher):
-                self.launcher.accept(jobs, data)
+            # Hydra executes a plugin's module twice, so the classes of ours can't be compared.
+            if accept := getattr(self.launcher, "accept", None):
+                accept(jobs, data)
             returns, interruption = self._launch(jobs)
         all_finished = self._report(plan, folder, jobs, returns, interruption)
         if isinstance(interruption, Exception):
