@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from src.api import train
+from src.config import arguments
 from src.config.reader import read
 from src.support.paths import CONF
 from tests.conftest import ROOT
@@ -94,7 +95,7 @@ def test_every_run_composes(line: str) -> None:
         assert len(jobs(line)) > 1
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for job in jobs(line)[:18]:
-            read(compose("config", job))
+            read(compose("config", arguments.overrides(job)))
 
 
 @pytest.fixture(scope="module")
