@@ -19,7 +19,7 @@ run: $(VENV)/.run ## install, then train one network; ARGS="model=relu2 lr=0.1" 
 	@$(BIN)/python -m src.run $(if $(ARGS),$(ARGS),model=sigmoid3)
 
 test: $(VENV)/.dev ## install, then run the tests; ARGS="-k layers" chooses some
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 peers: $(VENV)/.dev ## install PyTorch too: the tests that compare with it are skipped without it
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --editable ".[peers]"
