@@ -3,8 +3,8 @@
 Within a block of samples X (K, in), the updates of the first layer before sample t have rank t: its
 weights would be W − Σ x[s]ᵀ d[s] over the samples s before t, with d[s] = lr · ∂L/∂z of sample s.
 So the layer's output for sample t is z = X[t] W + b − Σ (X[t] · X[s] + 1) d[s]: a row of the
-products G = X Xᵀ + 1, which are computed for all samples at once, times the few d so far. After the block
-the updates are made in one product: W −= Xᵀ D, b −= Σ d. Nothing is approximated.
+products G = X Xᵀ + 1, which are computed for all samples at once, times the few d so far. After
+the block the updates are made in one product: W −= Xᵀ D, b −= Σ d. Nothing is approximated.
 
 With weight decay λ an update first leaves 1 − lr·λ of the weights. Of d[s], sample t finds what the
 updates between them left: X[t] · X[s] is multiplied by the product of these factors, and X[t] W by
