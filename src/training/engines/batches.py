@@ -264,17 +264,19 @@ class _Pass:
         dense = 0
         self.steps: list[_Step] = []
         for place, layer in enumerate(network[1:], 1):
-            x, slope, W, b = y, self.ones, self.ones, self.ones
+            x: Array = y
+            slope: Array = self.ones  # of a layer that has none, as W and b
+            W, b = slope, slope
             activation = layer if isinstance(layer, Activation) else None
             if isinstance(layer, Dense):
                 dense += 1
                 (W,), b = weights.matrices[dense], weights.biases[dense]
-                y, dx = fresh((*weights.leading, n, layer.fan_out)), np.empty_like(x)
+                y, dx = fresh((*weights.leading, n, layer.fan_out)), fresh(x.shape)
             elif activation:
-                slope = np.empty_like(x)
-                y = x if activation.derivative_from_y else np.empty_like(x)
+                slope = fresh(x.shape)
+                y = x if activation.derivative_from_y else fresh(x.shape)
             else:
-                y = np.empty_like(x)
+                y = fresh(x.shape)
             number = dense if isinstance(layer, Dense) else None
             self.steps.append(_Step(place, activation, number, W, b, x, y, dx, slope))
         self.logits, self.dlogits = y, np.empty_like(y)
