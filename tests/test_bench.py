@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.benchmarks import reporting
+from src.training.batching import Mini, Sample
+from tests.benchmarks import reporting, stacks
 from tests.benchmarks.measuring import Times
 from tests.benchmarks.works import (
     ALONE,
@@ -79,7 +81,8 @@ def test_scikit_learn_is_measured_beside_it(tmp_path: Path) -> None:
 
 def test_every_required_ratio_is_of_a_row_that_there_is() -> None:
     assert set(REQUIRED) <= {work.name for work in WORKS}
-    assert {who for required in REQUIRED.values() for who in required} == {*PEERS, ALONE, ONE_CORE}
+    required = {who for ratios in REQUIRED.values() for who in ratios}
+    assert required == {*PEERS, ALONE, ONE_CORE}
 
 
 def test_arithmetic_is_counted_without_the_gradient_of_the_input() -> None:
@@ -100,7 +103,7 @@ def test_a_ratio_is_taken_within_a_round_and_marked() -> None:
     report = reporting.Report({work: times}, "images", {1: 100.0}, {}, [SKLEARN])
     assert times.ratio(PYTORCH, OURS) == pytest.approx(2.5)
     (row,) = report.rows
-    assert row[-3:] == ["2.50 · 2.50× ✓ ≥ 2", "", "1.10 · 1.10× ✗ ≥ 1.15"]
+    assert row[-4:] == ["2.50 · 2.50× ✓ ≥ 2", "", "1.10 · 1.10× ✗ ≥ 1.15", ""]
     head: dict[str, Any] = {
         "versions": {},
         "settings": {},
@@ -116,3 +119,19 @@ def test_a_ratio_is_taken_within_a_round_and_marked() -> None:
     report.show(console)
     assert ".[bench]" in console.file.getvalue()  # type: ignore[attr-defined]
     assert report.unmet == ["784-128-10 relu, batch 32: JAX 1.10×, required 1.15×"]
+
+
+def test_stacks_are_measured_beside_single_networks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stacks, "SHAPES", ((3,),))
+    monkeypatch.setattr(stacks, "TOGETHER", (2,))
+    monkeypatch.setattr(stacks, "BATCHINGS", {"per sample": (Sample(), 6), "batch 4": (Mini(4), 8)})
+    monkeypatch.setattr(stacks, "use_at_most", lambda cores: None)  # it holds for the process
+    monkeypatch.setattr(sys, "argv", ["stacks", "--optimizer", "adam"])
+    monkeypatch.delenv("SCRATCHGRID_MNIST", raising=False)
+    stacks.main()
+    printed = capsys.readouterr().out
+    for name in ("per sample", "batch 4"):
+        assert f"{name}:" in printed
+    assert len(re.findall(r"\d+\.\d\d · \d+\.\d\d", printed)) == 2

@@ -1,4 +1,4 @@
-"""Every fast way of training an epoch against the plain one, over everything that the project has."""
+"""Every fast engine against the plain one, over everything that the project has."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +40,8 @@ LOSSES = [
     SquaredError(Sigmoid()),
 ]
 OPTIMIZERS = [
-    SGD(), SGD(weight_decay=0.01), SGD(clip_norm=0.1), SGD(momentum=0.9), SGD(momentum=0.9, nesterov=True, weight_decay=0.01),
+    SGD(), SGD(weight_decay=0.01), SGD(clip_norm=0.1), SGD(momentum=0.9),
+    SGD(momentum=0.9, nesterov=True, weight_decay=0.01),
     Adam(), Adam(weight_decay=0.01, clip_norm=0.1),
 ]  # fmt: skip
 BATCHINGS = [
@@ -250,7 +251,7 @@ def test_any_number_of_cores_gives_equal_bytes(
 def test_scores_of_a_shuffled_batch_of_all_samples_or_nearly_all(
     engine: str, dropout: float, size: int
 ) -> None:
-    """With hardly a step, each sample's logits are those of the first weights, under its own label."""
+    """Without a step, each sample's logits are those of the first weights, with its own label."""
     still: dict[str, Any] = {"schedule": Constant(), "optimizer": Still(), "dropout": dropout}
     shuffled = trained(engine, batching=Mini(size), epochs=1, **still)[0].scores["train"]
     in_order = trained("plain", batching=Mini(size, shuffle=False), epochs=1, **still)

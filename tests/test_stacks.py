@@ -56,7 +56,7 @@ def side_by_side(
     dropout: float = 0.0,
     last_bias: tuple[float, ...] | None = None,  # of the second network
 ) -> None:
-    """Train networks of their own start, rate and data, those of a group in one order, and each again by the plain engine."""
+    """Train a stack whose networks differ, and each network again by the plain engine."""
     k = sum(groups)
     network = MLP(12, hidden, 3, activation or ReLU(), dropout).layers
     drawn = Random(XavierNormal(), Uniform(-0.5, 0.5))

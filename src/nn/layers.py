@@ -225,7 +225,13 @@ class Sigmoid(Activation):
     def calls(self, dtype: np.dtype[Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         from scipy.special import expit  # one call, slower per number; its import takes long
 
-        return expit, self.derivative_into
+        one = np.ones((), dtype)
+
+        def derivative(x: Array, y: Array, out: Array) -> None:
+            np.subtract(one, y, out)
+            np.multiply(out, y, out)
+
+        return expit, derivative
 
 
 @dataclass(frozen=True)

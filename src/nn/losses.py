@@ -113,9 +113,10 @@ class CrossEntropy(Loss):
     ) -> None:
         *_, n, classes = logits.shape
         targets = _targets(self, classes, logits.dtype).take(labels, axis=0)
-        of_rows = factors if np.ndim(factors) == 0 else np.repeat(factors, n)
+        np.multiply(targets, factors, out=targets)
+        of_rows = factors if isinstance(factors, float) else np.repeat(factors, n)
         self.outputs_into(logits.reshape(-1, classes).T, of_rows, out.reshape(-1, classes).T)
-        np.subtract(out, np.multiply(targets, factors), out=out)
+        np.subtract(out, targets, out=out)
 
 
 @functools.lru_cache

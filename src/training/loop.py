@@ -27,8 +27,8 @@ def train(
 
     Each starts from its first parameters, or from the progress of an earlier training run; all must
     have trained the same number of epochs. The runs may differ in learning rate, schedule,
-    stopping, seed, weight decay and data. A network that diverges leaves with what ended it, one that
-    stops early with its last record; None stands for those that have left. The others go on.
+    stopping, seed, weight decay and data. A network that diverges leaves with what ended it, one
+    that stops early with its last record; None stands for those that have left. The others go on.
 
     The fast engine computes what the plain one does, to rounding. BLAS runs on one thread, so that
     equal calls give equal bytes wherever they run.

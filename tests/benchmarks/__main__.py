@@ -25,7 +25,7 @@ _OURS = {
 
 
 def main() -> None:
-    """Time a training pass, ours beside that of PyTorch, scikit-learn and JAX, where they are installed."""
+    """Time a training pass of ours, PyTorch, scikit-learn and JAX, where they are installed."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=main.__doc__)
     parser.add_argument(
         "--rounds", type=int, default=5, metavar="N", help="medians are over so many (default: 5)"

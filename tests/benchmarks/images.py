@@ -15,7 +15,7 @@ from src.nn.layers import Array
 
 @dataclass(frozen=True)
 class Images:
-    """Images as bytes, which ours scale in every pass, and scaled once for all, as the others want them."""
+    """Images as bytes, which ours scales in every pass, and scaled once, for the others."""
 
     name: str
     pixels: npt.NDArray[np.uint8]
@@ -27,7 +27,7 @@ class Images:
 
 
 def load() -> Images:
-    """Return MNIST's training images where they are at hand, else random ones like them. Nothing is downloaded."""
+    """Return MNIST's training images if they are there, else random ones. Nothing is downloaded."""
     folder = os.environ.get("SCRATCHGRID_MNIST")
     if folder or cache_file().exists():
         path = Path(folder) if folder else None

@@ -36,11 +36,12 @@ class Runner:
     samples: int  # in a pass, times the networks that it trains
     threads: int
     calm: bool = False  # whether BLAS is held to one thread, as it is in our training
+    close: Callable[[], object] = lambda: None  # called after the last pass
 
 
 @dataclass
 class Times:
-    """The microseconds a sample and network of one row, by who it was and round by round."""
+    """The microseconds per sample and network of one row, by who it was and round by round."""
 
     rounds: dict[str, list[float]] = field(default_factory=dict)
     threads: dict[str, int] = field(default_factory=dict)
@@ -49,7 +50,7 @@ class Times:
         return statistics.median(self.rounds[who])
 
     def ratio(self, who: str, ours: str) -> float:
-        """Return how many times longer it took than ours: the median of the ratios within the rounds."""
+        """Return how many times longer it took than ours: the median of the rounds' ratios."""
         return statistics.median(
             a / b for a, b in zip(self.rounds[who], self.rounds[ours], strict=True)
         )
@@ -58,7 +59,7 @@ class Times:
 def measure(
     runners: Mapping[str, Runner], rounds: int, quick: bool, tick: Callable[[str], None]
 ) -> Times:
-    """Time all of them, one after the other in each round; what is compiled or made at the first pass is not timed."""
+    """Time all of them, one after the other in each round. The first pass is not timed."""
     times = Times(
         {who: [] for who in runners}, {who: runner.threads for who, runner in runners.items()}
     )
@@ -72,6 +73,8 @@ def measure(
             tick(who)
             seconds = _time(runner, passes[who], 0 if quick else _PAUSE)
             times.rounds[who].append(seconds / passes[who] / runner.samples * 1e6)
+    for runner in runners.values():
+        runner.close()
     return times
 
 
@@ -92,7 +95,7 @@ def _held(calm: bool) -> Iterator[None]:
 
 
 def peak(threads: int, quick: bool) -> float:
-    """Return the GFLOP/s of NumPy's product of two large matrices in single precision: no training can do more."""
+    """Return the GFLOP/s of NumPy's product of two large float32 matrices: the most there is."""
     n = 256 if quick else 2048
     rng = np.random.default_rng(0)
     a, b = (rng.random((n, n), np.float32) for _ in range(2))
@@ -108,7 +111,7 @@ def peak(threads: int, quick: bool) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures depend on: processor, cores, versions. Nothing that names the machine or its folders."""
+    """Return what the figures depend on: processor, cores, versions. No names, no folders."""
     blas = [
         {
             key: library.get(key)

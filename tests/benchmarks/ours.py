@@ -1,4 +1,4 @@
-"""A training pass by this project: by the engine that is chosen, by the plain one, and by less than the chosen one has."""
+"""A training pass by this project: by the fastest engine, by the plain one, and by less."""
 
 from dataclasses import replace
 from typing import Any, Literal

@@ -16,6 +16,7 @@ from tests.benchmarks.measuring import Times
 from tests.benchmarks.works import (
     ALONE,
     JAX,
+    JAX_SAME,
     ONE_CORE,
     OURS,
     PEERS,
@@ -34,6 +35,7 @@ _COLOURS = {
     PYTORCH: "#ff725c",
     SKLEARN: "#efb118",
     JAX: "#3ca951",
+    JAX_SAME: "#9bd8a4",
 }
 
 
@@ -54,7 +56,7 @@ class Report:
 
     @property
     def rows(self) -> list[list[str]]:
-        """Microseconds a sample and network; of the others also how many times ours that is."""
+        """Microseconds per sample and network; of the others also how many times ours that is."""
         rows = []
         for work, times in self.found.items():
             row = [
@@ -70,7 +72,7 @@ class Report:
 
     @property
     def inner_rows(self) -> list[list[str]]:
-        """Ours beside less of ours: a stack beside its networks one after another, all cores beside one."""
+        """Ours beside less: a stack beside networks one after another, all cores beside one."""
         rows = []
         for work, times in self.found.items():
             for who in (ALONE, ONE_CORE):
@@ -93,24 +95,29 @@ class Report:
         load = f" Load before it began: {machine['load'][0]:g}." if machine["load"] else ""
         settings = "".join(f", {name}={value}" for name, value in machine["settings"].items())
         what = (
-            f"Microseconds a sample and network of one training pass in float32 on {self.images}, medians of "
-            f"{self._rounds} rounds; × is how many times ours that is, ✓ or ✗ whether it is what is required (≥)."
+            "Microseconds per sample and network of one training pass in float32 on "
+            f"{self.images}, medians of {self._rounds} rounds; × is the ratio to ours, "
+            "✓ or ✗ whether it is what is required (≥)."
         )
-        where = f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {blas}{settings}; {packages}.{load}"
+        where = (
+            f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, "
+            f"{blas}{settings}; {packages}.{load}"
+        )
         limit = (
-            f"sgemm at its best, in GFLOP/s: {peaks} thread(s). Of peak: the arithmetic as books count it, beside the "
-            "peak of as many threads as ours has."
+            f"sgemm at its best, in GFLOP/s: {peaks} thread(s). Of peak: the arithmetic as books "
+            "count it, beside the peak of as many threads as ours has."
         )
         how = (
-            "Ours reads pixels as bytes and scales them in every pass; the others have them scaled. Of a stack, plain "
-            "and PyTorch train one network: theirs go one after another."
+            "Ours reads pixels as bytes and scales them in every pass; the others have them "
+            "scaled. Of a stack, plain and PyTorch train one network: theirs go one after another."
         )
         notes = [what, where, limit, how]
         if self.quick:
             notes.append("Quick: so few samples that the figures say nothing.")
         elif len(self.peaks) > 1 and max(self.peaks.values()) < 1.4 * self.peaks[1]:
             notes.append(
-                "All cores multiply hardly faster than one: others use them; nothing here on several is sure."
+                "All cores are hardly faster than one: other processes use them. "
+                "No figure for several cores is sure."
             )
         if self.missing:
             notes.append(f"Not installed: {', '.join(self.missing)}. To have them: {_INSTALL}")
@@ -196,7 +203,7 @@ class Report:
         }
 
     def _draw(self) -> Figure:
-        """Draw the times as bars, a group a row; each step of the scale is ten times the one before."""
+        """Draw the times as bars on a logarithmic scale, one group per row."""
         works = list(self.found)
         who = [
             name for name in _COLOURS if any(name in times.rounds for times in self.found.values())
@@ -212,7 +219,7 @@ class Report:
             bars = axes.barh(places, values, height, color=_COLOURS[name], label=name)
             axes.bar_label(bars, [f"{value:.3g}" for value in values], fontsize=6, padding=2)
         axes.set(
-            xscale="log", xlabel="microseconds a sample and network (log scale, less is better)"
+            xscale="log", xlabel="microseconds per sample and network (log scale, less is better)"
         )
         axes.set_yticks(range(len(works)), [work.name for work in works])
         axes.set_ylim(len(works) - 0.4, -0.6)

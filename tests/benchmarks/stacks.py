@@ -1,7 +1,8 @@
-"""How many networks train faster together than one after another, by size and batching: what ``src.sweep.grouping`` goes by.
+"""How many networks train faster as a stack, by size and batching, for ``src.sweep.grouping``.
 
-``python -m tests.benchmarks.stacks`` prints, for each number of networks, how many times faster a stack of them is
-than they are one by one, on one core; first with one order of the samples for all, then with an order for each.
+``python -m tests.benchmarks.stacks`` prints, for each number of networks, how many times faster a
+stack of them is than they are one by one, on one core: first with one order of the samples for all,
+then with one order for each.
 """
 
 import argparse
@@ -33,6 +34,7 @@ BATCHINGS: dict[str, tuple[Batching, int]] = {  # and how many samples are train
     "batch 128": (Mini(128), 6_400),
     "full batch": (Full(), 8_000),
 }
+OPTIMIZERS: dict[str, Optimizer] = {"sgd": SGD(), "momentum": SGD(momentum=0.9), "adam": Adam()}
 
 
 def main() -> None:
@@ -43,12 +45,14 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", metavar="SUBSTRING", help="batchings with this in their name"
     )
-    parser.add_argument("--adam", action="store_true", help="with Adam in place of plain descent")
+    parser.add_argument(
+        "--optimizer", default="sgd", choices=OPTIMIZERS, help="with this (default: sgd)"
+    )
     asked = parser.parse_args()
     use_at_most(1)
     images = load()
     console = Console(width=140)
-    optimizer: Optimizer = Adam() if asked.adam else SGD()
+    optimizer = OPTIMIZERS[asked.optimizer]
     for name, (batching, samples) in BATCHINGS.items():
         if asked.only not in name:
             continue

@@ -4,7 +4,7 @@ The first layers of an order group are one matrix, so that they take one product
 of all networks stand on a leading axis. docs/engines.md draws it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -51,6 +51,10 @@ class Batches(Engine):
         for i, buffer in enumerate(self._buffers):
             buffer.load([state.buffer(i) for state in self.states])
         self._decays = np.array([optimizer.weight_decay for optimizer in self.optimizers])
+        self._any_decays = bool(self._decays.any())
+        self._dropouts = [
+            (i, layer) for i, layer in enumerate(self.network) if isinstance(layer, Dropout)
+        ]
 
         flops = 6 * self._weights.flat.size * self.batch_size
         parts = max(1, min(PARTS, int(flops / CHUNK_FLOPS)))
@@ -70,7 +74,7 @@ class Batches(Engine):
     ) -> list[Array]:
         labels = self.labels(orders)
         logits = np.empty((*labels.shape, self._weights.biases[-1].shape[-1]), self.dtype)
-        everything = _Samples(orders, labels, logits)
+        everything = _Samples(orders, _joined(labels), _joined(logits))
         updates = self.states[0].updates
         with ThreadPoolExecutor(self.workers) as pool:
             for step, lr in enumerate(rates):
@@ -91,11 +95,10 @@ class Batches(Engine):
         return list(logits)
 
     def _masks(self, n: int, rngs: Sequence[np.random.Generator]) -> dict[int, Array]:
-        """Return the masks (k, n, units) of a batch by the place of their layer."""
+        """Return the masks (..., n, units) of a batch by the place of their layer."""
         return {
-            i: np.stack([layer.mask((n,), rng, self.dtype) for rng in rngs])
-            for i, layer in enumerate(self.network)
-            if isinstance(layer, Dropout)
+            i: _joined([layer.mask((n,), rng, self.dtype) for rng in rngs])
+            for i, layer in self._dropouts
         }
 
     def _pass(self, worker: int, n: int) -> "_Pass":
@@ -108,42 +111,44 @@ class Batches(Engine):
     def _descend(self, batch: "_Samples", lr: npt.NDArray[np.float64]) -> None:
         """Make an update of vanilla SGD: W ← (1 − lr λ) W − xᵀ (lr dz)."""
         weights, steps, memory = self._weights, self._gradients, self._pass(0, batch.n)
-        kept = weights.per_matrix(1 - lr * self._decays) if self._decays.any() else None
+        kept = weights.per_matrix(1 - lr * self._decays) if self._any_decays else None
         memory.forward(batch)
         memory.loss_gradient(batch, self.loss, weights.column(lr / batch.n))
         for i, xs, dzs, dz in memory.backward(batch):
             weights.biases[i] -= np.matmul(memory.ones, dz, out=steps.biases[i])
-            left = kept[i] if kept else [1.0] * len(xs)
-            for W, step, x, d, share in zip(
-                weights.matrices[i], steps.matrices[i], xs, dzs, left, strict=True
-            ):
-                _subtract_product(W, x, d, share, step)
+            for q, (x, d) in enumerate(zip(xs, dzs, strict=True)):
+                left = kept[i][q] if kept else 1.0
+                _subtract_product(weights.matrices[i][q], x, d, left, steps.matrices[i][q])
 
     def _add_up(self, batch: "_Samples", pool: Executor) -> None:
         """Compute the gradients of a batch, in chunks that all cores share."""
+        if batch.n <= self._chunk:
+            self._add_chunks(0, [batch], self._gradients, batch.n)
+            return
         chunks = [batch.part(start, self._chunk) for start in range(0, batch.n, self._chunk)]
         used = self._sums[: len(chunks)]
         parts = iter(enumerate(used))
 
         def work(worker: int) -> None:
             for q, sums in parts:  # each worker takes the next as soon as it is free
-                for chunk in chunks[q :: len(used)]:
-                    memory = self._pass(worker, chunk.n)
-                    memory.forward(chunk)
-                    memory.loss_gradient(chunk, self.loss, 1 / batch.n)
-                    memory.add_gradients(chunk, sums, first=chunk is chunks[q])
+                self._add_chunks(worker, chunks[q :: len(used)], sums, batch.n)
 
-        if len(used) == 1:
-            work(0)
-        else:
-            # NumPy's settings for numbers that overflow belong to the context.
-            tasks = [
-                pool.submit(copy_context().run, work, worker) for worker in range(self.workers)
-            ]
-            for task in tasks:
-                task.result()
+        # NumPy's settings for numbers that overflow belong to the context.
+        tasks = [pool.submit(copy_context().run, work, worker) for worker in range(self.workers)]
+        for task in tasks:
+            task.result()
         for sums in used[1:]:
             self._gradients.flat += sums.flat
+
+    def _add_chunks(
+        self, worker: int, chunks: Sequence["_Samples"], sums: Weights, batch_size: int
+    ) -> None:
+        """Set sums to the gradients of some chunks of a batch."""
+        for c, chunk in enumerate(chunks):
+            memory = self._pass(worker, chunk.n)
+            memory.forward(chunk)
+            memory.loss_gradient(chunk, self.loss, 1 / batch_size)
+            memory.add_gradients(chunk, sums, first=c == 0)
 
     def _step(self, lr: npt.NDArray[np.float64], updates: int) -> None:
         """Clip the gradients, add the penalty's, and move the weights."""
@@ -153,10 +158,12 @@ class Batches(Engine):
             factors = clip_factor(length, optimizer.clip_norm)
             for g, factor in zip(gradients.pieces, gradients.per_piece(factors), strict=True):
                 g *= factor
-        if self._decays.any():
+        if self._any_decays:
             decays = weights.per_piece(self._decays)[: weights.weight_pieces]
-            for g, p, decay in zip(gradients.pieces, weights.pieces, decays, strict=False):
-                g += p * decay
+            for g, p, decay, scratch in zip(
+                gradients.pieces, weights.pieces, decays, self._scratch.pieces, strict=False
+            ):
+                g += np.multiply(p, decay, out=scratch)
         for p, g, rate, scratch, *buffers in zip(
             weights.pieces,
             gradients.pieces,
@@ -179,27 +186,33 @@ def _subtract_product(W: Array, x: Array, d: Array, left: float | Array, scratch
         W -= np.matmul(x.swapaxes(1, 2), d, out=scratch)
 
 
-@dataclass
+def _joined(arrays: Any) -> Any:
+    """Return the networks' arrays on a leading axis; the array of a single network as it is."""
+    return arrays[0] if len(arrays) == 1 else np.asarray(arrays)
+
+
+@dataclass(slots=True)
 class _Samples:
     """Some samples in their order, and where their logits belong."""
 
     rows: Sequence[Rows]  # of each group
-    labels: Labels  # (k, n)
-    logits: Array  # (k, n, classes)
+    labels: Labels  # (..., n)
+    logits: Array  # (..., n, classes)
     masks: dict[int, Array] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
-        return len(self.labels[0])
+        n: int = self.labels.shape[-1]
+        return n
 
     def part(self, start: int, size: int) -> "_Samples":
         """Return up to ``size`` of the samples."""
         end = min(start + size, self.n)
         return _Samples(
             [_part(rows, start, end) for rows in self.rows],
-            self.labels[:, start:end],
-            self.logits[:, start:end],
-            {i: mask[:, start:end] for i, mask in self.masks.items()},
+            self.labels[..., start:end],
+            self.logits[..., start:end, :],
+            {i: mask[..., start:end, :] for i, mask in self.masks.items()},
         )
 
 
@@ -209,44 +222,64 @@ def _part(rows: Rows, start: int, end: int) -> Rows:
     return rows[start:end]
 
 
+@dataclass(slots=True)
+class _Step:
+    """What a layer after the first reads and writes in a pass."""
+
+    place: int  # in the network
+    activation: Activation | None
+    dense: int | None  # its number among the dense layers
+    W: Array  # of a dense layer
+    b: Array
+    x: Array
+    y: Array  # may be x itself
+    dx: Array
+    slope: Array  # of an activation
+
+
 class _Pass:
-    """The memory of one pass of n samples, forward and backward, through all networks."""
+    """The memory of one pass of n samples, forward and backward, through all networks.
+
+    The arrays of several networks have the networks on a leading axis.
+    """
 
     def __init__(
         self, network: Network, groups: Sequence[OrderGroup], weights: Weights, n: int
     ) -> None:
-        k, dtype = weights.k, weights.flat.dtype
-        self.network, self.groups, self.weights = network, groups, weights
-        ends = np.cumsum([group.members for group in groups]).tolist()
+        self.groups, self.weights = groups, weights
+        dtype = weights.flat.dtype
+        fresh: Callable[..., Array] = partial(np.empty, dtype=dtype)
+        ends = np.cumsum(weights.members).tolist()
         self.members = [
-            slice(end - group.members, end) for end, group in zip(ends, groups, strict=True)
+            slice(end - members, end) for end, members in zip(ends, weights.members, strict=True)
         ]
         self.ones = np.ones((1, n), dtype)
-        # Of each layer: its output y, ∂L/∂x of its input, and the slopes of an activation.
-        self.y: list[Array] = []
-        self.dx: list[Array] = []
-        self.slopes: list[Array] = []
-        for layer in network:
-            units = self.y[-1].shape[-1] if self.y else 0
-            fresh = partial(np.empty, (k, n, units), dtype)
-            self.dx.append(fresh() if isinstance(layer, Dense) else self.dx[-1])
-            self.slopes.append(fresh() if isinstance(layer, Activation) else self.ones)
-            if isinstance(layer, Dense):
-                self.y.append(np.empty((k, n, layer.fan_out), dtype))
-            elif isinstance(layer, Activation) and layer.derivative_from_y:
-                self.y.append(self.y[-1])  # y stands where x was
-            else:
-                self.y.append(fresh())
-        self.dlogits = np.empty_like(self.y[-1])
         fan_in, units = network[0].parameter_shapes[0]
-        self.samples = [np.empty((n, fan_in), dtype) for _ in groups]
-        # z or dz of the first layer as the columns of its matrix; of one network, z itself.
-        self.wide = [
-            self.y[0][own].swapaxes(0, 1)
-            if group.members == 1
-            else np.empty((n, group.members, units), dtype)
-            for group, own in zip(groups, self.members, strict=True)
-        ]
+        self.samples = [fresh((n, fan_in)) for _ in groups]
+        # z or dz of the first layer as the columns of its matrix.
+        self.wide = [fresh((n, members, units)) for members in weights.members]
+        y: Array = fresh((*weights.leading, n, units))
+        self.z = y
+        dx: Array = y
+        dense = 0
+        self.steps: list[_Step] = []
+        for place, layer in enumerate(network[1:], 1):
+            x: Array = y
+            slope: Array = self.ones  # of a layer that has none, as W and b
+            W, b = slope, slope
+            activation = layer if isinstance(layer, Activation) else None
+            if isinstance(layer, Dense):
+                dense += 1
+                (W,), b = weights.matrices[dense], weights.biases[dense]
+                y, dx = fresh((*weights.leading, n, layer.fan_out)), fresh(x.shape)
+            elif activation:
+                slope = fresh(x.shape)
+                y = x if activation.derivative_from_y else fresh(x.shape)
+            else:
+                y = fresh(x.shape)
+            number = dense if isinstance(layer, Dense) else None
+            self.steps.append(_Step(place, activation, number, W, b, x, y, dx, slope))
+        self.logits, self.dlogits = y, np.empty_like(y)
 
     def forward(self, samples: _Samples) -> None:
         """Carry samples through the networks and write their logits."""
@@ -254,31 +287,30 @@ class _Pass:
             group.data.rows(rows, out)
             for group, rows, out in zip(self.groups, samples.rows, self.samples, strict=True)
         ]
-        dense = 0
-        for i, (layer, y) in enumerate(zip(self.network, self.y, strict=True)):
-            if i == 0:
-                self._first_layer(y)
-            elif isinstance(layer, Dense):
-                dense += 1
-                (W,) = self.weights.matrices[dense]
-                np.matmul(self.y[i - 1], W, out=y)
-                np.add(y, self.weights.biases[dense], out=y)
-            elif isinstance(layer, Activation):
-                layer.apply_into(self.y[i - 1], y)
+        self._first_layer()
+        for step in self.steps:
+            if step.activation:
+                step.activation.apply_into(step.x, step.y)
+            elif step.dense:
+                np.matmul(step.x, step.W, out=step.y)
+                np.add(step.y, step.b, out=step.y)
             else:
-                np.multiply(self.y[i - 1], samples.masks[i], out=y)
-        samples.logits[...] = y
+                np.multiply(step.x, samples.masks[step.place], out=step.y)
+        samples.logits[...] = self.logits
 
-    def _first_layer(self, z: Array) -> None:
-        for x, W, wide, own in zip(
-            self.x, self.weights.matrices[0], self.wide, self.members, strict=True
-        ):
+    def _first_layer(self) -> None:
+        matrices, b, z = self.weights.matrices[0], self.weights.biases[0], self.z
+        if self.weights.k == 1:
+            np.matmul(self.x[0], matrices[0], out=z)
+            np.add(z, b, out=z)
+            return
+        for x, W, wide, own in zip(self.x, matrices, self.wide, self.members, strict=True):
             np.matmul(x, W, out=wide.reshape(len(x), -1))
-            np.add(wide.swapaxes(0, 1), self.weights.biases[0][own], out=z[own])
+            np.add(wide.swapaxes(0, 1), b[own], out=z[own])
 
     def loss_gradient(self, samples: _Samples, loss: Loss, factors: float | Array) -> None:
         """Compute each sample's ∂L/∂logits, multiplied by ``factors``."""
-        loss.gradient_into(self.y[-1], samples.labels, factors, self.dlogits)
+        loss.gradient_into(self.logits, samples.labels, factors, self.dlogits)
 
     def backward(
         self, samples: _Samples
@@ -287,40 +319,40 @@ class _Pass:
 
         Its weights may be changed before the next layer is asked for.
         """
-        dz, dense = self.dlogits, len(self.weights.biases)
-        for i in range(len(self.network) - 1, 0, -1):
-            layer, dx = self.network[i], self.dx[i]
-            if isinstance(layer, Dense):
-                dense -= 1
-                x, (W,) = self.y[i - 1], self.weights.matrices[dense]
-                np.matmul(dz, W.swapaxes(-1, -2), out=dx)
-                yield dense, *(([x], [dz]) if W.ndim == 3 else (x, dz)), dz
-                dz = dx
-            elif isinstance(layer, Activation):
-                layer.derivative_into(self.y[i - 1], self.y[i], self.slopes[i])
-                np.multiply(dz, self.slopes[i], out=dz)
+        dz = self.dlogits
+        for step in reversed(self.steps):
+            if step.activation:
+                step.activation.derivative_into(step.x, step.y, step.slope)
+                np.multiply(dz, step.slope, out=dz)
+            elif step.dense:
+                np.matmul(dz, step.W.swapaxes(-1, -2), out=step.dx)
+                yield step.dense, [step.x], [dz], dz
+                dz = step.dx
             else:
-                np.multiply(dz, samples.masks[i], out=dz)
-        yield 0, self.x, [self._columns(dz, q) for q in range(len(self.x))], dz
+                np.multiply(dz, samples.masks[step.place], out=dz)
+        yield 0, self.x, self._columns(dz), dz
 
-    def _columns(self, dz: Array, q: int) -> Array:
-        """Return the first layers' dz of a group's networks as the columns of one matrix."""
-        own, wide = dz[self.members[q]], self.wide[q]
-        if len(own) > 1:
-            wide[...] = own.swapaxes(0, 1)
-        columns: Array = wide.reshape(len(wide), -1) if len(own) > 1 else own[0]
-        return columns
+    def _columns(self, dz: Array) -> list[Array]:
+        """Return the first layers' dz of each group's networks as the columns of one matrix."""
+        if self.weights.k == 1:
+            return [dz]
+        for wide, own in zip(self.wide, self.members, strict=True):
+            wide[...] = dz[own].swapaxes(0, 1)
+        return [wide.reshape(len(wide), -1) for wide in self.wide]
 
     def add_gradients(self, samples: _Samples, sums: Weights, *, first: bool) -> None:
         """Set sums of gradients to those of these samples, or if not the ``first`` add them."""
         for i, xs, dzs, dz in self.backward(samples):
-            products = [(sums.biases[i], self.ones, dz)]  # a sum is a product with ones
-            products += [
-                (total, x.swapaxes(-1, -2), d)
-                for total, x, d in zip(sums.matrices[i], xs, dzs, strict=True)
-            ]
-            for total, x, d in products:
-                if first:
-                    np.matmul(x, d, out=total)
-                else:
-                    total += x @ d
+            _add_product(sums.biases[i], self.ones, dz, first)  # a sum is a product with ones
+            for total, x, d in zip(sums.matrices[i], xs, dzs, strict=True):
+                _add_product(total, x.swapaxes(-1, -2), d, first)
+
+
+def _add_product(total: Array, x: Array, d: Array, first: bool) -> None:
+    """Set ``total`` to x d, or if this is not the ``first`` add it."""
+    if not first:
+        total += x @ d
+    elif x.shape[-1] == 1:  # of a single sample: NumPy's products of vectors are slow
+        np.multiply(x, d, out=total)
+    else:
+        np.matmul(x, d, out=total)

@@ -11,5 +11,5 @@ def add_product(alpha: float, x: Array, y: Array, beta: float, out: Array) -> No
     One pass over ``out``; NumPy would need memory for xᵀ y and two more passes. BLAS counts columns
     first, so it gets the transposes of everything. SciPy holds the interpreter's lock meanwhile.
     """
-    gemm = sgemm if out.dtype == "float32" else dgemm
+    gemm = sgemm if out.dtype.char == "f" else dgemm
     gemm(alpha, y.T, x.T, beta=beta, c=out.T, trans_b=1, overwrite_c=1)

@@ -42,6 +42,8 @@ class DeferredStack(Engine):
         classes = self.parameters[0][self.dense[-1]][1].size
         self._logits = np.empty((_BLOCK, classes, k), self.dtype)
         self._dlogits = np.empty((classes, k), self.dtype)
+        if isinstance(self.loss, CrossEntropy):
+            self._targets = self.loss.targets(classes, self.dtype)
 
     def epoch(
         self,
@@ -89,7 +91,7 @@ class DeferredStack(Engine):
                 return dlogits
 
             return gradient
-        targets = loss.targets(len(dlogits), rates.dtype)[labels] * -rates[..., None]
+        targets = self._targets[labels] * -rates[..., None]
         by_class = np.ascontiguousarray(targets.swapaxes(1, 2))
 
         def difference(t: int, logits: Array) -> Array:

@@ -9,14 +9,14 @@ import numpy.typing as npt
 from src.nn.layers import Array, Dense
 from src.nn.network import Network, Parameters
 
-_BLOCK = 16_384  # numbers: an update goes through them in blocks that fit into the cache
+_BLOCK = 131_072  # numbers: an update goes through them in blocks that fit into the cache
 
 
 class Weights:
     """Numbers in the form of the parameters of k networks: all weights first, then all biases.
 
     The first layers of an order group are the columns of one matrix (in, members · units). A later
-    layer is (k, in, out), or (in, out) for a single network. Biases are (k, 1, out).
+    layer is (k, in, out), and biases are (k, 1, out). A single network has no leading axis.
     """
 
     def __init__(self, network: Network, members: Sequence[int], dtype: npt.DTypeLike) -> None:
@@ -24,10 +24,10 @@ class Weights:
         self.network, self.members, self.k = network, members, sum(members)
         first, *later = dense
         shapes: list[tuple[int, ...]] = [(first.fan_in, m * first.fan_out) for m in members]
-        leading = (self.k,) if self.k > 1 else ()
-        shapes += [(*leading, layer.fan_in, layer.fan_out) for layer in later]
+        self.leading = (self.k,) if self.k > 1 else ()
+        shapes += [(*self.leading, layer.fan_in, layer.fan_out) for layer in later]
         weights = sum(map(prod, shapes))
-        shapes += [(self.k, 1, layer.fan_out) for layer in dense]
+        shapes += [(*self.leading, 1, layer.fan_out) for layer in dense]
         self.flat = np.zeros(sum(map(prod, shapes)), dtype)
 
         ends = np.cumsum([prod(shape) for shape in shapes])
@@ -53,9 +53,9 @@ class Weights:
     def per_matrix(self, numbers: Array) -> list[list[float | Array]]:
         """Return a number per network (k,) in the shapes that meet each of the ``matrices``."""
         column = self.column(numbers)
-        later: list[list[float | Array]] = [[column] for _ in self.matrices[1:]]
         if isinstance(column, float):
-            return [[column], *later]
+            return [[column]] * len(self.matrices)
+        later: list[list[float | Array]] = [[column] for _ in self.matrices[1:]]
         units = self.biases[0].shape[-1]
         of_groups = np.split(column.reshape(-1), np.cumsum(self.members)[:-1])
         return [[np.repeat(own, units) for own in of_groups], *later]
@@ -98,7 +98,7 @@ class Weights:
         """Return the weights and biases of network j, layer by layer."""
         found: list[Array] = []
         for i, b in enumerate(self.biases):
-            found += [self._matrix(i, j), b[j]]
+            found += [self._matrix(i, j), b[j] if self.k > 1 else b]
         return found
 
     def _matrix(self, i: int, j: int) -> Array:
