@@ -79,7 +79,7 @@ def run(
     ids=str,
 )
 def test_training_is_descent_along_the_gradient_of_each_batch(batching: Batching) -> None:
-    """The same training by hand: sigmoid network, gradients by finite differences of the oracle's loss."""
+    """The same training by hand, with gradients by finite differences of the oracle's loss."""
     data = blobs(20, 1)
     (W1, b1), _, (W2, b2) = Random(XavierNormal(), Zeros()).initialize(
         MODEL.layers, stream(0, "weights"), np.float64
@@ -146,7 +146,7 @@ def test_scores_agree_with_scikit_learn_in_any_number_of_chunks(
 
 
 def test_the_schedule_sets_the_rate_of_every_update() -> None:
-    """One epoch at a falling rate, update by update, is what as many trainings of one update each come to."""
+    """One epoch at a falling rate equals as many trainings of one update each."""
     data = blobs(32, 1)
     schedule = InverseScaling(power=1.0, rate=3.0, warmup=0.5)
     parameters = Random(XavierNormal(), Zeros()).initialize(
@@ -156,9 +156,16 @@ def test_the_schedule_sets_the_rate_of_every_update() -> None:
     for k, rate in enumerate(rates):
         rows = slice(8 * (k % 4), 8 * (k % 4) + 8)
         (epoch,) = follow(
-            MODEL.layers, parameters, {"train": Arrays(data.x[rows], data.labels[rows])}, loss=SoftmaxCrossEntropy(),
-            batching=Full(), optimizer=SGD(), lr=rate, epochs=1, seed=0,
-        )  # fmt: skip
+            MODEL.layers,
+            parameters,
+            {"train": Arrays(data.x[rows], data.labels[rows])},
+            loss=SoftmaxCrossEntropy(),
+            batching=Full(),
+            optimizer=SGD(),
+            lr=rate,
+            epochs=1,
+            seed=0,
+        )
         parameters = epoch.parameters
     scheduled = run(Mini(8, shuffle=False), sets={"train": data}, epochs=2, schedule=schedule)
     assert scheduled[-1].lr == rates[-1]
