@@ -77,7 +77,7 @@ _MEASURED = (
 )
 _LATER = 16 * _KIB  # bytes of weights after the first layer, up to which DeferredStack is faster
 _LARGEST = 32  # networks: more bring next to nothing, and would leave cores idle
-_ENOUGH = 16  # networks: stacks are not made smaller only to have more of them
+_ENOUGH = 32  # networks: stacks are not made smaller only to have more of them
 
 
 def likeness(member: Member) -> Hashable | None:
