@@ -330,9 +330,9 @@ def test_every_run_is_in_one_group_and_those_of_a_seed_side_by_side() -> None:
     assert sorted(map(len, group(grid * 2, 5))) == [4, 4, 4, 4]
 
 
-def test_no_stack_has_more_than_half_of_a_sweep_or_a_quarter_of_a_large_one() -> None:
+def test_a_sweep_is_divided_in_two_and_no_stack_has_more_than_32_networks() -> None:
     grid = [member(f"lr={k + 1}") for k in range(96)]
-    for count, expected in {2: [1, 1], 4: [2, 2], 12: [6, 6], 32: [16, 16], 64: [16] * 4}.items():
+    for count, expected in {2: [1, 1], 4: [2, 2], 12: [6, 6], 32: [16, 16], 64: [32, 32]}.items():
         assert sorted(map(len, group(grid[:count]))) == expected
     assert max(map(len, group(grid))) <= 32
     kinds = [
