@@ -17,10 +17,10 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from src.config.arguments import prepare
 from src.config.explain import COMPOSITION_ERRORS, explain
 from src.config.preflight import check, claim
 from src.config.recipes import deviations
+from src.config.resume import resume_or_prepare, resumed_run
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
 from src.experiment.recorder import Finished
@@ -78,6 +78,9 @@ def single_run(config: DictConfig, display: Display) -> Finished:
         )
     report.opening(job, prepared, context.runtime.choices)
     run_context = single(config, context, job)
+    if resume := resumed_run():
+        run_context = resume.context(run_context)
+        report.fact("resumed", resume.summary(prepared))
     try:
         finished = execute(job, prepared, run_context, display)
     except BaseException:
@@ -126,7 +129,11 @@ class Preflight(Callback):
             job, prepared = check(config)
             if job.gradcheck:
                 _check_gradient(job, prepared, config.hydra.runtime.choices)
-            claim(job, Path(config.hydra.run.dir))
+            resume = resumed_run()
+            claim(job, Path(config.hydra.run.dir), goes_on=resume is not None)
+            if resume and resume.is_finished(config, job, prepared):
+                report.fact("finished", f"{resume.folder}: nothing is left to train")
+                sys.exit(0)
         except UserError as error:
             report.problem(str(error))
             sys.exit(2)
@@ -160,7 +167,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        sys.argv[1:] = prepare(sys.argv[1:])
+        sys.argv[1:] = resume_or_prepare(sys.argv[1:])
         task()
     except KeyboardInterrupt:
         report.problem("interrupted")

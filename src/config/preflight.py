@@ -16,6 +16,7 @@ from src.config.reader import read
 from src.data import Dataset, Source
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
+from src.experiment.run_folder import disown, own, refuse_taken
 from src.support import plugins
 from src.support.errors import ConfigError, DataError, InvalidValue, UserError, suggest, within
 from src.support.paths import CONF
@@ -111,18 +112,24 @@ def _check_metric(metric: str, dataset: Dataset) -> None:
         raise ConfigError(f"metric={metric}: {dataset.name} has only {listed(parts)} sets{near}")
 
 
-def claim(job: Job, folder: Path) -> None:
-    """Make the folder of a run or a sweep, and check the store that will keep its results.
+def claim(job: Job, folder: Path, *, goes_on: bool = False) -> None:
+    """Make the folder of a run or a sweep, own it, and check the store that will keep its results.
 
-    Raises UserError where the folder can't be written or the store can't be opened; whatever was
-    made until then is removed again.
+    With ``goes_on`` the folder holds a run already that goes on.
+
+    Raises UserError where the folder can't be written, has another owner or holds another run, or
+    the store can't be opened; whatever was made until then is removed again.
     """
     made: list[Path] = []
     try:
         made += _make(job.outputs)
         made = _make(folder) + made
         job.tracking.check(job.outputs)
+        own(folder)
+        if not goes_on:
+            refuse_taken(folder)
     except UserError:
+        disown(folder)
         _unmake(made)
         raise
 

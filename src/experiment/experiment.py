@@ -26,7 +26,7 @@ from src.training.loop import train_one
 from src.training.optimizers import Optimizer
 from src.training.schedules import Schedule
 from src.training.stopping import EarlyStopping, Stopping, Target
-from src.training.training_run import Epoch, TrainingRun
+from src.training.training_run import Epoch, Progress, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,15 @@ class Prepared:
     network: Network
     parameters: Parameters
 
-    def train(self, inspect_every: int | None = None) -> Iterator[Epoch]:
+    def train(
+        self, inspect_every: int | None = None, start: Progress | None = None
+    ) -> Iterator[Epoch]:
         """Yield the record of each epoch; every ``inspect_every`` epochs with the layers' state.
 
-        Raises Diverged.
+        Training begins with the first epoch, or goes on from ``start``. Raises Diverged.
         """
         run = self.training_run(inspect_every)
-        yield from train_one(run, self.parameters, engine=self.experiment.engine)
+        yield from train_one(run, start or self.parameters, engine=self.experiment.engine)
 
     def training_run(self, inspect_every: int | None = None) -> TrainingRun:
         """Return the settings of the training run."""

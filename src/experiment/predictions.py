@@ -12,6 +12,7 @@ from src.data import Split
 from src.nn.layers import Array
 from src.support.archives import read_arrays
 from src.support.errors import DataError
+from src.support.files import whole_file
 
 _ARRAYS = {"part", "samples", "labels", "predicted", "probabilities"}
 
@@ -68,7 +69,8 @@ class Predictions:
             "predicted": self.predicted.astype(label),
             "probabilities": self.probabilities.astype(np.float16),
         }
-        np.savez_compressed(path, **arrays)
+        with whole_file(path) as file:
+            np.savez_compressed(file, **arrays)
 
     @staticmethod
     def load(path: Path) -> "Predictions":

@@ -22,12 +22,14 @@ Display = Callable[[int], contextlib.AbstractContextManager[Callable[[Epoch], No
 def execute(job: Job, prepared: Prepared, run_context: RunContext, display: Display) -> Finished:
     """Train a run; keep its history, weights, pictures and result in its folder and in MLflow.
 
+    A run that was interrupted goes on from its last checkpoint.
+
     Raises UserError if MLflow's store can't be opened, and TrainingFailed. In both cases the
     result is in the folder.
     """
     with record(job, prepared, run_context) as recorder:
         with display(job.experiment.epochs) as show:
-            for epoch in prepared.train(job.diagnose):
+            for epoch in prepared.train(job.diagnose, recorder.start):
                 recorder.epoch(epoch)
                 show(epoch)
         recorder.finish()

@@ -11,13 +11,15 @@ from src.nn.layers import Array
 from src.nn.network import Network, Parameters
 from src.support.archives import read_arrays
 from src.support.errors import DataError
+from src.support.files import whole_file
 
 
 def save_weights(path: Path, network: Network, parameters: Parameters) -> None:
     """Write the parameters under the names that ``load_weights`` reads."""
     flat = itertools.chain(*names(network))
     arrays: dict[str, Any] = dict(zip(flat, itertools.chain(*parameters), strict=True))
-    np.savez(path, **arrays)
+    with whole_file(path) as file:
+        np.savez(file, **arrays)
 
 
 def load_weights(path: Path, network: Network, dtype: npt.DTypeLike) -> Parameters:

@@ -30,6 +30,10 @@ class TargetMissed(TrainingFailed):
     """Training ended without reaching its target."""
 
 
+class NotReproduced(TrainingFailed):
+    """An epoch that was computed again, after an interruption, has another result."""
+
+
 class WrongGradient(TrainingFailed):
     """Backpropagation and centred differences disagree."""
 

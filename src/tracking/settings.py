@@ -52,6 +52,11 @@ class Tracking:
         else:
             self.open(outputs)
 
-    def start(self, outputs: Path, name: str, tags: Mapping[str, str]) -> Tracker:
-        """Return the tracker of a new run, at once: the store is opened beside training."""
-        return Tracker(lambda: self.open(outputs), name, tags)
+    def start(
+        self, outputs: Path, name: str, tags: Mapping[str, str], run_id: str | None = None
+    ) -> Tracker:
+        """Return the tracker of a run, at once: the store is opened beside training.
+
+        With the id of a run that the store holds, that run goes on; else it is a new one.
+        """
+        return Tracker(lambda: self.open(outputs), name, tags, run_id)

@@ -20,6 +20,7 @@ from src.tracking.writer import writer
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -42,11 +43,13 @@ class Tracker:
         open_store: Callable[[], tuple["MlflowClient", str]],
         name: str,
         tags: Mapping[str, str],
+        run_id: str | None = None,
     ) -> None:
         self._writer = writer()
         self._error: Exception | None = None
         self._client: MlflowClient | None = None
         self._experiment_id = self._run_id = ""
+        self._kept_parameters: Mapping[str, str] = {}
         self._name = name
         self._start = time.time()
         self._measured: deque[tuple[str, float, int, int]] = deque()
@@ -55,9 +58,15 @@ class Tracker:
             client, self._experiment_id = open_store()
             # All tags are there from the first moment, to find the run if its process dies.
             known = {**_system_tags(tags), **_cut_values(tags, _TAG_LENGTH)}
-            run = client.create_run(
-                self._experiment_id, self._milliseconds(0), known, run_name=name
+            run = (
+                _run_again(client, run_id, known)
+                if run_id
+                else client.create_run(
+                    self._experiment_id, self._milliseconds(0), known, run_name=name
+                )
             )
+            self._start = run.info.start_time / 1000
+            self._kept_parameters = run.data.params
             self._client, self._run_id = client, run.info.run_id
 
         self._opening = self._writer.submit(lambda: self._attempt(open_run))
@@ -67,14 +76,33 @@ class Tracker:
         self._opening.result()
         return (self._experiment_id, self._run_id) if self._run_id else None
 
-    def parameters(self, values: Mapping[str, Any]) -> None:
-        """Keep the settings of the run."""
-        self._write(lambda client: _log_parameters(client, self._run_id, values))
+    def when_open(self, hear: Callable[[str, str], None]) -> None:
+        """Call ``hear`` with the ids of the run's experiment and of the run, once it is open.
 
-    def metrics(self, values: Mapping[str, float], step: int, seconds: float) -> None:
-        """Keep measurements made at a step, ``seconds`` after the run's start by its own clock."""
-        at = self._milliseconds(seconds)
-        self._measured.extend((key, value, at, step) for key, value in values.items())
+        It is called in the writer's thread, and not at all if the store can't be opened.
+        """
+
+        def tell(_: Any) -> None:
+            if self._run_id:
+                hear(self._experiment_id, self._run_id)
+
+        self._opening.add_done_callback(tell)
+
+    def parameters(self, values: Mapping[str, Any]) -> None:
+        """Keep the settings of the run; those that the store has already stay as they are."""
+
+        def log(client: "MlflowClient") -> None:
+            new = {key: values[key] for key in values if key not in self._kept_parameters}
+            _log_parameters(client, self._run_id, new)
+
+        self._write(log)
+
+    def metrics(self, values: Mapping[str, float], step: int, time: int) -> None:
+        """Keep measurements made at a step; ``time`` is in milliseconds since 1970.
+
+        Equal measurements with the same time are kept once, however often they are handed over.
+        """
+        self._measured.extend((key, value, time, step) for key, value in values.items())
         self._writer.plan(self._write_measured)
 
     def sweep(self, sweep_id: str, metric: str, varied: Sequence[str]) -> None:
@@ -178,6 +206,18 @@ class Tracker:
         The clock of a run in a stack counts its share of the time, so that durations compare.
         """
         return int((self._start + seconds) * 1000)
+
+
+def _run_again(client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> "Run":
+    """Let a run of the store go on: it is running again, and its tags are those of now."""
+    from mlflow.entities import RunTag
+
+    run = client.get_run(run_id)
+    client.update_run(run_id, status="RUNNING")
+    if "failure" in run.data.tags:
+        client.delete_tag(run_id, "failure")
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    return run
 
 
 def ending(error: BaseException) -> tuple[Status, str]:
