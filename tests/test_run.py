@@ -70,6 +70,7 @@ def test_the_folder_holds_what_the_run_came_to(finished: Ended) -> None:
     (folder,) = finished.folders
     assert {path.name for path in folder.iterdir()} == {
         ".hydra", "run.log", "history.csv", "weights.npz", "predictions.npz", "result.json",
+        "run.json", "run.lock", "checkpoint.npz",
         "samples.png", "curves.png", "confusion.png", "predictions.png", "first_layer.png",
     }  # fmt: skip
     result = json.loads((folder / "result.json").read_text())

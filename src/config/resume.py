@@ -296,7 +296,8 @@ class Resume:
             stack=tuple(record.stack),
             stack_position=record.stack_position,
             goes_on=True,
-            is_exact=not self.accepted and not record.stack,
+            # Outside its stack a network has the same results to rounding.
+            is_exact=not self.accepted and len(record.stack) < 2,
         )
 
     def summary(self, prepared: Prepared) -> str:

@@ -253,8 +253,12 @@ class Recorder:
                 first_look = diagnostics.measurements(self._prepared.inspect())
                 tracker.metrics(first_look, 0, self._record.started)
             for row in self._journal.rows:  # nobody knows which of them MLflow has already
-                values = {name: row[name] for name in row if name not in ("epoch", "time")}
-                tracker.metrics(values, int(row["epoch"]), int(row["time"]))
+                self._hand_over(row)
+
+    def _hand_over(self, row: Row) -> None:
+        """Give a row of the journal to MLflow, which keeps equal points once."""
+        values = {name: row[name] for name in row if name not in ("epoch", "time")}
+        self._tracker.metrics(values, int(row["epoch"]), int(row["time"]))
 
     def _update_record(self, **changes: Any) -> None:
         """Write what is known of the run into its folder. May be called in any thread."""
@@ -273,14 +277,12 @@ class Recorder:
         else:
             with self._timed():
                 self._journal.add(_row(epoch, self._now()))
+            self._hand_over(rows[-1])
         # The curve is kept, but not the weights and the progress of every epoch.
         self._history.append(replace(epoch, parameters=(), progress=None))
         if epoch.kept:
             self._trained = epoch.parameters
         self._progress = epoch.progress
-        self._tracker.metrics(
-            measurements(epoch), epoch.number, int(rows[epoch.number - 1]["time"])
-        )
         if self._pace.due(epoch.number, epoch.seconds):
             self._checkpoint()
 
