@@ -32,34 +32,37 @@ class Checkpoints:
     def _seconds(self) -> float:
         return float(str(self.every).removesuffix("s"))
 
-    def due(self, epoch: int, trained: float, cost: float, passed: float) -> bool:
+    def due(self, epoch: int, affordable: bool, passed: float) -> bool:
         """Return whether a checkpoint is due after an epoch.
 
-        ``trained`` and ``passed`` are the seconds of training and of real time since the last
-        checkpoint, ``cost`` is what that one took.
+        ``affordable`` says whether it keeps to the share of the training time, ``passed`` are the
+        seconds since the last checkpoint.
         """
         if self.every is None:
-            return trained * _SHARE >= cost
+            return affordable
         if isinstance(self.every, str):
             return passed >= self._seconds
         return epoch % self.every == 0
 
 
 class Pace:
-    """Measures what checkpoints cost, and says when the next one is due."""
+    """Measures what checkpoints cost, and says when the next one is due.
+
+    ``trained`` are seconds of training, of this run alone: in a stack its share of the stack's.
+    """
 
     def __init__(self, chosen: Checkpoints, trained: float = 0.0) -> None:
-        self._chosen = chosen
-        self.written(_FIRST_COST, trained)
+        self._chosen, self._begun = chosen, trained
+        self._cost, self._spent, self._at = _FIRST_COST, 0.0, time.monotonic()
 
     def due(self, epoch: int, trained: float) -> bool:
-        """Return whether a checkpoint is due after an epoch, ``trained`` seconds into training.
+        """Return whether a checkpoint is due after an epoch."""
+        # Twice the cost: the checkpoint at the end of the run is paid from the same share.
+        planned = self._spent + 2 * self._cost
+        affordable = planned <= _SHARE * (trained - self._begun)
+        return self._chosen.due(epoch, affordable, time.monotonic() - self._at)
 
-        In a stack, a run's seconds of training are its share of the stack's.
-        """
-        passed = time.monotonic() - self._at
-        return self._chosen.due(epoch, trained - self._trained, self._cost, passed)
-
-    def written(self, cost: float, trained: float) -> None:
+    def written(self, cost: float) -> None:
         """Take note that a checkpoint was written, and of the seconds that it took."""
-        self._cost, self._trained, self._at = cost, trained, time.monotonic()
+        self._cost, self._at = cost, time.monotonic()
+        self._spent += cost

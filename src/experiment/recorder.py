@@ -319,7 +319,7 @@ class Recorder:
             self._saved = progress.epoch
         except OSError as error:
             log.warning("no checkpoint of epoch %d: %s", progress.epoch, first_line(error))
-        self._pace.written(time.perf_counter() - start, progress.seconds)
+        self._pace.written(time.perf_counter() - start)
 
     def finish(self) -> None:
         """Keep the results of the training, in the folder first. Raises TargetMissed."""
