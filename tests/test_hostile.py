@@ -3,11 +3,17 @@
 import bz2
 import gzip
 import io
+import itertools
 import lzma
 import os
+import re
 import signal
 import socket
+import subprocess
+import sys
+import time
 import tracemalloc
+import types
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from mlflow import MlflowClient
 
+from src import api
 from src.data import Splitting
 from src.data.csv import Csv
 from src.data.idx import Idx
@@ -29,7 +37,7 @@ from src.nn.weights import load_weights
 from src.support.archives import read_arrays
 from src.support.errors import ConfigError, DataError
 from src.support.input_files import MAX_BYTES
-from tests.conftest import Ended
+from tests.conftest import ROOT, Ended
 
 Invoke = Callable[..., Ended]
 
@@ -220,6 +228,12 @@ def test_a_damaged_compressed_csv_is_named(
     assert fault(READERS["a.csv"], path).startswith(f"data.path={path}: ")
 
 
+@pytest.mark.parametrize("content", [b"\xdb\xb1\n\xc7", b"1,2\n1,x\n\xff", b"\xdb\xb1\n1,2\n"])
+def test_a_csv_that_is_faulty_and_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    assert fault(READERS["a.csv"], tmp_path / "a.csv").startswith(f"data.path={tmp_path}/a.csv: ")
+
+
 HEADER = "{{'descr': '{}', 'fortran_order': False, 'shape': {}}}"
 
 
@@ -351,3 +365,283 @@ def test_the_command_refuses_weights_from_a_fifo(invoke: Invoke, tmp_path: Path)
     os.mkfifo(tmp_path / "x.npz")
     message = refused(invoke, "initializer=file", f"initializer.path={tmp_path}/x.npz")
     assert "is a FIFO; a regular file is needed" in message
+
+
+LONG = "x" * 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["epochs=99999999999999999999999999"], "must be 1,000,000,000 or less"),
+        (["hydra.output_subdir=../../../x"], "must be a folder within the one of the run"),
+        (["hydra.output_subdir=/tmp/x"], "must be a folder within the one of the run"),
+        (["hydra.job.name=../x"], "hydra.job.name=../x: must be a file's name"),
+        (["hydra.verbose=nope"], "hydra.verbose=nope: must be true, false or a list of loggers"),
+        (["hydra.verbose=3"], "hydra.verbose=3: must be true, false or a list of loggers"),
+        (["hydra.launcher._target_=os.nope"], "must be a plugin of Hydra: choose a launcher with"),
+        (["hydra.sweeper._target_=os.nope"], "must be a plugin of Hydra: choose a sweeper with"),
+        (["hydra.job_logging.root.level=nope"], "must be DEBUG, INFO, WARNING, ERROR or CRITICAL"),
+        (["hydra.job_logging.root.handlers=[nope]"], "must be a list of file"),
+        (["hydra.job_logging.handlers.file.formatter=nope"], "no such formatter"),
+        (["hydra.job_logging.handlers.file.class=nope"], "must be logging.FileHandler, logging"),
+        (["hydra.job_logging.handlers=3"], "handlers=3: must be settings by name"),
+        (["hydra.job_logging.handlers.file.filename=/tmp/x"], "filename=/tmp/x: must be ${hydra"),
+        (["hydra.job_logging.version=nope"], "version=nope: must be 1"),
+        (["tracking.uri=sqlite:////dev/null"], "can't be opened: it is not a regular file"),
+        ([f"lr={LONG}"], "xxx...: must be a number"),
+        ([LONG], "xxx...: a key has at most 200 bytes"),
+        ([f"{LONG}=1"], "xxx...: a key has at most 200 bytes"),
+        ([f"tags.{LONG}=1"], "xxx...: a key has at most 200 bytes"),
+        ([f"model={LONG}"], "xxx...: an option has at most 200 bytes"),
+        ([f"model={'a/' * 150}x"], "an option has at most 200 bytes"),
+        (["data=csv", f"data.path={LONG}"], "File name too long"),
+        (["data=idx", f"data.path={LONG}"], "File name too long"),
+        ([f"outputs={LONG}"], "File name too long"),
+        ([f"hydra.run.dir={LONG}"], "File name too long"),
+        (["-m", "seed=0,1", f"hydra.sweep.dir={LONG}"], "File name too long"),
+        (["-m", f"{LONG}=1,2"], "xxx...: a key has at most 200 bytes"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_bad_input_is_refused_in_a_line_and_leaves_nothing(
+    invoke: Invoke, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    assert message in refused(invoke, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("subdir", ["../x", "/tmp/x", "y" * 300])
+def test_folders_of_jobs_lie_within_the_sweep_s(
+    invoke: Invoke, tmp_path: Path, subdir: str
+) -> None:
+    ended = invoke("-m", "seed=0,1", f"hydra.sweep.subdir={subdir}")
+    assert ended.code == 2
+    assert "must be a folder within the one of the run or the sweep" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+# ─── Files of configuration that would run code ───
+
+SLY: dict[str, tuple[str, str]] = {  # by name: the node of a recipe, and a part of the refusal
+    "callback": (
+        "callbacks: {sly: {_target_: tests.sly.run, marker: MARKER}}",
+        "hydra.callbacks.sly._target_=tests.sly.run: a callback runs code",
+    ),
+    "callback's argument": (
+        "callbacks: {preflight: {_target_: src.run.Preflight, x: {_target_: tests.sly.run}}}",
+        "hydra.callbacks.preflight.x._target_=tests.sly.run: a callback runs code",
+    ),
+    "callback by interpolation": (
+        'callbacks: {preflight: "${sly}"}',
+        "hydra.callbacks.preflight=${sly}: must be a group of settings",
+    ),
+    "callbacks by interpolation": ('callbacks: "${sly}"', "hydra.callbacks=${sly}: must be"),
+    "target by interpolation": (
+        'callbacks: {preflight: {_target_: "${note}"}}',
+        "hydra.callbacks.preflight._target_=${note}: a callback runs code",
+    ),
+    "log formatter": (
+        "job_logging: {formatters: {plain: {(): tests.sly.run, marker: MARKER}}}",
+        "hydra.job_logging.formatters.plain.marker=",
+    ),
+    "log factory": (
+        "job_logging: {formatters: {plain: {(): tests.sly.run}}}",
+        "hydra.job_logging.formatters.plain.()=tests.sly.run: must be logging.Formatter",
+    ),
+    "log handler": (
+        "job_logging: {handlers: {sly: {class: subprocess.Popen, args: [touch, MARKER]}}}",
+        "hydra.job_logging.handlers.sly.class=subprocess.Popen: must be logging.FileHandler",
+    ),
+    "log file": (
+        "job_logging: {handlers: {file: {filename: MARKER}}}",
+        "hydra.job_logging.handlers.file.filename=",
+    ),
+    "log file above": (
+        "job_logging: {handlers: {file: {filename: '${hydra.runtime.output_dir}/../../x'}}}",
+        "hydra.job_logging.handlers.file.filename=",
+    ),
+    "log stream": (
+        "job_logging: {handlers: {o: {class: logging.StreamHandler, stream: ext://tests.sly}}}",
+        "hydra.job_logging.handlers.o.stream=ext://tests.sly: must be ext://sys.stdout",
+    ),
+    "log filter": (
+        "job_logging: {filters: {sly: {(): tests.sly.run}}}",
+        "hydra.job_logging.filters=",
+    ),
+    "Hydra's own log": (
+        "hydra_logging: {root: {}, handlers: {sly: {(): tests.sly.run}}}",
+        "hydra.hydra_logging.handlers.sly.class=None: must be logging.FileHandler",
+    ),
+    "launcher": (
+        "launcher: {_target_: tests.sly.run}",
+        "hydra.launcher._target_=tests.sly.run: must be a plugin of Hydra",
+    ),
+    "launcher's argument": (
+        "launcher: {workers: {_target_: tests.sly.run}}",
+        "hydra.launcher.workers._target_=tests.sly.run: set in a file. It may run code",
+    ),
+    "launcher's commands": (
+        "launcher: {setup: [touch MARKER]}",
+        "hydra.launcher.setup.0=touch ",
+    ),
+    "launcher by interpolation": ('launcher: "${sly}"', "hydra.launcher=${sly}: must be"),
+    "sweeper": (
+        "sweeper: {_target_: tests.sly.run}",
+        "hydra.sweeper._target_=tests.sly.run: must be a plugin of Hydra",
+    ),
+    "sweep over Hydra's settings": (
+        "sweeper: {params: {hydra.callbacks.preflight._target_: tests.sly.run}}",
+        "which can't sweep over settings of Hydra",
+    ),
+    "environment": (
+        "job: {env_set: {PATH: MARKER}}",
+        "but environment variables can be set only on the command line",
+    ),
+    "subfolder": ("output_subdir: ../../x", "hydra.output_subdir=../../x: must be a folder"),
+}
+
+
+def sly(tmp_path: Path, node: str) -> list[str]:
+    """Write a recipe that sets Hydra's node, and return the arguments that choose it."""
+    conf = tmp_path / "conf" / "experiment"
+    conf.mkdir(parents=True)
+    recipe = "# @package _global_\nsly: {_target_: tests.sly.run}\nnote: tests.sly.run\nhydra:\n"
+    marker = tmp_path / "marker"
+    (conf / "sly.yaml").write_text(f"{recipe}  {node.replace('MARKER', str(marker))}\n")
+    return [f"--config-dir={tmp_path / 'conf'}", "experiment=sly", "epochs=1"]
+
+
+@pytest.mark.parametrize("sweep", [False, True], ids=["run", "sweep"])
+@pytest.mark.parametrize("name", SLY)
+def test_a_recipe_cannot_run_code_through_hydra(
+    invoke: Invoke, tmp_path: Path, name: str, sweep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, message = SLY[name]
+    ran = []
+    module = types.ModuleType("tests.sly")
+    module.run = lambda *_, **__: ran.append(True)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tests.sly", module)
+    arguments = sly(tmp_path, node)
+    ended = invoke(*(["-m", *arguments, "seed=0,1"] if sweep else arguments))
+    assert ended.code == 2, ended
+    assert message in ended.err
+    assert ended.err.count("\n") == 1
+    assert not ran
+    assert [path.name for path in tmp_path.iterdir()] == ["conf"]
+
+
+def test_what_a_recipe_may_set_of_hydra_still_works(invoke: Invoke, tmp_path: Path) -> None:
+    node = "job_logging: {root: {level: DEBUG}}\n  launcher: {workers: 1}\n  verbose: [src]"
+    arguments = sly(tmp_path, node)
+    path = tmp_path / "conf" / "experiment" / "sly.yaml"
+    path.write_text(path.read_text().replace("sly: {_target_: tests.sly.run}\n", ""))
+    ended = invoke(*arguments)
+    assert ended.code == 0, ended.err
+
+
+def test_python_s_callers_are_protected_too(tmp_path: Path) -> None:
+    node, message = SLY["log handler"]
+    folder, *_ = sly(tmp_path, node)
+    path = folder.removeprefix("--config-dir=")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        api.train(f"hydra.searchpath=[file://{path}]", "experiment=sly", show=False)
+
+
+# ─── Odd but fair ───
+
+
+@pytest.mark.parametrize("folder", ["with spaces", "выходы 輸出 é", "50% #1?"])
+def test_folders_of_any_name_keep_a_run(tmp_path: Path, folder: str) -> None:
+    given = _csv_of(tmp_path / "a.csv", [0, 1] * 10)
+    trained = api.train(f"outputs='{tmp_path}/{_quoted(folder)}'", *given, show=False)
+    assert trained.folder.is_relative_to(tmp_path / folder)
+    assert (tmp_path / folder / "mlflow.db").is_file()
+    assert (trained.folder / "result.json").is_file()
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "\\'")
+
+
+NAMES = [
+    "' OR 1=1; DROP TABLE runs; --",
+    "../../../etc/passwd",
+    "<script>alert(1)</script>",
+    "[red]not red[/red] :x:",
+    "%s %n %d {0}",
+    "\u202eright to left",
+    "e\u0301 Z\u0351\u036b\u0343",
+    "👩‍👩‍👧 家族",
+    "NULL",
+    "-rf /",
+    "a" * 5000,
+]
+
+
+def test_a_run_may_have_any_name(tmp_path: Path) -> None:
+    given = [f"outputs={tmp_path}/o", *_csv_of(tmp_path / "a.csv", [0, 1] * 10)]
+    for name in NAMES:
+        trained = api.train(*given, f"name='{_quoted(name)}'", show=False)
+        run = MlflowClient(f"sqlite:///{tmp_path}/o/mlflow.db").get_run(trained.run_id)
+        assert str(run.info.run_name)[:100] == name[:100]
+        assert trained.folder.parent == tmp_path / "o" / "runs"
+
+
+def _csv_of(path: Path, labels: list[int]) -> list[str]:
+    path.write_text("".join(f"{label},{i},3,0,9\n" for i, label in enumerate(labels)))
+    classes = max(labels) + 1
+    return [
+        "data=csv",
+        f"data.path={path}",
+        "model.inputs=4",
+        f"model.outputs={classes}",
+        "epochs=2",
+        "data.split.shuffle=false",
+        "data.split.stratify=false",
+        "batching=full",
+    ]
+
+
+def test_one_sample_trains(tmp_path: Path) -> None:
+    given = [*_csv_of(tmp_path / "a.csv", [1]), "data.split.val=0", "data.split.test=0"]
+    settings = [f"outputs={tmp_path}/o", "metric=train/accuracy"]
+    trained = api.train(*given, *settings, show=False)
+    assert len(trained.history) == 2
+
+
+def test_a_class_may_be_missing_from_the_training_part(tmp_path: Path) -> None:
+    given = _csv_of(tmp_path / "a.csv", [0, 0, 1, 1, 0, 1, 2, 0, 2, 1])
+    settings = [f"outputs={tmp_path}/o", "data.split.val=2", "data.split.test=2"]
+    trained = api.train(*given, *settings, show=False)
+    assert set(trained.predictions.labels.tolist()) == {2, 1}
+    assert trained.predictions.probabilities.shape == (2, 3)
+
+
+def test_it_runs_without_assertions(tmp_path: Path) -> None:
+    command = [sys.executable, "-O", "-m", "src.run", f"outputs={tmp_path}", "epochs=1"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    damaged = tmp_path / "a.npz"
+    damaged.write_bytes(b"PK")
+    ended = subprocess.run(
+        [*command, "data=npz", f"data.path={damaged}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_clock_that_jumps_back_a_day_harms_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = time.time, itertools.count()
+    monkeypatch.setattr(time, "time", lambda: real() - (86_400 if next(calls) % 2 else 0))
+    trained = api.train(f"outputs={tmp_path}", "epochs=3", show=False)
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    points = client.get_metric_history(trained.run_id, "val/loss")
+    assert [point.step for point in points] == [1, 2, 3]
+    assert client.get_run(trained.run_id).info.status == "FINISHED"

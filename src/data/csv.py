@@ -112,7 +112,7 @@ def _read_table(path: Path, key: str) -> npt.NDArray[Any]:
         except UnicodeDecodeError:
             raise
         except (ValueError, OverflowError):  # a fraction, or a value below 0 or over 255
-            return _load(file, header, np.float64)
+            return _float_table(file, header)
     except FileNotFoundError:
         raise fault(key, path, "no such file") from None
     except OSError as error:
@@ -124,13 +124,21 @@ def _read_table(path: Path, key: str) -> npt.NDArray[Any]:
         raise fault(key, path, "does not fit into memory") from None
     except UnicodeDecodeError as error:
         raise fault(key, path, f"not a text file ({error}); a CSV file is needed") from None
-    except ValueError as error:
-        what = _first_fault(file, header) or str(error).splitlines()[0]
-        raise fault(key, path, what) from None
     except ConfigError:
         raise
     except DataError as error:  # of the file itself, without its path
         raise fault(key, path, str(error).removeprefix(f"{path}: ")) from None
+
+
+def _float_table(file: Path, header: int) -> npt.NDArray[np.float64]:
+    """Return the rows after the header lines. Raises DataError, which names the first fault."""
+    try:
+        return _load(file, header, np.float64)
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
+        # Looking for the fault reads the file again, and can fail as reading it can.
+        raise DataError(_first_fault(file, header) or str(error).splitlines()[0]) from None
 
 
 def _load(file: Path, header: int, dtype: type[np.number[Any]]) -> npt.NDArray[Any]:
