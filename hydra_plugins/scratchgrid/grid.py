@@ -56,7 +56,7 @@ class GridSweeper(Sweeper):
         """
         assert self.config is not None
         assert self.launcher is not None
-        from src.config.preflight import claim
+        from src.config.preflight import claim, exists
         from src.support.errors import ConfigError
         from src.sweep.plan import PLAN, Plan
         from src.sweep.sharing import SharedData
@@ -64,7 +64,7 @@ class GridSweeper(Sweeper):
 
         combinations = self._combinations(arguments)
         folder = Path(self.config.hydra.sweep.dir)
-        if (folder / PLAN).exists():
+        if exists(folder / PLAN):
             raise ConfigError(
                 f"hydra.sweep.dir={folder}: holds another sweep; choose another folder"
             )

@@ -134,17 +134,27 @@ def claim(job: Job, folder: Path, *, goes_on: bool = False) -> None:
         raise
 
 
+def exists(path: Path) -> bool:
+    """Return whether a path exists; False where no such path can be, as with too long a name."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def _make(folder: Path) -> list[Path]:
     """Make a folder that can be written to; return the folders that did not exist before."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made: list[Path] = []
     try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: the name holds a null byte
         _unmake(made)
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
-            f"can't write to the folder {folder}: {error.strerror}; choose another with outputs=…"
+            f"can't write to the folder {folder}: {reason}; choose another with outputs=…"
         ) from None
     return made
 

@@ -28,6 +28,8 @@ from src.training.schedules import Schedule
 from src.training.stopping import EarlyStopping, Stopping, Target
 from src.training.training_run import Epoch, Progress, TrainingRun
 
+_MOST_EPOCHS = 10**9
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -54,6 +56,9 @@ class Experiment:
     def __post_init__(self) -> None:
         require(0 < self.lr < math.inf, "lr", self.lr, "must be a positive, finite number")
         require(self.epochs >= 1, "epochs", self.epochs, "must be 1 or more")
+        require(
+            self.epochs <= _MOST_EPOCHS, "epochs", self.epochs, f"must be {_MOST_EPOCHS:,} or less"
+        )
         require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
         with within("optimizer"):
             self.optimizer.check(np.dtype(self.dtype))

@@ -141,6 +141,8 @@ def check_database(store: str, experiment: str) -> None:
     assert database is not None
     if not database.exists():
         return
+    if not database.is_file():
+        raise _closed(store, OSError("it is not a regular file"))
     try:
         with contextlib.closing(sqlite3.connect(database)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
