@@ -13,6 +13,7 @@ from src.experiment.experiment import Experiment
 from src.experiment.job import Job
 from src.support import plugins
 from src.support.errors import ConfigError
+from src.tracking.masking import has_secret, mask
 
 _MULTIRUN = ("-m", "--multirun")
 _GROUPS = ("experiment", "debug", "hydra", *SHORT_FORMS)
@@ -36,8 +37,20 @@ def overrides(given: Iterable[str]) -> list[str]:
     ``activation=tanh`` becomes ``model.activation=tanh``. Raises ConfigError.
     """
     given = list(given)
+    _refuse_secrets(given)
     plugins.accept(_plugins(given))
     return [_written_out(override, given) for override in given]
+
+
+def _refuse_secrets(given: Iterable[str]) -> None:
+    """Raise ConfigError if a URI holds a password: overrides are stored with the run."""
+    for override in given:
+        key, _, uri = override.partition("=")
+        if key.lstrip("+") == "tracking.uri" and has_secret(uri):
+            raise ConfigError(
+                f"tracking.uri={mask(uri)}: holds a password or token, which would be stored "
+                "with the run: set the environment variable MLFLOW_TRACKING_URI instead"
+            )
 
 
 def _refuse_dashes(argument: str, following: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from src.experiment.predictions import Predictions
 from src.experiment.results import Result, Summary, measurements, summarize
 from src.nn.network import Parameters
 from src.nn.weights import save_weights
-from src.support.errors import TargetMissed, TrainingFailed, first_line
+from src.support.errors import TargetMissed, TrainingFailed
 from src.tracking.provenance import code_digest, git_tags
 from src.tracking.tracker import Tracker, ending
 from src.training import diagnostics
@@ -56,10 +56,12 @@ def record(job: Job, prepared: Prepared, run_context: RunContext) -> Iterator["R
     """Open a run and yield its recorder: give it each epoch, then call ``finish``.
 
     However the block ends, the run leaves its result in its folder and is closed in MLflow with
-    the matching status. Several runs may be open at a time. Raises what the block raises, and the
-    first error of MLflow's store when all else is done.
+    the matching status. Several runs may be open at a time. Raises what the block raises; a store
+    that fails raises nothing.
     """
-    tracker = job.tracking.start(job.outputs, run_context.name, _tags(job, prepared, run_context))
+    tags = _tags(job, prepared, run_context)
+    folder = run_context.folder.absolute()
+    tracker = job.tracking.start(job.outputs, run_context.name, tags, folder=folder)
     recorder = Recorder(job, prepared, run_context, tracker)
     try:
         with _history_file(run_context.folder / "history.csv") as keep:
@@ -132,7 +134,7 @@ class Recorder:
         finally:
             self._keeping += time.perf_counter() - start
 
-    def begin(self, keep: Callable[[Epoch], None]) -> None:
+    def begin(self, keep: Callable[[Epoch, int], None]) -> None:
         """Keep what is known before training. ``keep`` writes an epoch to disk."""
         self._keep = keep
         run_context, tracker = self._run_context, self._tracker
@@ -142,32 +144,35 @@ class Recorder:
                 tracker.sweep(run_context.sweep_id, self._job.metric, differing)
             tracker.parameters(run_context.settings)
             tracker.dataset(self._prepared.dataset)
-            tracker.files(sorted(run_context.folder.glob(".hydra/*.yaml")), "config")
+            configuration = run_context.folder.absolute().glob(".hydra/*.yaml")
+            tracker.files(sorted(configuration), "config")
             if self._job.diagnose:
                 first_look = diagnostics.measurements(self._prepared.inspect())
-                tracker.metrics(first_look, 0, self.seconds)
+                tracker.metrics(first_look, 0, tracker.milliseconds(self.seconds))
 
     def epoch(self, epoch: Epoch) -> None:
         """Keep an epoch: it is on disk when this returns."""
+        time = self._tracker.milliseconds(self._keeping + epoch.seconds)
         with self._timed():
-            self._keep(epoch)
+            self._keep(epoch, time)
         # The curve is kept, but not the weights and the progress of every epoch.
         self._history.append(replace(epoch, parameters=(), progress=None))
         if epoch.kept:
             self._trained = epoch.parameters
-        self._tracker.metrics(measurements(epoch), epoch.number, self.seconds)
+        self._tracker.metrics(measurements(epoch), epoch.number, time)
 
     def finish(self) -> None:
         """Keep the results of the training, in the folder first. Raises TargetMissed."""
         job, prepared, tracker = self._job, self._prepared, self._tracker
-        folder = self._run_context.folder
+        folder = self._run_context.folder.absolute()
         with self._timed():
             summary = summarize(self._history, self.findings())
             save_weights(folder / "weights.npz", prepared.network, self._trained)
             predictions = _predictions(prepared, self._trained)
             predictions.save(folder / "predictions.npz")
             # At step 0, since they belong to no epoch: MLflow draws them as bars with their values.
-            tracker.metrics(_finals_and_bests(summary), 0, self.seconds)
+            at = tracker.milliseconds(self.seconds)
+            tracker.metrics(_finals_and_bests(summary), 0, at)
             if not self._run_context.sweep_id:  # in a sweep most pictures are never looked at
                 # Imported after training: Matplotlib takes half a second.
                 from src.experiment.pictures.folder import draw
@@ -176,7 +181,13 @@ class Recorder:
                 tracker.files(pictures, "pictures")
             tracker.files([folder / "history.csv", folder / "predictions.npz"])
             experiment = job.experiment
-            tracker.model(experiment.model, experiment.loss, prepared.dataset, self._trained)
+            tracker.model(
+                experiment.model,
+                experiment.loss,
+                prepared.dataset,
+                self._trained,
+                folder / "weights.npz",
+            )
         stopping = job.experiment.stopping
         scores = [epoch.scores for epoch in self._history]
         if shortfall := stopping.shortfall(watched(stopping.watch, scores)):
@@ -204,13 +215,10 @@ class Recorder:
             findings=findings,
             seconds=self.seconds,
         )
-        try:
-            self._end()
-        except Exception as store_error:  # the run is ended by its own error, not by this one
-            log.warning("MLflow's store failed: %s", first_line(store_error))
+        self._end()
 
     def close(self) -> None:
-        """Close a run that has finished. Raises the first error of MLflow's store."""
+        """Close a run that has finished."""
         summary = self.finished.summary
         metrics, findings = summary.metrics(), list(summary.findings)
         self._result = replace(
@@ -220,13 +228,7 @@ class Recorder:
             findings=findings,
             seconds=self.seconds,
         )
-        try:
-            self._end()
-        except Exception as error:
-            _, reason = ending(error)
-            self._result = replace(self._result, status="FAILED", failure=reason)
-            self._result.write(self._run_context.folder)
-            raise
+        self._end()
         result = self._result
         log.info("finished in %.1f s as MLflow run %s: %s", result.seconds, result.run_id, metrics)
         self.finished = replace(self.finished, result=result)
@@ -235,11 +237,11 @@ class Recorder:
         """Write the result into the folder, then close the run in MLflow and wait for that."""
         folder = self._run_context.folder
         self._result.write(folder)  # whatever happens to MLflow now, the result is known
-        if identity := self._tracker.identity():
+        status: Any = self._result.status
+        if identity := self._tracker.identity(status):
             experiment_id, run_id = identity
             self._result = replace(self._result, experiment_id=experiment_id, run_id=run_id)
             self._result.write(folder)
-        status: Any = self._result.status
         self._tracker.close(status, self._result.seconds, self._result.failure)
 
 
@@ -261,13 +263,13 @@ def _predictions(prepared: Prepared, trained: Parameters) -> Predictions:
 
 
 @contextlib.contextmanager
-def _history_file(path: Path) -> Iterator[Callable[[Epoch], None]]:
-    """Yield a function that writes an epoch as a line of a CSV file, at once."""
+def _history_file(path: Path) -> Iterator[Callable[[Epoch, int], None]]:
+    """Yield a function that writes an epoch, and its unix time in ms, as a line of a CSV file."""
     with path.open("w", newline="", encoding="utf-8") as file:
         columns: list[str] = []
 
-        def keep(epoch: Epoch) -> None:
-            row = {"epoch": epoch.number, **measurements(epoch)}
+        def keep(epoch: Epoch, time: int) -> None:
+            row = {"epoch": epoch.number, **measurements(epoch), "time": time}
             if not columns:
                 columns.extend(row)
                 csv.writer(file).writerow(columns)
