@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)  # shown on the terminal too
 _details = logging.getLogger("src.tracking.details")  # in the run's log only
 
 PAUSE = 2.0  # seconds between attempts at a store that is away
+_SOON = 2.0  # a call that fails within so many seconds is repeated once, at once
 
 
 class Store:
@@ -45,13 +46,22 @@ class Store:
         if self._away and time.monotonic() < self._next:
             return False
         try:
-            client, experiment_id = self._start()
-            work(client, experiment_id)
+            self._try(work)
         except Exception as error:  # whatever it is, it must not end the training
             self._lost(error)
             return False
         self._found()
         return True
+
+    def _try(self, work: Callable[["MlflowClient", str], None]) -> None:
+        """Do work; where an answer was lost, twice: a server may close a connection at any time."""
+        begin = time.monotonic()
+        try:
+            work(*self._start())
+        except Exception:
+            if self._local or self._away or time.monotonic() - begin > _SOON:
+                raise
+            work(*self._start())
 
     def _start(self) -> tuple["MlflowClient", str]:
         """Import MLflow and open the store. On a busy machine both take long, and none hangs."""

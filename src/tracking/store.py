@@ -38,11 +38,12 @@ def import_mlflow() -> None:
     """Import MLflow with the settings that it reads at that moment.
 
     Telemetry is off. A dead server costs seconds per call: with MLflow's defaults, four minutes.
+    MLflow repeats no call: a creation that is repeated makes a second run.
     The link that MLflow prints at the end of a run would show the password of the URI.
     """
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     with quiet():

@@ -46,7 +46,7 @@ class Tracker:
         """Open a run. Without a store, only its journal is kept."""
         self._store, self._writer = store, writer()
         self._journal = _adopted(entry, folder)
-        self._broken = False
+        self._broken = self._complete = False
         with self._change():  # it is on disk from the first moment
             pass
         self._upload = Upload(self._journal)
@@ -159,7 +159,7 @@ class Tracker:
             entry.status, entry.failure = status, failure
             entry.end = self.milliseconds(seconds)
         self._follow()
-        complete = self._wait(lambda: self._upload.complete, status)
+        complete = self._wait(lambda: self._complete, status)
         self._upload.stopped = True  # from now on, the journal belongs to src.sync
         if self._upload.refused:
             reasons = "; ".join(f"{part}: {why}" for part, why in self._upload.refused.items())
@@ -193,9 +193,12 @@ class Tracker:
         store = self._store
         if store is None or self._upload.stopped:
             return
-        if not store.use(
+        if store.use(
             lambda client, experiment_id: self._upload.advance(client, experiment_id, store.heard)
         ):
+            self._complete = self._upload.complete
+            store.heard()  # wakes ``close``
+        else:
             self._writer.plan(self._advance)
 
 
