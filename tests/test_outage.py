@@ -346,6 +346,20 @@ def test_a_run_whose_process_was_killed_is_closed_by_sync_and_not_while_it_train
     assert rows(tmp_path, "SELECT value FROM tags WHERE key = 'failure'") == [(DIED,)]
 
 
+def test_a_run_whose_process_was_killed_is_closed_by_the_next_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "src.run", f"outputs={tmp_path}", "epochs=100000"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    wait_until(lambda: bool(list(tmp_path.glob("runs/*/history.csv"))))  # MLflow may not know it
+    (folder,) = tmp_path.glob("runs/*")
+    process.kill()
+    process.wait()
+    assert run(tmp_path, "epochs=1").code == 0
+    found = rows(tmp_path, "SELECT status FROM runs ORDER BY status")
+    assert found == [("FINISHED",), ("KILLED",)]
+    assert rows(tmp_path, "SELECT value FROM tags WHERE key = 'failure'") == [(DIED,)]
+    assert not (folder / JOURNAL).exists()
+
+
 # --- before anything starts -----------------------------------------------------------------------
 
 

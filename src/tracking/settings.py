@@ -19,6 +19,7 @@ from src.tracking.store import (
     database_uri,
     open_store,
 )
+from src.tracking.sync import close_left_open, left_open
 from src.tracking.tracker import Tracker, system_tags
 
 if TYPE_CHECKING:
@@ -99,8 +100,17 @@ class Tracking:
             tags={**system_tags(tags), **tags},
             run_id=run_id,
         )
-        store = None if self.offline else _store(os.getpid(), self, outputs.absolute())
-        return Tracker(store, entry, folder)
+        if self.offline:
+            return Tracker(None, entry, folder)
+        tracker = Tracker(_store(os.getpid(), self, outputs.absolute()), entry, folder)
+        tracker.when_open(lambda *_: _close_left_open(os.getpid(), outputs.absolute()))
+        return tracker
+
+
+@functools.cache
+def _close_left_open(process: int, outputs: Path) -> None:
+    """Close the runs that dead processes left open, once per process."""
+    close_left_open(left_open(outputs))
 
 
 @functools.cache
