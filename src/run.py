@@ -8,6 +8,7 @@ if __name__ == "__main__":  # the imports below take a second, and show no trace
 import logging
 import os
 import secrets
+import shlex
 import sys
 import traceback
 from collections.abc import Mapping
@@ -100,8 +101,11 @@ def single_run(config: DictConfig, display: Display) -> Finished:
 
 
 def _show_whereabouts(job: Job, result: Result, folder: Path) -> None:
+    if result.run_id is None:  # MLflow is offline, or away
+        report.whereabouts(folder, f"not told yet: python -m src.sync {shlex.quote(str(folder))}")
+        return
     store = job.tracking.store(job.outputs)
-    link = run_link(store, str(result.experiment_id), str(result.run_id))
+    link = run_link(store, str(result.experiment_id), result.run_id)
     report.whereabouts(folder, with_ui(link, store, job.outputs))
 
 

@@ -20,6 +20,7 @@ from src.support.errors import InvalidValue, UserError
 from src.support.paths import CONF
 from src.terminal import report
 from src.tracking.links import DEFAULT_PORT, is_server, view_link
+from src.tracking.masking import mask
 from src.tracking.settings import Tracking
 from src.tracking.store import server_command
 from src.tracking.view import ALL_RUNS, comparison, view_tag
@@ -57,7 +58,7 @@ def _show(outputs: Path, port: int) -> None:
     try:
         tracking = Tracking(uri, settings.experiment)
     except InvalidValue as error:
-        raise UserError(f"MLFLOW_TRACKING_URI={uri}: {error.args[2]}") from None
+        raise UserError(f"MLFLOW_TRACKING_URI={mask(str(uri))}: {error.rule}") from None
     store = tracking.store(outputs)
     client, experiment_id = tracking.open(outputs)
     view = comparison("", "val/accuracy", ["model", "lr"])
@@ -73,6 +74,7 @@ def _serve(store: str, port: int) -> None:
     command, environment = server_command(store, port)
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))  # the terminal was closed
     try:
         sys.exit(process.wait())
     except KeyboardInterrupt:

@@ -583,7 +583,7 @@ def test_a_run_may_have_any_name(tmp_path: Path) -> None:
     given = [f"outputs={tmp_path}/o", *_csv_of(tmp_path / "a.csv", [0, 1] * 10)]
     for name in NAMES:
         trained = api.train(*given, f"name='{_quoted(name)}'", show=False)
-        run = MlflowClient(f"sqlite:///{tmp_path}/o/mlflow.db").get_run(trained.run_id)
+        run = MlflowClient(f"sqlite:///{tmp_path}/o/mlflow.db").get_run(str(trained.run_id))
         assert str(run.info.run_name)[:100] == name[:100]
         assert trained.folder.parent == tmp_path / "o" / "runs"
 
@@ -642,6 +642,6 @@ def test_a_clock_that_jumps_back_a_day_harms_nothing(
     monkeypatch.setattr(time, "time", lambda: real() - (86_400 if next(calls) % 2 else 0))
     trained = api.train(f"outputs={tmp_path}", "epochs=3", show=False)
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    points = client.get_metric_history(trained.run_id, "val/loss")
+    points = client.get_metric_history(str(trained.run_id), "val/loss")
     assert [point.step for point in points] == [1, 2, 3]
-    assert client.get_run(trained.run_id).info.status == "FINISHED"
+    assert client.get_run(str(trained.run_id)).info.status == "FINISHED"

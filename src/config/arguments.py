@@ -15,6 +15,7 @@ from src.experiment.job import Job
 from src.support import plugins
 from src.support.errors import ConfigError
 from src.support.paths import CONF
+from src.tracking.masking import has_secret, mask
 
 _MULTIRUN = ("-m", "--multirun")
 _LONGEST_NAME = 200  # bytes, so that it can be a file's name
@@ -41,6 +42,7 @@ def overrides(given: Iterable[str]) -> list[str]:
     given = list(given)
     for override in given:
         _refuse_long(override)
+    _refuse_secrets(given)
     plugins.accept(_plugins(given))
     return [_written_out(override, given) for override in given]
 
@@ -54,6 +56,17 @@ def _refuse_long(override: str) -> None:
     if len(option.encode()) > _LONGEST_NAME and (CONF / key.partition("@")[0]).is_dir():
         name = shortened(option)
         raise ConfigError(f"{key}={name}: an option has at most {_LONGEST_NAME} bytes")
+
+
+def _refuse_secrets(given: Iterable[str]) -> None:
+    """Raise ConfigError if a URI holds a password: overrides are stored with the run."""
+    for override in given:
+        key, _, uri = override.partition("=")
+        if key.lstrip("+") == "tracking.uri" and has_secret(uri):
+            raise ConfigError(
+                f"tracking.uri={mask(uri)}: holds a password or token, which would be stored "
+                "with the run: set the environment variable MLFLOW_TRACKING_URI instead"
+            )
 
 
 def _refuse_dashes(argument: str, following: Sequence[str]) -> None:

@@ -72,11 +72,11 @@ def record(job: Job, prepared: Prepared, run_context: RunContext) -> Iterator["R
     """Open a run and yield its recorder: give it each epoch, then call ``finish``.
 
     However the block ends, the run leaves its result in its folder and is closed in MLflow with
-    the matching status. Several runs may be open at a time. Raises what the block raises, the
-    first error of MLflow's store when all else is done, and ConfigError if the folder has another
-    owner or holds another run.
+    the matching status. Several runs may be open at a time. Raises what the block raises, and
+    ConfigError if the folder has another owner or holds another run. A store that fails raises
+    nothing.
     """
-    folder = run_context.folder
+    folder = run_context.folder.absolute()
     own(folder)
     try:
         if not run_context.goes_on:
@@ -103,7 +103,7 @@ def _open(job: Job, prepared: Prepared, run_context: RunContext, journal: Journa
     if known and known.epochs != epochs:  # MLflow keeps the parameter as it was
         tags["epochs"] = str(epochs)
     run_id = known.run_id if known else None
-    tracker = store.start(job.outputs, run_context.name, tags, run_id)
+    tracker = store.start(job.outputs, run_context.name, tags, run_id, folder.absolute())
     if known:
         (folder / RESULT).unlink(missing_ok=True)  # the run has not ended any more
         overrides = list(run_context.overrides)
@@ -248,7 +248,8 @@ class Recorder:
                 tracker.sweep(run_context.sweep_id, self._job.metric, differing)
             tracker.parameters(run_context.settings)
             tracker.dataset(self._prepared.dataset)
-            tracker.files(sorted(run_context.folder.glob(".hydra/*.yaml")), "config")
+            configuration = run_context.folder.absolute().glob(".hydra/*.yaml")
+            tracker.files(sorted(configuration), "config")
             if self._job.diagnose:
                 first_look = diagnostics.measurements(self._prepared.inspect())
                 tracker.metrics(first_look, 0, self._record.started)
@@ -324,7 +325,7 @@ class Recorder:
     def finish(self) -> None:
         """Keep the results of the training, in the folder first. Raises TargetMissed."""
         job, prepared, tracker = self._job, self._prepared, self._tracker
-        folder = self._run_context.folder
+        folder = self._run_context.folder.absolute()
         self._checkpoint()
         with self._timed():
             summary = summarize(self._history, self.findings())
@@ -341,7 +342,13 @@ class Recorder:
                 tracker.files(pictures, "pictures")
             tracker.files([folder / "history.csv", folder / "predictions.npz"])
             experiment = job.experiment
-            tracker.model(experiment.model, experiment.loss, prepared.dataset, self._trained)
+            tracker.model(
+                experiment.model,
+                experiment.loss,
+                prepared.dataset,
+                self._trained,
+                folder / "weights.npz",
+            )
         stopping = job.experiment.stopping
         scores = [epoch.scores for epoch in self._history]
         if shortfall := stopping.shortfall(watched(stopping.watch, scores)):
@@ -371,13 +378,10 @@ class Recorder:
             findings=findings,
             seconds=self.seconds,
         )
-        try:
-            self._end()
-        except Exception as store_error:  # the run is ended by its own error, not by this one
-            log.warning("MLflow's store failed: %s", first_line(store_error))
+        self._end()
 
     def close(self) -> None:
-        """Close a run that has finished. Raises the first error of MLflow's store."""
+        """Close a run that has finished."""
         summary = self.finished.summary
         metrics, findings = summary.metrics(), list(summary.findings)
         self._result = replace(
@@ -387,13 +391,7 @@ class Recorder:
             findings=findings,
             seconds=self.seconds,
         )
-        try:
-            self._end()
-        except Exception as error:
-            _, reason = ending(error)
-            self._result = replace(self._result, status="FAILED", failure=reason)
-            self._result.write(self._run_context.folder)
-            raise
+        self._end()
         result = self._result
         log.info("finished in %.1f s as MLflow run %s: %s", result.seconds, result.run_id, metrics)
         self.finished = replace(self.finished, result=result)
@@ -403,12 +401,12 @@ class Recorder:
         folder = self._run_context.folder
         self._result.write(folder)  # whatever happens to MLflow now, the result is known
         known: dict[str, Any] = {}
-        if identity := self._tracker.identity():
+        status: Any = self._result.status
+        if identity := self._tracker.identity(status):
             experiment_id, run_id = identity
             known = {"experiment_id": experiment_id, "run_id": run_id}
             self._result = replace(self._result, **known)
             self._result.write(folder)
-        status: Any = self._result.status
         self._update_record(status=status, **known)
         self._tracker.close(status, self._result.seconds, self._result.failure)
 

@@ -115,10 +115,11 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 
 def show_log() -> None:
-    """Print to standard error what readers of data log, such as the start of a download."""
-    log = logging.getLogger("src.data")
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
+    """Print to standard error the start of a download, and that MLflow's store is away or back."""
+    for name in ("src.data", "src.tracking.outage"):
+        log = logging.getLogger(name)
+        if not log.handlers:
+            handler = logging.StreamHandler()
+            handler.setFormatter(logging.Formatter("%(message)s"))
+            log.addHandler(handler)
+            log.setLevel(logging.INFO)
