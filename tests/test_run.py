@@ -513,7 +513,9 @@ def test_a_store_that_cant_be_opened_is_told_without_its_password_and_leaves_not
     assert [path.name for path in tmp_path.rglob("*")] == ["kept", "thesis.txt"]
 
 
-def test_a_store_with_tables_that_mlflow_cannot_use_is_refused_before_training(tmp_path: Path) -> None:
+def test_a_store_with_tables_that_mlflow_cannot_use_is_refused_before_training(
+    tmp_path: Path,
+) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
         store.execute("CREATE TABLE experiments (name TEXT, lifecycle_stage TEXT)")
     ended = run(tmp_path, "epochs=1")
