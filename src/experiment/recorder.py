@@ -29,6 +29,7 @@ from src.experiment.run_folder import (
 from src.nn.network import Parameters
 from src.nn.weights import save_weights
 from src.support.errors import NotReproduced, TargetMissed, TrainingFailed, first_line
+from src.support.signals import checkpoint_requests
 from src.tracking.provenance import code_digest, git_tags
 from src.tracking.tracker import Tracker, ending
 from src.training import diagnostics
@@ -186,6 +187,7 @@ class Recorder:
         self.start: Progress | None = None
         self._progress: Progress | None = None
         self._saved = 0  # the epoch of the last checkpoint
+        self._requests = checkpoint_requests()
         if run_context.goes_on:
             self._restore()
         self._pace = Pace(job.checkpoint, self.start.seconds if self.start else 0.0)
@@ -284,7 +286,9 @@ class Recorder:
         if epoch.kept:
             self._trained = epoch.parameters
         self._progress = epoch.progress
-        if self._pace.due(epoch.number, epoch.seconds):
+        requests = checkpoint_requests()  # by SIGUSR1, for all runs of this process
+        if requests > self._requests or self._pace.due(epoch.number, epoch.seconds):
+            self._requests = requests
             self._checkpoint()
 
     def _compare(self, epoch: Epoch, row: Row) -> None:
