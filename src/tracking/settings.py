@@ -44,7 +44,7 @@ class Tracking:
     def __post_init__(self) -> None:
         require(self.experiment.strip() != "", "experiment", self.experiment, "must be a name")
         in_memory = self.uri in _IN_MEMORY
-        require(not in_memory, "uri", self.uri, "a database in memory would keep nothing")
+        require(not in_memory, "uri", self.uri, "must name a file: a database in memory is lost")
         typed = self.uri and self.uri != os.environ.get(_VARIABLE)
         if self.uri and typed and has_secret(self.uri):
             # A setting is stored with the run; the environment is not.
