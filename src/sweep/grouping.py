@@ -142,10 +142,10 @@ def _allowed(alike: Sequence[Member], most: int | None) -> range:
 
 
 def _parts(count: int, share: float, allowed: range) -> int:
-    """Return into how many stacks networks are divided that are a share of a sweep's work.
+    """Return into how many stacks networks are divided that are a ``share`` of a sweep's work.
 
-    No stack has more than half of the work; none more than a quarter, if enough networks are left
-    in each.
+    With more than half of the work they form at least two stacks, so that a second core has work,
+    and with more than a quarter up to four, if enough networks are left in each.
     """
     needed = math.ceil(count / max(allowed, default=1))
     halves, quarters = math.ceil(2 * share), math.ceil(4 * share)
