@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test peers cover mutants lint format docs baselines bench draw ui lock clean
+.PHONY: help run test peers cover fuzz mutants lint format docs baselines bench draw ui lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ peers: $(VENV)/.dev ## install PyTorch too: the tests that compare with it are s
 cover: $(VENV)/.dev ## run the tests and show which lines and branches they reach
 	@$(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage report
+
+fuzz: $(VENV)/.dev ## feed damaged files to the readers; ARGS="npz --runs 1000000"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --editable ".[fuzz]"
+	@$(BIN)/python -m tests.fuzz $(if $(ARGS),$(ARGS),npz)
 
 mutants: $(VENV)/.dev ## count how many small faults the tests find; ARGS="--sample 0 nn/losses.py"
 	@$(BIN)/python -m tests.mutation $(ARGS)

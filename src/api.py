@@ -42,7 +42,7 @@ class Trained:
     metrics: Mapping[str, float]  # of the kept epoch; val/best/… are the best of any epoch
     predictions: Predictions  # for the test set
     folder: Path
-    run_id: str  # in MLflow
+    run_id: str | None  # in MLflow; None if it was offline or away
     prepared: Prepared
 
     def predict(self, images: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
@@ -99,7 +99,7 @@ def train(*overrides: str, show: bool = True) -> Trained:
         finished.result.metrics,
         finished.predictions,
         folder,
-        str(finished.result.run_id),
+        finished.result.run_id,
         prepared,
     )
 

@@ -1,5 +1,10 @@
 """Starts MLflow's UI for the runs kept on this machine: ``python -m src.ui --help``."""
 
+from src.support import signals
+
+if __name__ == "__main__":  # the imports below take a second, and show no traceback of a signal
+    signals.leave_at_once_on_signals()
+
 import argparse
 import contextlib
 import os
@@ -15,6 +20,7 @@ from src.support.errors import InvalidValue, UserError
 from src.support.paths import CONF
 from src.terminal import report
 from src.tracking.links import DEFAULT_PORT, is_server, view_link
+from src.tracking.masking import mask
 from src.tracking.settings import Tracking
 from src.tracking.store import server_command
 from src.tracking.view import ALL_RUNS, comparison, view_tag
@@ -25,6 +31,7 @@ def main() -> None:
 
     Exits with 2 if the port is in use or the store can't be opened.
     """
+    signals.end_in_order_on_signals()
     parser = argparse.ArgumentParser(prog="python -m src.ui", description=__doc__)
     defaults = OmegaConf.load(CONF / "config.yaml")
     parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="of the UI's address")
@@ -40,6 +47,8 @@ def main() -> None:
     except UserError as error:
         report.problem(str(error))
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _show(outputs: Path, port: int) -> None:
@@ -49,7 +58,7 @@ def _show(outputs: Path, port: int) -> None:
     try:
         tracking = Tracking(uri, settings.experiment)
     except InvalidValue as error:
-        raise UserError(f"MLFLOW_TRACKING_URI={uri}: {error.args[2]}") from None
+        raise UserError(f"MLFLOW_TRACKING_URI={mask(str(uri))}: {error.rule}") from None
     store = tracking.store(outputs)
     client, experiment_id = tracking.open(outputs)
     view = comparison("", "val/accuracy", ["model", "lr"])
@@ -65,6 +74,7 @@ def _serve(store: str, port: int) -> None:
     command, environment = server_command(store, port)
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))  # the terminal was closed
     try:
         sys.exit(process.wait())
     except KeyboardInterrupt:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.config import hydra_internals as internals
 from src.config.composition import compose, composer
+from src.support.errors import ConfigError
 
 
 @pytest.fixture
@@ -129,3 +130,11 @@ def test_override_dirname_is_what_hydra_makes_of_it(config: DictConfig) -> None:
     parser = OverridesParser.create()
     overrides = parser.parse_overrides(["seed=3", "lr=0.5", "epochs=2"])
     assert internals.override_dirname(overrides, settings) == config.hydra.job.override_dirname
+
+
+def test_check_compositions_sees_every_way_to_compose(config: DictConfig) -> None:
+    """Without the check of the loader, a recipe could run code through Hydra's own nodes."""
+    with pytest.raises(ConfigError, match=r"^hydra\.verbose=nope"):
+        compose(["hydra.verbose=nope"])
+    with pytest.raises(ConfigError, match=r"^hydra\.verbose=nope"):
+        internals.config_loader().load_sweep_config(config, ["hydra.verbose=nope"])

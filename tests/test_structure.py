@@ -25,11 +25,11 @@ PACKAGES = [
     "sweep",
     "terminal",
 ]
-ENTRY_POINTS = {"run", "ui", "baselines", "api", "estimator", "pictures"}
+ENTRY_POINTS = {"run", "sync", "ui", "baselines", "api", "estimator", "pictures"}
 LIBRARIES = {
     "mlflow": {"tracking"},
     "hydra": {"run", "config", "api"},
-    "omegaconf": {"run", "config", "ui", "api", "sweep"},
+    "omegaconf": {"run", "sync", "config", "ui", "api", "sweep"},
     "matplotlib": {"experiment"},
     "rich": {"terminal"},
     "sklearn": {"data", "estimator"},

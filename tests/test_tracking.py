@@ -15,6 +15,7 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient, MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from src.config.composition import compose, composer
 from src.config.preflight import check
@@ -22,9 +23,11 @@ from src.data import Dataset, Split
 from src.experiment.recorder import Recorder, RunContext, record
 from src.experiment.results import Result
 from src.support.errors import UserError
-from src.tracking import mlflow_internals, settings
+from src.tracking import mlflow_internals, settings, tracker
+from src.tracking.journal import JOURNAL
 from src.tracking.settings import Tracking
 from src.tracking.store import check_database, database_file, database_uri, open_store
+from src.tracking.sync import sync
 from src.tracking.writer import Writer, wait_after
 from tests.conftest import ROOT
 from tests.test_run import history
@@ -118,56 +121,83 @@ def test_calls_of_mlflow_are_made_in_one_thread_which_is_not_the_main_one(
     assert threads[0] is not threading.main_thread()
 
 
-def test_a_store_that_fails_ends_the_run_with_its_results_in_the_folder(
+def whole_run(folder: Path) -> Result:
+    prepared, recording = recorded(folder)
+    with recording as recorder:
+        for epoch in prepared.train():
+            recorder.epoch(epoch)
+        recorder.finish()
+    result: Result = recorder.finished.result
+    return result
+
+
+def test_a_store_that_cannot_be_opened_changes_nothing_of_a_training_that_succeeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def closed(*_: Any) -> Any:
         raise UserError("the MLflow store can't be opened: gone")
 
+    monkeypatch.setattr(tracker, "PATIENCE", 0.5)
     monkeypatch.setattr(settings, "open_store", closed)
-    prepared, recording = recorded(tmp_path)
-
-    def whole_run() -> None:
-        with recording as recorder:
-            for epoch in prepared.train():
-                recorder.epoch(epoch)
-            recorder.finish()
-
-    with pytest.raises(UserError, match="gone"):
-        whole_run()
-    result = Result.load(tmp_path / "run")
-    assert (result.status, result.run_id) == ("FAILED", None)
-    assert "gone" in str(result.failure)
+    result = whole_run(tmp_path)
+    assert (result.status, result.run_id, result.failure) == ("FINISHED", None, None)
+    assert Result.load(tmp_path / "run") == result
     assert result.metrics["val/accuracy"] > 0
     assert len(history(tmp_path / "run")) == 3
     assert (tmp_path / "run" / "weights.npz").exists()
+    monkeypatch.undo()
+    assert sync(tmp_path / "run")
+    assert curve(tmp_path, "val/loss") == [
+        (row["epoch"], row["val/loss"], row["time"]) for row in history(tmp_path / "run")
+    ]
+    assert sync(tmp_path / "run") is None
 
 
-def test_after_an_error_of_the_store_the_run_is_closed_there_with_the_reason(
+def curve(folder: Path, key: str) -> list[tuple[float, float, float]]:
+    """Return step, value and time of each point of the only run."""
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as store:
+        return list(
+            store.execute(
+                "SELECT step, value, timestamp FROM metrics WHERE key = ? ORDER BY step", [key]
+            )
+        )
+
+
+def test_a_file_that_mlflow_has_no_room_for_leaves_the_rest_of_the_run_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(MlflowClient, "log_inputs", full)
-    calls: list[str] = []
-    monkeypatch.setattr(MlflowClient, "log_artifact", lambda *_: calls.append("a file"))
-    prepared, recording = recorded(tmp_path)
-
-    def whole_run() -> None:
-        with recording as recorder:
-            for epoch in prepared.train():
-                recorder.epoch(epoch)
-            recorder.finish()
-
-    with pytest.raises(OSError, match="No space left"):
-        whole_run()
-    result = Result.load(tmp_path / "run")
-    assert result.status == "FAILED"
+    monkeypatch.setattr(tracker, "PATIENCE", 0.5)
+    with monkeypatch.context() as disk:
+        disk.setattr(MlflowClient, "log_artifact", full)
+        result = whole_run(tmp_path)
+    assert result.status == "FINISHED"
     run = kept(tmp_path, result.run_id)
-    assert run.info.status == "FAILED"
-    assert "No space left" in run.data.tags["failure"]
-    assert calls == []  # nothing more is written
+    assert run.info.status == "FINISHED"
+    assert "failure" not in run.data.tags
+    assert len(curve(tmp_path, "val/loss")) == 3
+    assert not list(tmp_path.rglob("artifacts/**/history.csv"))
+    assert sync(tmp_path / "run")
+    assert len(list(tmp_path.rglob("artifacts/**/history.csv"))) == 1
+    assert len(list(tmp_path.rglob("artifacts/**/MLmodel"))) == 1
+    assert not (tmp_path / "run" / JOURNAL).exists()
+
+
+def test_what_the_store_refuses_is_told_and_the_rest_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: Any) -> Any:
+        raise MlflowException("no such thing", error_code=INVALID_PARAMETER_VALUE)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", refused)
+    result = whole_run(tmp_path)
+    assert kept(tmp_path, result.run_id).info.status == "FINISHED"
+    assert len(curve(tmp_path, "val/loss")) == 3
+    assert "MLflow refuses a part of the run: dataset: MlflowException: no such thing" in (
+        caplog.text
+    )
 
 
 def test_an_interruption_before_the_store_is_open_is_known_there(
@@ -189,18 +219,15 @@ def test_an_interruption_before_the_store_is_open_is_known_there(
     assert (run.info.status, run.data.tags["failure"]) == ("KILLED", "interrupted")
 
 
-def test_a_second_ctrl_c_leaves_no_run_open(tmp_path: Path) -> None:
+def test_a_run_left_by_a_second_ctrl_c_is_closed_from_its_journal(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys, threading; from pathlib import Path\n"
         "from src.tracking import settings\n"
         "from src.tracking.settings import Tracking\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "opened, real = threading.Event(), settings.open_store\n"
-        "def slow(*arguments):\n"
-        "    assert opened.wait(60)\n"
-        "    return real(*arguments)\n"
-        "settings.open_store = slow\n"
-        "tracker = Tracking(None, 'mine').start(Path(sys.argv[1]), 'a run', {})\n"
+        "settings.open_store = lambda *_: threading.Event().wait()\n"  # it hangs for ever
+        "folder = Path(sys.argv[1])\n"
+        "tracker = Tracking(None, 'mine').start(folder, 'a run', {}, folder=folder)\n"
         "submit = tracker._writer.submit\n"
         "def interrupted(job):\n"
         "    future = submit(job)\n"
@@ -209,16 +236,15 @@ def test_a_second_ctrl_c_leaves_no_run_open(tmp_path: Path) -> None:
         "tracker._writer.submit = interrupted\n"
         "try: tracker.close('KILLED', 1.0, 'interrupted')\n"
         "except KeyboardInterrupt: print('twice')\n"
-        "opened.set()\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.stdout, ended.returncode) == ("twice\n", 0), ended.stderr
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("mine")
-    assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert run.info.status == "KILLED"
+    assert not (tmp_path / "mlflow.db").exists()
+    synced = sync(tmp_path)
+    assert synced
+    run = kept(tmp_path, synced.run_id)
+    assert (run.info.status, run.data.tags["failure"]) == ("KILLED", "interrupted")
 
 
 # --- curves ---------------------------------------------------------------------------------------
@@ -255,7 +281,7 @@ def test_plans_come_together_and_give_way_to_other_jobs(monkeypatch: pytest.Monk
 def test_every_value_is_written_at_the_end(tmp_path: Path) -> None:
     run = Tracking(None, "mine").start(tmp_path, "r", {})
     for step in range(1, 301):
-        run.metrics({f"m{k}": step / 10 + k for k in range(7)}, step, step / 100)
+        run.metrics({f"m{k}": step / 10 + k for k in range(7)}, step, run.milliseconds(step / 100))
     run.close("FINISHED", 4.0)
     _, run_id = run.identity() or ("", "")
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -268,7 +294,7 @@ def test_every_value_is_written_at_the_end(tmp_path: Path) -> None:
 
 def test_the_duration_and_the_times_of_a_run_are_its_own_seconds(tmp_path: Path) -> None:
     run = Tracking(None, "mine").start(tmp_path, "r", {})
-    run.metrics({"loss": 1.0}, 1, 1.25)
+    run.metrics({"loss": 1.0}, 1, run.milliseconds(1.25))
     run.close("FINISHED", 3.5)
     _, run_id = run.identity() or ("", "")
     info = kept(tmp_path, run_id).info
@@ -429,7 +455,7 @@ def test_outputs_that_were_deleted_are_made_anew(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     for number in range(3):
         run = Tracking(None, "mine").start(outputs, f"run {number}", {})
-        run.metrics({"loss": 1.0}, 1, 0.5)
+        run.metrics({"loss": 1.0}, 1, run.milliseconds(0.5))
         run.close("FINISHED", 1.0)
         with contextlib.closing(sqlite3.connect(outputs / "mlflow.db")) as store:
             assert store.execute("SELECT name FROM runs").fetchall() == [(f"run {number}",)]

@@ -3,8 +3,10 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +15,10 @@ from mlflow import MlflowClient
 
 from src.tracking.store import server_command
 from tests.conftest import ROOT, Ended, run
+from tests.test_outage import wait_until
 from tests.test_run import runs
 from tests.test_serving import free_port, server
+from tests.test_tracking import PATIENCE
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -111,6 +115,30 @@ def test_make_ui_says_where_it_is_and_refuses_a_port_in_use(ui: str) -> None:
         f"port {port}: Address already in use; choose another one with make ui PORT=5001"
         in ended.stderr
     )
+
+
+def test_a_closed_terminal_ends_the_server_too(tmp_path: Path) -> None:
+    port = free_port()
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "src.ui", "--port", str(port), "--outputs", str(tmp_path)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until(lambda: answers(port))
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(PATIENCE) == 129
+    wait_until(lambda: not answers(port))
+
+
+def answers(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///:memory:", "nonsense://host"])

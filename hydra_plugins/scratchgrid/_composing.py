@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from src.config.hydra_checks import check_subfolder
 from src.config.hydra_internals import hydra_config, override_dirname
 from src.config.preflight import check
 from src.data import Source
@@ -91,7 +92,9 @@ def make_job(
     job, prepared = check(config, unreadable)
     data.share(job.experiment.data, prepared.dataset)
     with hydra_config(config):
-        own = folder / str(config.hydra.sweep.subdir)
+        subdir = str(config.hydra.sweep.subdir)
+    check_subfolder("hydra.sweep.subdir", subdir)
+    own = folder / subdir
     return SweepJob(number, tuple(overrides), own, job, Member.of(prepared), pack(config))
 
 

@@ -56,7 +56,7 @@ class GridSweeper(Sweeper):
         """
         assert self.config is not None
         assert self.launcher is not None
-        from src.config.preflight import claim
+        from src.config.preflight import claim, exists
         from src.support.errors import ConfigError
         from src.sweep.plan import PLAN, Plan
         from src.sweep.sharing import SharedData
@@ -64,7 +64,7 @@ class GridSweeper(Sweeper):
 
         combinations = self._combinations(arguments)
         folder = Path(self.config.hydra.sweep.dir)
-        if (folder / PLAN).exists():
+        if exists(folder / PLAN):
             raise ConfigError(
                 f"hydra.sweep.dir={folder}: holds another sweep; choose another folder"
             )
@@ -171,6 +171,7 @@ class GridSweeper(Sweeper):
     ) -> bool:
         """Close what is still open, show the table, and return whether every run finished."""
         from src.config.hydra_internals import value_or_error
+        from src.support.errors import UserError
         from src.sweep.plan import collect
         from src.terminal import report
         from src.tracking.links import view_link, with_ui
@@ -183,12 +184,18 @@ class GridSweeper(Sweeper):
             if returned.status == JobStatus.FAILED:
                 reasons[number] = ("FAILED", str(value_or_error(returned)))
         results = collect(plan, folders, reasons, example.metric)
-        if interruption or any(result.run_id is None for result in results):
+        offline = example.tracking.offline
+        try:
+            opened = None if offline else example.tracking.open(example.outputs)
+        except UserError as error:  # the runs' folders hold what MLflow was not told
+            report.problem(f"{error}; python -m src.sync {folder} tells it later")
+            opened = None
+        if opened and (interruption or any(result.run_id is None for result in results)):
             # A worker that is killed, or that a launcher ends, leaves its MLflow runs open.
             status, reason = (
                 ending(interruption) if interruption else ("FAILED", "its worker process died")
             )
-            client, experiment_id = example.tracking.open(example.outputs)
+            client, experiment_id = opened
             abandoned = close_abandoned(
                 client, experiment_id, plan.sweep_id, status, reason.splitlines()[0]
             )
@@ -201,10 +208,12 @@ class GridSweeper(Sweeper):
         if not interruption:
             _draw(results, folders)
         report.sweep_table(results, plan.sweep_id)
-        store = example.tracking.store(example.outputs)
-        known = next((result.experiment_id for result in results if result.experiment_id), None)
-        link = view_link(store, known or example.tracking.open(example.outputs)[1], plan.sweep_id)
-        report.whereabouts(folder, with_ui(link, store, example.outputs))
+        if opened is None:
+            report.whereabouts(folder, f"not told yet: python -m src.sync {folder}")
+        else:
+            store = example.tracking.store(example.outputs)
+            link = view_link(store, opened[1], plan.sweep_id)
+            report.whereabouts(folder, with_ui(link, store, example.outputs))
         return all(result.status == "FINISHED" for result in results)
 
 

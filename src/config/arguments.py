@@ -9,12 +9,16 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from src.config.choices import SHORT_FORMS
+from src.config.describe import shortened
 from src.experiment.experiment import Experiment
 from src.experiment.job import Job
 from src.support import plugins
 from src.support.errors import ConfigError
+from src.support.paths import CONF
+from src.tracking.masking import has_secret, mask
 
 _MULTIRUN = ("-m", "--multirun")
+_LONGEST_NAME = 200  # bytes, so that it can be a file's name
 _GROUPS = ("experiment", "debug", "hydra", *SHORT_FORMS)
 
 
@@ -36,8 +40,33 @@ def overrides(given: Iterable[str]) -> list[str]:
     ``activation=tanh`` becomes ``model.activation=tanh``. Raises ConfigError.
     """
     given = list(given)
+    for override in given:
+        _refuse_long(override)
+    _refuse_secrets(given)
     plugins.accept(_plugins(given))
     return [_written_out(override, given) for override in given]
+
+
+def _refuse_long(override: str) -> None:
+    """Raise ConfigError for keys and options that are too long: Hydra looks for files of them."""
+    key, _, value = override.partition("=")
+    option = max(value.split(","), key=len)
+    if len(key.encode()) > _LONGEST_NAME:
+        raise ConfigError(f"{shortened(key)}: a key has at most {_LONGEST_NAME} bytes")
+    if len(option.encode()) > _LONGEST_NAME and (CONF / key.partition("@")[0]).is_dir():
+        name = shortened(option)
+        raise ConfigError(f"{key}={name}: an option has at most {_LONGEST_NAME} bytes")
+
+
+def _refuse_secrets(given: Iterable[str]) -> None:
+    """Raise ConfigError if a URI holds a password: overrides are stored with the run."""
+    for override in given:
+        key, _, uri = override.partition("=")
+        if key.lstrip("+") == "tracking.uri" and has_secret(uri):
+            raise ConfigError(
+                f"tracking.uri={mask(uri)}: holds a password or token, which would be stored "
+                "with the run: set the environment variable MLFLOW_TRACKING_URI instead"
+            )
 
 
 def _refuse_dashes(argument: str, following: Sequence[str]) -> None:

@@ -6,8 +6,12 @@ from contextlib import contextmanager
 import hydra
 from omegaconf import DictConfig
 
+from src.config.hydra_checks import install
 from src.config.hydra_internals import hydra_set_aside
 from src.support.paths import CONF
+
+# Here, because whoever composes or runs a configuration imports this module.
+install()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from omegaconf.errors import (
 from src.config.choices import SHORT_FORMS
 from src.config.composition import compose, composer
 from src.config.describe import listed, suggest_option
-from src.support.errors import suggest
+from src.support.errors import in_brief, suggest
 from src.support.extras import missing_extra
 from src.support.paths import CONF
 
@@ -24,6 +24,10 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
 def explain(error: Exception, overrides: Sequence[str]) -> str:
     """Return what is wrong with the composition of ``overrides`` that raised ``error``."""
+    return in_brief(_explain(error, overrides))
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> str:
     if isinstance(error, MissingConfigException) and (
         told := missing_extra(error.missing_cfg_file)
     ):

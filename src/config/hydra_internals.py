@@ -3,11 +3,13 @@
 ``tests/test_hydra_internals.py`` has one test per function: it names what broke when Hydra changes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -26,6 +28,31 @@ def hydra_set_aside() -> Iterator[None]:
         yield
     finally:
         GlobalHydra.instance().hydra = before
+
+
+def check_compositions(check: Callable[[DictConfig, Sequence[str]], None]) -> None:
+    """Call ``check`` with every configuration that Hydra composes and with its overrides.
+
+    Hydra's entry point, its jobs and its compose API all load through this one method. What the
+    check raises reaches the caller before Hydra uses the configuration.
+    """
+    load = ConfigLoaderImpl.load_configuration
+    if hasattr(load, "__wrapped__"):  # this process checks already
+        return
+
+    @functools.wraps(load)
+    def checked(
+        self: ConfigLoaderImpl,
+        config_name: str | None,
+        overrides: list[str],
+        *arguments: Any,
+        **settings: Any,
+    ) -> DictConfig:
+        config = load(self, config_name, overrides, *arguments, **settings)
+        check(config, overrides)
+        return config
+
+    ConfigLoaderImpl.load_configuration = checked  # type: ignore[method-assign]
 
 
 def config_loader() -> ConfigLoader:

@@ -16,6 +16,7 @@ from src.config.reader import read
 from src.data import Dataset, Source
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
+from src.experiment.run_folder import disown, own, refuse_taken
 from src.support import plugins
 from src.support.errors import ConfigError, DataError, InvalidValue, UserError, suggest, within
 from src.support.paths import CONF
@@ -111,33 +112,49 @@ def _check_metric(metric: str, dataset: Dataset) -> None:
         raise ConfigError(f"metric={metric}: {dataset.name} has only {listed(parts)} sets{near}")
 
 
-def claim(job: Job, folder: Path) -> None:
-    """Make the folder of a run or a sweep, and check the store that will keep its results.
+def claim(job: Job, folder: Path, *, goes_on: bool = False) -> None:
+    """Make the folder of a run or a sweep, own it, and check the store that will keep its results.
 
-    Raises UserError where the folder can't be written or the store can't be opened; whatever was
-    made until then is removed again.
+    With ``goes_on`` the folder holds a run already that goes on.
+
+    Raises UserError where the folder can't be written, has another owner or holds another run, or
+    the store can't be opened; whatever was made until then is removed again.
     """
     made: list[Path] = []
     try:
         made += _make(job.outputs)
         made = _make(folder) + made
         job.tracking.check(job.outputs)
+        own(folder)
+        if not goes_on:
+            refuse_taken(folder)
     except UserError:
+        disown(folder)
         _unmake(made)
         raise
 
 
+def exists(path: Path) -> bool:
+    """Return whether a path exists; False where no such path can be, as with too long a name."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def _make(folder: Path) -> list[Path]:
     """Make a folder that can be written to; return the folders that did not exist before."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made: list[Path] = []
     try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: the name holds a null byte
         _unmake(made)
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
-            f"can't write to the folder {folder}: {error.strerror}; choose another with outputs=…"
+            f"can't write to the folder {folder}: {reason}; choose another with outputs=…"
         ) from None
     return made
 

@@ -2,16 +2,19 @@
 
 import gzip
 import math
+import os
 import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
 from src.data.dataset import Samples, Source, checked_labels, fault
-from src.support.errors import DataError
+from src.support.errors import ConfigError, DataError
+from src.support.input_files import expanded, max_bytes, open_regular, too_large
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -57,9 +60,11 @@ def find(folder: Path, part: str, kind: str) -> Path | None:
     """
     pattern = re.compile(rf"(.*[-_.])?{part}-{kind}[-.]idx\d-ubyte(\.gz)?")
     try:
-        names = sorted(entry.name for entry in folder.expanduser().iterdir())
+        names = sorted(entry.name for entry in expanded(folder).iterdir())
     except FileNotFoundError:
         raise fault("path", folder, "no such folder") from None
+    except ValueError:
+        raise fault("path", folder, "not a path: it holds a null byte") from None
     except OSError as error:
         raise fault("path", folder, f"{error.strerror}; a folder of IDX files is needed") from None
     found = [match for match in map(pattern.fullmatch, names) if match]
@@ -70,7 +75,7 @@ def find(folder: Path, part: str, kind: str) -> Path | None:
             folder,
             f"has the files of several data sets ({several}); give each set its own folder",
         )
-    return folder.expanduser() / found[0][0] if found else None
+    return expanded(folder) / found[0][0] if found else None
 
 
 def read_pair(folder: Path, part: str) -> tuple[Bytes, Bytes]:
@@ -107,35 +112,57 @@ def read_idx(file: Path, *, dimensions: int) -> Bytes:
 
     Raises DataError, which starts with the file's name.
     """
-    content = _content(file)
-    header = 4 + 4 * dimensions
-    if len(content) < header:
-        raise DataError(f"{file.name} has {len(content)} bytes; the IDX header alone has {header}")
-    magic = bytes([0, 0, 8, dimensions])  # unsigned bytes, so many dimensions
-    if content[:4] != magic:
-        raise DataError(
-            f"{file.name} starts with {content[:4].hex()}; "
-            f"an IDX file of its kind starts with {magic.hex()}"
-        )
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, offset=4))
-    body = len(content) - header
-    if body != math.prod(shape):
-        raise DataError(
-            f"{file.name} has {body:,} bytes of data; "
-            f"its header announces {_times(shape)} = {math.prod(shape):,}"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
-
-
-def _content(file: Path) -> bytes:
-    """Return the bytes of a file, decompressed if they are gzipped."""
     try:
-        content = file.read_bytes()
-        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        with open_regular(file) as raw:
+            gzipped = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            if gzipped:
+                with gzip.open(raw) as content:
+                    return _array(content, None, file.name, dimensions)
+            return _array(raw, os.fstat(raw.fileno()).st_size, file.name, dimensions)
     except OSError as error:
         raise DataError(f"{file.name}: {error.strerror or error}") from None
     except (EOFError, zlib.error) as error:
         raise DataError(f"{file.name}: damaged or truncated gzip data ({error})") from None
+    except MemoryError:
+        raise DataError(f"{file.name} does not fit into memory") from None
+    except ConfigError:
+        raise
+    except DataError as error:
+        told = str(error)
+        raise DataError(told if told.startswith(file.name) else f"{file.name} {told}") from None
+
+
+def _array(
+    content: IO[bytes] | gzip.GzipFile, size: int | None, name: str, dimensions: int
+) -> Bytes:
+    """Return the array in an open file; ``size`` is the file's, or None if it is compressed.
+
+    Reads no more than the header announces: a few bytes can decompress to any number of them.
+    """
+    header = 4 + 4 * dimensions
+    start = content.read(header)
+    if len(start) < header:
+        raise DataError(f"{name} has {len(start)} bytes; the IDX header alone has {header}")
+    magic = bytes([0, 0, 8, dimensions])  # unsigned bytes, so many dimensions
+    if start[:4] != magic:
+        raise DataError(
+            f"{name} starts with {start[:4].hex()}; "
+            f"an IDX file of its kind starts with {magic.hex()}"
+        )
+    shape = tuple(int(length) for length in np.frombuffer(start, ">u4", dimensions, offset=4))
+    announced = math.prod(shape)
+    if size is None and announced > max_bytes():
+        raise DataError(too_large(announced))
+    body = b"" if size is not None and announced != size - header else content.read(announced + 1)
+    found = len(body) if size is None else size - header
+    if found != announced:
+        least = "at least " if size is None and found > announced else ""
+        raise DataError(
+            f"{name} has {least}{found:,} bytes of data; "
+            f"its header announces {_times(shape)} = {announced:,}"
+        )
+    return np.frombuffer(body, np.uint8).reshape(shape)
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -14,13 +14,16 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from src.data.dataset import Samples, Source, fault
 from src.data.idx import read_pair
+from src.support.archives import read_array
 from src.support.errors import DataError
+from src.support.input_files import open_regular
 
 log = logging.getLogger(__name__)
 
@@ -131,9 +134,10 @@ def _from_cache_or_openml(cache: Path) -> tuple[Bytes, Bytes]:
 def read_cache(cache: Path) -> tuple[Bytes, Bytes]:
     """Return what ``write_cache`` wrote. Raises DataError if the file is damaged."""
     try:
-        with cache.open("rb") as file:
-            images = np.lib.format.read_array(file, allow_pickle=False)
-            labels = np.lib.format.read_array(file, allow_pickle=False)
+        with open_regular(cache) as file:
+            size = os.fstat(file.fileno()).st_size
+            images: npt.NDArray[Any] = read_array(file, size)
+            labels: npt.NDArray[Any] = read_array(file, size - file.tell())
     except Exception as error:  # NumPy's header reader raises many kinds, even TokenError
         reason = " ".join(str(error).split())
         raise DataError(f"{cache}: the cached MNIST is damaged ({reason})") from None

@@ -26,7 +26,9 @@ from src.training.loop import train_one
 from src.training.optimizers import Optimizer
 from src.training.schedules import Schedule
 from src.training.stopping import EarlyStopping, Stopping, Target
-from src.training.training_run import Epoch, TrainingRun
+from src.training.training_run import Epoch, Progress, TrainingRun
+
+_MOST_EPOCHS = 10**9
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class Experiment:
     def __post_init__(self) -> None:
         require(0 < self.lr < math.inf, "lr", self.lr, "must be a positive, finite number")
         require(self.epochs >= 1, "epochs", self.epochs, "must be 1 or more")
+        require(
+            self.epochs <= _MOST_EPOCHS, "epochs", self.epochs, f"must be {_MOST_EPOCHS:,} or less"
+        )
         require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
         with within("optimizer"):
             self.optimizer.check(np.dtype(self.dtype))
@@ -135,13 +140,15 @@ class Prepared:
     network: Network
     parameters: Parameters
 
-    def train(self, inspect_every: int | None = None) -> Iterator[Epoch]:
+    def train(
+        self, inspect_every: int | None = None, start: Progress | None = None
+    ) -> Iterator[Epoch]:
         """Yield the record of each epoch; every ``inspect_every`` epochs with the layers' state.
 
-        Raises Diverged.
+        Training begins with the first epoch, or goes on from ``start``. Raises Diverged.
         """
         run = self.training_run(inspect_every)
-        yield from train_one(run, self.parameters, engine=self.experiment.engine)
+        yield from train_one(run, start or self.parameters, engine=self.experiment.engine)
 
     def training_run(self, inspect_every: int | None = None) -> TrainingRun:
         """Return the settings of the training run."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.experiment.experiment import Experiment
+from src.experiment.pace import Checkpoints
 from src.support.errors import require, suggest
 from src.support.paths import CONF
 from src.tracking.settings import Tracking
@@ -67,6 +68,7 @@ class Job:
     reference: Reference | None
     diagnose: int | None
     gradcheck: bool
+    checkpoint: Checkpoints
     plugins: tuple[str, ...] = ()  # imported before the configuration was read
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """Keeps a network's answer to each sample, so that two runs can be compared sample by sample."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from src.data import Split
 from src.nn.layers import Array
 from src.support.archives import read_arrays
 from src.support.errors import DataError
+from src.support.files import whole_file
 
 _ARRAYS = {"part", "samples", "labels", "predicted", "probabilities"}
 
@@ -68,7 +70,8 @@ class Predictions:
             "predicted": self.predicted.astype(label),
             "probabilities": self.probabilities.astype(np.float16),
         }
-        np.savez_compressed(path, **arrays)
+        with whole_file(path) as file:
+            np.savez_compressed(file, **arrays)
 
     @staticmethod
     def load(path: Path) -> "Predictions":
@@ -83,16 +86,36 @@ class Predictions:
                 f"{path}: lacks {', '.join(missing)}; "
                 "the predictions of a run are in its predictions.npz"
             )
-        try:
-            return Predictions(
-                str(arrays["part"]),
-                str(arrays["samples"]),
-                arrays["labels"].astype(np.int64),
-                arrays["predicted"].astype(np.int64),
-                arrays["probabilities"].astype(np.float32),
+        if not _fits(arrays):
+            raise DataError(
+                f"{path}: its arrays are not predictions; "
+                "the predictions of a run are in its predictions.npz"
             )
-        except ValueError as error:
-            raise DataError(f"{path}: its arrays are not predictions ({error})") from None
+        return Predictions(
+            str(arrays["part"]),
+            str(arrays["samples"]),
+            arrays["labels"].astype(np.int64),
+            arrays["predicted"].astype(np.int64),
+            arrays["probabilities"].astype(np.float32),
+        )
+
+
+def _fits(arrays: Mapping[str, npt.NDArray[Any]]) -> bool:
+    """Tell whether arrays have the types and shapes that ``save`` writes."""
+    part, samples = arrays["part"], arrays["samples"]
+    labels, predicted = arrays["labels"], arrays["predicted"]
+    probabilities = arrays["probabilities"]
+    return (
+        part.dtype.kind == samples.dtype.kind == "U"
+        and part.shape == samples.shape == ()
+        and labels.dtype.kind in "iu"
+        and predicted.dtype.kind in "iu"
+        and labels.ndim == 1
+        and predicted.shape == labels.shape
+        and probabilities.dtype.kind == "f"
+        and probabilities.ndim == 2
+        and len(probabilities) == len(labels)
+    )
 
 
 @dataclass(frozen=True)

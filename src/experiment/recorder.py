@@ -1,25 +1,40 @@
 """Keeps a run while it trains and when it ends, in its folder and in MLflow."""
 
 import contextlib
-import csv
 import logging
+import math
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
+from src.experiment.journal import Journal, Row
+from src.experiment.pace import Pace
 from src.experiment.predictions import Predictions
-from src.experiment.results import Result, Summary, measurements, summarize
+from src.experiment.results import RESULT, Result, Summary, measurements, summarize
+from src.experiment.run_folder import (
+    HISTORY,
+    Identity,
+    RunRecord,
+    disown,
+    load_checkpoint,
+    own,
+    refuse_taken,
+    save_checkpoint,
+)
 from src.nn.network import Parameters
 from src.nn.weights import save_weights
-from src.support.errors import TargetMissed, TrainingFailed, first_line
+from src.support.errors import NotReproduced, TargetMissed, TrainingFailed, first_line
+from src.support.signals import checkpoint_requests
 from src.tracking.provenance import code_digest, git_tags
 from src.tracking.tracker import Tracker, ending
 from src.training import diagnostics
-from src.training.training_run import Epoch, watched
+from src.training.checkpoint import Checkpoint
+from src.training.training_run import Epoch, Progress, watched
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +53,8 @@ class RunContext:
     varied: Sequence[str] = ()  # the settings in which the runs of its sweep differ
     stack: Sequence[int] = ()  # the numbers of the jobs trained in one stack with it, and its own
     stack_position: int | None = None  # its place among them, from 0
+    goes_on: bool = False  # whether the folder holds this run already, begun by another process
+    is_exact: bool = True  # whether epochs that are computed again must have equal bytes
 
 
 @dataclass(frozen=True)
@@ -56,19 +73,59 @@ def record(job: Job, prepared: Prepared, run_context: RunContext) -> Iterator["R
     """Open a run and yield its recorder: give it each epoch, then call ``finish``.
 
     However the block ends, the run leaves its result in its folder and is closed in MLflow with
-    the matching status. Several runs may be open at a time. Raises what the block raises, and the
-    first error of MLflow's store when all else is done.
+    the matching status. Several runs may be open at a time. Raises what the block raises, and
+    ConfigError if the folder has another owner or holds another run. A store that fails raises
+    nothing.
     """
-    tracker = job.tracking.start(job.outputs, run_context.name, _tags(job, prepared, run_context))
-    recorder = Recorder(job, prepared, run_context, tracker)
+    folder = run_context.folder.absolute()
+    own(folder)
     try:
-        with _history_file(run_context.folder / "history.csv") as keep:
-            recorder.begin(keep)
-            yield recorder
-    except BaseException as error:
-        recorder.fail(error)
-        raise
-    recorder.close()
+        if not run_context.goes_on:
+            refuse_taken(folder)
+        with Journal(folder / HISTORY) as journal:
+            recorder = _open(job, prepared, run_context, journal)
+            try:
+                recorder.begin()
+                yield recorder
+            except BaseException as error:
+                recorder.fail(error)
+                raise
+        recorder.close()
+    finally:
+        disown(folder)
+
+
+def _open(job: Job, prepared: Prepared, run_context: RunContext, journal: Journal) -> "Recorder":
+    """Return the recorder of a new run, or of one that goes on."""
+    folder, identity = run_context.folder, Identity.of(prepared)
+    epochs, store = job.experiment.epochs, job.tracking
+    known = RunRecord.load(folder) if run_context.goes_on else None
+    tags = _tags(job, prepared, run_context)
+    if known and known.epochs != epochs:  # MLflow keeps the parameter as it was
+        tags["epochs"] = str(epochs)
+    run_id = known.run_id if known else None
+    tracker = store.start(job.outputs, run_context.name, tags, run_id, folder.absolute())
+    if known:
+        (folder / RESULT).unlink(missing_ok=True)  # the run has not ended any more
+        overrides = list(run_context.overrides)
+        record = replace(
+            known, overrides=overrides, status="RUNNING", epochs=epochs, identity=identity
+        )
+    else:
+        record = RunRecord(
+            run_context.name,
+            list(run_context.overrides),
+            int(time.time() * 1000),
+            epochs,
+            identity,
+            {name: str(value) for name, value in job.tags.items()},
+            store.experiment,
+            position=run_context.position,
+            sweep_id=run_context.sweep_id,
+            stack=list(run_context.stack),
+            stack_position=run_context.stack_position,
+        )
+    return Recorder(job, prepared, run_context, tracker, journal, record)
 
 
 def _tags(job: Job, prepared: Prepared, run_context: RunContext) -> dict[str, str]:
@@ -101,12 +158,20 @@ class Recorder:
     finished: Finished
 
     def __init__(
-        self, job: Job, prepared: Prepared, run_context: RunContext, tracker: Tracker
+        self,
+        job: Job,
+        prepared: Prepared,
+        run_context: RunContext,
+        tracker: Tracker,
+        journal: Journal,
+        record: RunRecord,
     ) -> None:
         self._job = job
         self._prepared = prepared
         self._run_context = run_context
         self._tracker = tracker
+        self._journal = journal
+        self._record, self._record_lock = record, threading.Lock()
         self._result = Result(
             run_context.name,
             list(run_context.overrides),
@@ -118,6 +183,30 @@ class Recorder:
         self._history: list[Epoch] = []
         self._trained = prepared.parameters
         self._keeping = 0.0  # seconds
+        # From where training starts, and how far it has come; None before the first epoch.
+        self.start: Progress | None = None
+        self._progress: Progress | None = None
+        self._saved = 0  # the epoch of the last checkpoint
+        self._requests = checkpoint_requests()
+        if run_context.goes_on:
+            self._restore()
+        self._pace = Pace(job.checkpoint, self.start.seconds if self.start else 0.0)
+
+    def _restore(self) -> None:
+        """Take up the state of the last checkpoint, if there is one."""
+        begin = self._prepared.training_run().begin(self._prepared.parameters)
+        folder = self._run_context.folder
+        checkpoint = load_checkpoint(folder, begin, self._record.identity)
+        if checkpoint is None:
+            return
+        self.start = self._progress = checkpoint.progress
+        self._saved = checkpoint.progress.epoch
+        self._history = list(checkpoint.epochs)
+        self._trained, self._keeping = checkpoint.progress.kept, checkpoint.keeping
+        # A machine that died may have lost the last lines: the checkpoint has them, too.
+        lost = list(zip(checkpoint.epochs, checkpoint.times, strict=True))
+        for epoch, at in lost[len(self._journal.rows) :]:
+            self._journal.add(_row(epoch, at))
 
     @property
     def seconds(self) -> float:
@@ -132,42 +221,123 @@ class Recorder:
         finally:
             self._keeping += time.perf_counter() - start
 
-    def begin(self, keep: Callable[[Epoch], None]) -> None:
-        """Keep what is known before training. ``keep`` writes an epoch to disk."""
-        self._keep = keep
+    @property
+    def _last_time(self) -> int:
+        """The time of the last epoch, or of the start, in milliseconds since 1970."""
+        rows = self._journal.rows
+        return int(rows[-1]["time"]) if rows else self._record.started
+
+    def _now(self) -> int:
+        """Return the time that the run's own clock shows, in milliseconds since 1970.
+
+        It counts the seconds spent on the run, so that durations compare: not the time between an
+        interruption and a resume, and in a stack the run's share only.
+        """
+        return max(self._last_time, self._record.started + int(self.seconds * 1000))
+
+    def begin(self) -> None:
+        """Keep what is known before training."""
         run_context, tracker = self._run_context, self._tracker
         with self._timed():
-            if run_context.sweep_id:
+            self._update_record()
+            tracker.when_open(
+                lambda experiment_id, run_id: self._update_record(
+                    experiment_id=experiment_id, run_id=run_id
+                )
+            )
+            if run_context.sweep_id and not run_context.goes_on:
                 differing = [name for name in run_context.varied if name in run_context.settings]
                 tracker.sweep(run_context.sweep_id, self._job.metric, differing)
             tracker.parameters(run_context.settings)
             tracker.dataset(self._prepared.dataset)
-            tracker.files(sorted(run_context.folder.glob(".hydra/*.yaml")), "config")
+            configuration = run_context.folder.absolute().glob(".hydra/*.yaml")
+            tracker.files(sorted(configuration), "config")
             if self._job.diagnose:
                 first_look = diagnostics.measurements(self._prepared.inspect())
-                tracker.metrics(first_look, 0, self.seconds)
+                tracker.metrics(first_look, 0, self._record.started)
+            for row in self._journal.rows:  # nobody knows which of them MLflow has already
+                self._hand_over(row)
+
+    def _hand_over(self, row: Row) -> None:
+        """Give a row of the journal to MLflow, which keeps equal points once."""
+        values = {name: row[name] for name in row if name not in ("epoch", "time")}
+        self._tracker.metrics(values, int(row["epoch"]), int(row["time"]))
+
+    def _update_record(self, **changes: Any) -> None:
+        """Write what is known of the run into its folder. May be called in any thread."""
+        with self._record_lock:
+            self._record = replace(self._record, **changes)
+            self._record.write(self._run_context.folder)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Keep an epoch: it is on disk when this returns."""
-        with self._timed():
-            self._keep(epoch)
+        """Keep an epoch: it is on disk when this returns.
+
+        Raises NotReproduced if the epoch was kept before an interruption, with another result.
+        """
+        rows = self._journal.rows
+        if epoch.number <= len(rows):
+            self._compare(epoch, rows[epoch.number - 1])
+        else:
+            with self._timed():
+                self._journal.add(_row(epoch, self._now()))
+            self._hand_over(rows[-1])
         # The curve is kept, but not the weights and the progress of every epoch.
         self._history.append(replace(epoch, parameters=(), progress=None))
         if epoch.kept:
             self._trained = epoch.parameters
-        self._tracker.metrics(measurements(epoch), epoch.number, self.seconds)
+        self._progress = epoch.progress
+        requests = checkpoint_requests()  # by SIGUSR1, for all runs of this process
+        if requests > self._requests or self._pace.due(epoch.number, epoch.seconds):
+            self._requests = requests
+            self._checkpoint()
+
+    def _compare(self, epoch: Epoch, row: Row) -> None:
+        """Raise NotReproduced unless an epoch is what its row says, apart from the time it took."""
+        values = {"epoch": epoch.number, **measurements(epoch)}
+        for name, value in values.items():
+            before = row.get(name, math.nan)
+            if name == "seconds" or value == before or (value != value and before != before):
+                continue
+            message = f"epoch {epoch.number}, computed again, has {name} {value!r}, not {before!r}"
+            if self._run_context.is_exact:
+                raise NotReproduced(
+                    f"{message} as {HISTORY} says: the processor, BLAS or a plugin has changed"
+                )
+            log.warning(message)
+            return
+
+    def _checkpoint(self) -> None:
+        """Write a checkpoint. What prevents it is logged: it does not end the training."""
+        progress = self._progress
+        if progress is None or progress.epoch == self._saved:
+            return
+        start = time.perf_counter()
+        checkpoint = Checkpoint(
+            progress,
+            self._history[: progress.epoch],
+            [int(row["time"]) for row in self._journal.rows[: progress.epoch]],
+            self._keeping,
+        )
+        try:
+            with self._timed():
+                save_checkpoint(self._run_context.folder, checkpoint, self._record.identity)
+            self._saved = progress.epoch
+        except OSError as error:
+            log.warning("no checkpoint of epoch %d: %s", progress.epoch, first_line(error))
+        self._pace.written(time.perf_counter() - start)
 
     def finish(self) -> None:
         """Keep the results of the training, in the folder first. Raises TargetMissed."""
         job, prepared, tracker = self._job, self._prepared, self._tracker
-        folder = self._run_context.folder
+        folder = self._run_context.folder.absolute()
+        self._checkpoint()
         with self._timed():
             summary = summarize(self._history, self.findings())
             save_weights(folder / "weights.npz", prepared.network, self._trained)
             predictions = _predictions(prepared, self._trained)
             predictions.save(folder / "predictions.npz")
             # At step 0, since they belong to no epoch: MLflow draws them as bars with their values.
-            tracker.metrics(_finals_and_bests(summary), 0, self.seconds)
+            tracker.metrics(_finals_and_bests(summary), 0, self._last_time)
             if not self._run_context.sweep_id:  # in a sweep most pictures are never looked at
                 # Imported after training: Matplotlib takes half a second.
                 from src.experiment.pictures.folder import draw
@@ -176,7 +346,13 @@ class Recorder:
                 tracker.files(pictures, "pictures")
             tracker.files([folder / "history.csv", folder / "predictions.npz"])
             experiment = job.experiment
-            tracker.model(experiment.model, experiment.loss, prepared.dataset, self._trained)
+            tracker.model(
+                experiment.model,
+                experiment.loss,
+                prepared.dataset,
+                self._trained,
+                folder / "weights.npz",
+            )
         stopping = job.experiment.stopping
         scores = [epoch.scores for epoch in self._history]
         if shortfall := stopping.shortfall(watched(stopping.watch, scores)):
@@ -194,7 +370,9 @@ class Recorder:
         return sentences
 
     def fail(self, error: BaseException) -> None:
-        """Close the run with the error that ended it."""
+        """Close the run with the error that ended it, after a checkpoint of what is trained."""
+        if not isinstance(error, TrainingFailed):  # it would fail again
+            self._checkpoint()
         status, reason = ending(error)
         findings = self.findings() if isinstance(error, TrainingFailed) else []
         self._result = replace(
@@ -204,13 +382,10 @@ class Recorder:
             findings=findings,
             seconds=self.seconds,
         )
-        try:
-            self._end()
-        except Exception as store_error:  # the run is ended by its own error, not by this one
-            log.warning("MLflow's store failed: %s", first_line(store_error))
+        self._end()
 
     def close(self) -> None:
-        """Close a run that has finished. Raises the first error of MLflow's store."""
+        """Close a run that has finished."""
         summary = self.finished.summary
         metrics, findings = summary.metrics(), list(summary.findings)
         self._result = replace(
@@ -220,13 +395,7 @@ class Recorder:
             findings=findings,
             seconds=self.seconds,
         )
-        try:
-            self._end()
-        except Exception as error:
-            _, reason = ending(error)
-            self._result = replace(self._result, status="FAILED", failure=reason)
-            self._result.write(self._run_context.folder)
-            raise
+        self._end()
         result = self._result
         log.info("finished in %.1f s as MLflow run %s: %s", result.seconds, result.run_id, metrics)
         self.finished = replace(self.finished, result=result)
@@ -235,11 +404,14 @@ class Recorder:
         """Write the result into the folder, then close the run in MLflow and wait for that."""
         folder = self._run_context.folder
         self._result.write(folder)  # whatever happens to MLflow now, the result is known
-        if identity := self._tracker.identity():
-            experiment_id, run_id = identity
-            self._result = replace(self._result, experiment_id=experiment_id, run_id=run_id)
-            self._result.write(folder)
+        known: dict[str, Any] = {}
         status: Any = self._result.status
+        if identity := self._tracker.identity(status):
+            experiment_id, run_id = identity
+            known = {"experiment_id": experiment_id, "run_id": run_id}
+            self._result = replace(self._result, **known)
+            self._result.write(folder)
+        self._update_record(status=status, **known)
         self._tracker.close(status, self._result.seconds, self._result.failure)
 
 
@@ -260,22 +432,9 @@ def _predictions(prepared: Prepared, trained: Parameters) -> Predictions:
     return Predictions.of(part, split, *prepared.predict(trained, split.images))
 
 
-@contextlib.contextmanager
-def _history_file(path: Path) -> Iterator[Callable[[Epoch], None]]:
-    """Yield a function that writes an epoch as a line of a CSV file, at once."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        columns: list[str] = []
-
-        def keep(epoch: Epoch) -> None:
-            row = {"epoch": epoch.number, **measurements(epoch)}
-            if not columns:
-                columns.extend(row)
-                csv.writer(file).writerow(columns)
-            # What was not measured in an epoch stays empty.
-            csv.DictWriter(file, columns).writerow(row)
-            file.flush()
-
-        yield keep
+def _row(epoch: Epoch, at: int) -> Row:
+    """Return an epoch's row in the history; ``at`` is in milliseconds since 1970."""
+    return {"epoch": epoch.number, **measurements(epoch), "time": at}
 
 
 def _looks(

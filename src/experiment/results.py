@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.support.files import write_whole
 from src.training import diagnostics
 from src.training.scoring import Score
 from src.training.training_run import Epoch
@@ -75,9 +76,7 @@ class Result:
 
     def write(self, folder: Path) -> None:
         """Write the result into a run's folder, all of it or nothing."""
-        part = folder / f"{RESULT}.new"
-        part.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-        part.replace(folder / RESULT)
+        write_whole(folder / RESULT, json.dumps(asdict(self), indent=1).encode())
 
     @staticmethod
     def load(folder: Path) -> "Result":

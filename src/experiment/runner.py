@@ -9,6 +9,7 @@ from src.experiment.job import Job
 from src.experiment.recorder import Finished, RunContext, record
 from src.nn.gradcheck import Check, check_gradient
 from src.support.errors import WrongGradient
+from src.support.signals import raise_if_ending
 from src.training.training_run import Epoch
 
 log = logging.getLogger(__name__)
@@ -22,14 +23,17 @@ Display = Callable[[int], contextlib.AbstractContextManager[Callable[[Epoch], No
 def execute(job: Job, prepared: Prepared, run_context: RunContext, display: Display) -> Finished:
     """Train a run; keep its history, weights, pictures and result in its folder and in MLflow.
 
+    A run that was interrupted goes on from its last checkpoint.
+
     Raises UserError if MLflow's store can't be opened, and TrainingFailed. In both cases the
     result is in the folder.
     """
     with record(job, prepared, run_context) as recorder:
         with display(job.experiment.epochs) as show:
-            for epoch in prepared.train(job.diagnose):
+            for epoch in prepared.train(job.diagnose, recorder.start):
                 recorder.epoch(epoch)
                 show(epoch)
+                raise_if_ending()
         recorder.finish()
     return recorder.finished
 

@@ -1,13 +1,20 @@
 """Errors that a person can mend, each told in a line or two."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_LONGEST_WORD = 300  # characters
+_LONGEST_LINE = 1000
+
 
 class UserError(Exception):
     """The configuration or the data is wrong. Exit code 2."""
+
+    def __str__(self) -> str:
+        return in_brief(super().__str__())
 
 
 class ConfigError(UserError):
@@ -28,6 +35,10 @@ class Diverged(TrainingFailed):
 
 class TargetMissed(TrainingFailed):
     """Training ended without reaching its target."""
+
+
+class NotReproduced(TrainingFailed):
+    """An epoch that was computed again, after an interruption, has another result."""
 
 
 class WrongGradient(TrainingFailed):
@@ -69,6 +80,15 @@ def suggest(name: str, options: Iterable[str]) -> str:
     options = list(options)
     near = difflib.get_close_matches(name, options, n=1)
     return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(options)}"
+
+
+def in_brief(message: str) -> str:
+    """Return a message with the words and lines cut that are too long to read."""
+    words = re.sub(rf"\S{{{_LONGEST_WORD},}}", lambda word: f"{word[0][:60]}…", message)
+    lines = words.split("\n")
+    return "\n".join(
+        line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…" for line in lines
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from src.experiment.results import Result
+from src.support.files import write_whole
 
 PLAN = "plan.json"
 
@@ -42,7 +43,7 @@ class Plan:
 
     def write(self, folder: Path) -> None:
         """Write the plan into the sweep's folder."""
-        (folder / PLAN).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        write_whole(folder / PLAN, json.dumps(asdict(self), indent=1).encode())
 
     @staticmethod
     def load(folder: Path) -> "Plan | None":
@@ -67,7 +68,7 @@ def run_name(overrides: Sequence[str]) -> str:
 
 def _is_bookkeeping(setting: str) -> bool:
     first = setting.partition(".")[0].partition("/")[0]
-    return first in ("outputs", "name", "note", "tags", "tracking", "hydra")
+    return first in ("outputs", "name", "note", "tags", "tracking", "checkpoint", "hydra")
 
 
 def _setting(override: str) -> str:

@@ -12,8 +12,8 @@ from src.experiment.job import Job
 from src.experiment.recorder import RunContext
 from src.sweep.plan import Plan, run_name
 
-# A URI may hold a password; the others are MLflow's own name, description and tags.
-_NO_PARAMETERS = ("tracking.uri", "name", "note", "tags")
+# A URI may hold a password; name, note and tags are MLflow's own. Checkpoints decide no result.
+_NO_PARAMETERS = ("tracking.uri", "name", "note", "tags", "checkpoint")
 
 
 def single(config: DictConfig, context: Any, job: Job) -> RunContext:

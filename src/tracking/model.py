@@ -5,15 +5,15 @@ import functools
 import hashlib
 import json
 import re
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.data import Dataset
 from src.nn.losses import Loss
 from src.nn.network import MLP, Parameters
-from src.nn.weights import save_weights
 from src.support.plugins import source_files
 from src.support.serialization import to_plain
 
@@ -26,21 +26,36 @@ _IMPORT = re.compile(r"^(\s*from )src\.([\w.]+)(?= import )", re.MULTILINE)
 _NOT_IN_NAMES = re.compile(r"[/:.%\"']")  # refused by MLflow in the name of a model
 
 
+def describe(model: MLP, loss: Loss, dataset: Dataset, parameters: Parameters) -> dict[str, Any]:
+    """Return what a served model must know of its network, beside the weights."""
+    plugins = sorted({module for part in (model, loss) for module in _foreign_modules(part)})
+    return {
+        "model": to_plain(model),
+        "loss": to_plain(loss),
+        "scale": dataset.scale,
+        "dtype": next(p.dtype for layer in parameters for p in layer).name,
+        "outputs": model.outputs,
+        "plugins": plugins,
+    }
+
+
 def log_model(
     client: "MlflowClient",
-    experiment_id: str,
-    run_id: str,
-    name: str,
+    place: tuple[str, str, str],
+    described: Mapping[str, Any],
+    weights: Path,
     *,
-    model: MLP,
-    loss: Loss,
-    dataset: Dataset,
-    parameters: Parameters,
-) -> str:
-    """Log a network under a run's name, as a model that can be loaded and served; return its id.
+    known: str | None,
+    know: Callable[[str], None],
+) -> None:
+    """Log a network as a model that can be loaded and served.
 
-    The model holds the weights, a description of the network, and a copy of our code that the
-    network needs. That copy is a package of its own name, which no other package can shadow.
+    ``place`` is the id of the experiment, the id of the run, and the run's name. The model holds
+    the weights, the description of the network, and a copy of our code that the network needs. That
+    copy is a package of its own name, which no other package can shadow.
+
+    ``know`` is called with the model's id as soon as there is one. Give that id as ``known`` when
+    the call is repeated after a failure: then no second model is created.
     """
     import mlflow
     import numpy as np
@@ -48,30 +63,27 @@ def log_model(
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    dtype = next(p.dtype for layer in parameters for p in layer)
-    plugins = sorted({module for part in (model, loss) for module in _foreign_modules(part)})
+    experiment_id, run_id, name = place
     # A schema of the inputs would accept one dtype only: the served model checks them itself.
     outputs = Schema(
         [
             TensorSpec(np.dtype(np.int64), (-1,), "label"),
-            TensorSpec(dtype, (-1, model.outputs), "probabilities"),
+            TensorSpec(np.dtype(described["dtype"]), (-1, described["outputs"]), "probabilities"),
         ]
     )
-    described = {
-        "model": to_plain(model),
-        "loss": to_plain(loss),
-        "scale": dataset.scale,
-        "dtype": dtype.name,
-        "plugins": plugins,
-    }
-    allowed_name = _NOT_IN_NAMES.sub("_", name) or "model"
-    logged = client.create_logged_model(experiment_id, allowed_name, source_run_id=run_id)
+    known = known or _unconfirmed(client, experiment_id, run_id)
+    if known:
+        logged = client.get_logged_model(known)
+    else:
+        allowed_name = _NOT_IN_NAMES.sub("_", name) or "model"
+        logged = client.create_logged_model(experiment_id, allowed_name, source_run_id=run_id)
+    know(logged.model_id)
     with tempfile.TemporaryDirectory() as scratch:
         data, code, saved = (Path(scratch, part) for part in ("data", "code", "model"))
         data.mkdir()
         (data / "network.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
-        save_weights(data / "weights.npz", model.layers, parameters)
-        package = write_code(code, plugins)
+        shutil.copyfile(weights, data / "weights.npz")
+        package = write_code(code, described["plugins"])
         mlflow.pyfunc.save_model(
             str(saved),
             loader_module=f"{package.name}.{_LOADER}",
@@ -88,9 +100,17 @@ def log_model(
         )
         client.log_model_artifacts(logged.model_id, str(saved))
     client.finalize_logged_model(logged.model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    model_id: str = logged.model_id
-    return model_id
+    given = client.get_run(run_id).outputs
+    linked = given.model_outputs if given else []
+    if logged.model_id not in [output.model_id for output in linked]:
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+
+
+def _unconfirmed(client: "MlflowClient", experiment_id: str, run_id: str) -> str | None:
+    """Return the model of a run whose creation the store did not confirm, or None."""
+    wanted = f"source_run_id = '{run_id}'"
+    found = client.search_logged_models([experiment_id], filter_string=wanted, max_results=1)
+    return str(found[0].model_id) if found else None
 
 
 def _foreign_modules(value: Any) -> Iterator[str]:

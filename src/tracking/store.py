@@ -3,18 +3,22 @@
 import contextlib
 import logging
 import os
-import re
+import shutil
 import sqlite3
+import ssl
 import sys
 import textwrap
+import urllib.error
+import urllib.request
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from src.support.errors import UserError
+from src.tracking.masking import mask
 from src.tracking.view import sweep_filter
 
 if TYPE_CHECKING:
@@ -23,20 +27,23 @@ if TYPE_CHECKING:
 
 def preload() -> None:
     """Import what the first open of a process, and its first run, would wait for."""
-    _import_mlflow()
+    import_mlflow()
     from src.tracking.mlflow_internals import preload as preload_mlflow
 
     with quiet():
         preload_mlflow()
 
 
-def _import_mlflow() -> None:
+def import_mlflow() -> None:
     """Import MLflow with the settings that it reads at that moment.
 
     Telemetry is off. A dead server costs seconds per call: with MLflow's defaults, four minutes.
+    MLflow repeats no call: a creation that is repeated makes a second run.
+    The link that MLflow prints at the end of a run would show the password of the URI.
     """
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     with quiet():
@@ -50,6 +57,12 @@ class _Opened:
     client: "MlflowClient"
     experiment_id: str
     file: tuple[int, int] | None
+
+
+_LOCK_SECONDS = 30.0  # for another process that opens the same database
+_BUSY_SECONDS = 5.0  # for a database that another process has locked
+_REACH_SECONDS = 4.0  # for the first answer of a server
+_LEAST_SPACE = 2**20  # bytes on the disk of a database
 
 
 _opened: dict[tuple[str, str], _Opened] = {}
@@ -77,7 +90,7 @@ def _file_identity(store: str) -> tuple[int, int] | None:
 
 
 def _open(store: str, experiment: str, outputs: Path) -> _Opened:
-    _import_mlflow()
+    import_mlflow()
     from mlflow import MlflowClient
 
     from src.tracking.mlflow_internals import disconnect
@@ -139,16 +152,86 @@ def check_database(store: str, experiment: str) -> None:
     """
     database = database_file(store)
     assert database is not None
+    _require_space(store, database)
     if not database.exists():
         return
+    if not database.is_file():
+        raise _closed(store, OSError("it is not a regular file"))
+    if not database.is_file():
+        raise UserError(f"the MLflow store {mask(store)} can't be opened: it is not a file")
     try:
-        with contextlib.closing(sqlite3.connect(database)) as connection:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-            asked = "SELECT 1 FROM experiments WHERE name = ? AND lifecycle_stage = 'deleted'"
-            if "experiments" in tables and connection.execute(asked, [experiment]).fetchone():
-                raise _deleted(experiment)
+        address = f"{database.absolute().as_uri()}?mode=rw"
+        with contextlib.closing(
+            sqlite3.connect(address, timeout=_BUSY_SECONDS, uri=True)
+        ) as connection:
+            _check_tables(connection, store, experiment)
+            connection.execute("BEGIN IMMEDIATE")  # can it be written?
+            connection.rollback()
     except sqlite3.Error as error:
-        raise _closed(store, error) from None
+        if "locked" not in str(error):  # a lock passes, or the run goes on without the store
+            raise _closed(store, error) from None
+
+
+def _check_tables(connection: sqlite3.Connection, store: str, experiment: str) -> None:
+    """Raise UserError if MLflow can't use the tables, or if the experiment is deleted."""
+    from src.tracking.schema import revisions
+
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if "experiments" not in tables:
+        return
+    asked = "SELECT 1 FROM experiments WHERE name = ? AND lifecycle_stage = 'deleted'"
+    if connection.execute(asked, [experiment]).fetchone():
+        raise _deleted(experiment)
+    version = None
+    if "alembic_version" in tables:
+        version = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    known = revisions()
+    if version is None or (known.all and version[0] not in known.all):
+        raise UserError(
+            f"the MLflow store {mask(store)} has a schema that this MLflow does not know: it "
+            "belongs to a newer MLflow; update MLflow, or choose another store with "
+            "outputs=FOLDER or tracking.uri=URI"
+        )
+    if known.newest and version[0] != known.newest:
+        raise UserError(
+            f"the MLflow store {mask(store)} has the schema of an older MLflow: update it with "
+            f"mlflow db upgrade {mask(store)}"
+        )
+
+
+def _require_space(store: str, database: Path) -> None:
+    """Raise UserError if the disk of a database is full."""
+    folder = next(path for path in database.absolute().parents if path.exists())
+    if shutil.disk_usage(folder).free < _LEAST_SPACE:
+        raise UserError(
+            f"the MLflow store {mask(store)} can't be written: the disk is full; make room, or "
+            "choose another disk with outputs=FOLDER"
+        )
+
+
+def check_server(store: str) -> None:
+    """Check that a server answers, whatever it answers, before MLflow waits for it.
+
+    Raises UserError within seconds if nothing answers.
+    """
+    parts = urlsplit(store)
+    if parts.scheme not in ("http", "https"):
+        return
+    host = parts.netloc.rpartition("@")[2]
+    address = urlunsplit((parts.scheme, host, parts.path, "", ""))
+    try:
+        urllib.request.urlopen(address, timeout=_REACH_SECONDS).close()  # noqa: S310 # http(s)
+    except urllib.error.HTTPError:
+        return  # MLflow will tell what is wrong
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLError):
+            return
+        said = "it does not answer" if isinstance(reason, TimeoutError) else reason
+        raise UserError(
+            f"the MLflow store {mask(store)} can't be opened: {said}; start the server, or train "
+            "without it: tracking.offline=true"
+        ) from None
 
 
 def _deleted(experiment: str) -> UserError:
@@ -157,9 +240,9 @@ def _deleted(experiment: str) -> UserError:
 
 
 def _closed(store: str, error: Exception) -> UserError:
-    said = _without_password(str(error) or type(error).__name__).splitlines()[0]
+    said = mask(str(error) or type(error).__name__).splitlines()[0]
     reason = textwrap.shorten(said, 200, placeholder=" …")
-    return UserError(f"the MLflow store {_without_password(store)} can't be opened: {reason}")
+    return UserError(f"the MLflow store {mask(store)} can't be opened: {reason}")
 
 
 @contextlib.contextmanager
@@ -169,11 +252,21 @@ def _first_open(store: str) -> Iterator[None]:
     if database is None:
         yield
         return
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(database.with_name(f"{database.name}.lock")):
+    lock = FileLock(database.with_name(f"{database.name}.lock"))
+    try:
+        lock.acquire(timeout=_LOCK_SECONDS)
+    except Timeout:
+        raise UserError(
+            f"the MLflow store {mask(store)} can't be opened: another process has held "
+            f"{lock.lock_file} for {_LOCK_SECONDS:.0f} s; end that process"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _create(store: str) -> None:
@@ -225,17 +318,16 @@ def quiet() -> Iterator[None]:
 def server_command(store: str, port: int) -> tuple[list[str], dict[str, str]]:
     """Return the command that serves a store's UI on this machine only, and its environment.
 
-    So the server takes two processes and 0.5 GB; with MLflow's defaults, ten and 2.4 GB.
+    So the server takes two processes and 0.5 GB; with MLflow's defaults, ten and 2.4 GB. It does
+    not accept files: runs on this machine write theirs into the artifact folder themselves.
     """
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
+    command = [sys.executable, "-m", "mlflow", "server", "--no-serve-artifacts"]
+    if database := database_file(store):
+        command += ["--default-artifact-root", (database.absolute().parent / "artifacts").as_uri()]
     environment = {
         **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": store,  # other users see arguments, not the environment
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     return [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"], environment
-
-
-def _without_password(text: str) -> str:
-    """Return a text with the password of every URL in it replaced by asterisks."""
-    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)

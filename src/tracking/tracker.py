@@ -1,31 +1,35 @@
 """Keeps a run in MLflow: its settings, its curves and its results.
 
-Every call hands its work to the writer thread and returns at once. So a run begins to train while
-MLflow, which takes seconds, is imported, and a slow server does not slow down the training.
+Every call notes what it is given in the run's folder and returns at once; a thread of its own tells
+MLflow. So a run begins to train while MLflow, which takes seconds, is imported. A store that is
+slow, fails or goes away neither slows down the training nor ends it.
 """
 
+import contextlib
 import getpass
+import logging
 import sys
-import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from src.data import Dataset
 from src.nn.losses import Loss
 from src.nn.network import MLP, Parameters
+from src.support.errors import UserError
+from src.tracking.journal import Entry, Journal, Point, Status, texts
+from src.tracking.model import describe
+from src.tracking.outage import Store
+from src.tracking.upload import Upload, described
 from src.tracking.view import comparison, sweep_filter, view_tag
 from src.tracking.writer import writer
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+log = logging.getLogger("src.tracking.outage")  # shown on the terminal too
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-_METRICS_PER_CALL, _PARAMETERS_PER_CALL = 1000, 100  # MLflow's limits
-_PARAMETER_LENGTH, _TAG_LENGTH = 6000, 8000  # MLflow cuts longer ones
-_ATTEMPTS = 5  # at what another process creates at the same moment
+_PARAMETER_LENGTH = 6000  # MLflow cuts longer ones
+# A store that was silent for so many seconds is given up at the end of a run. After a signal the
+# process must end soon.
+PATIENCE, _PATIENCE_WHEN_KILLED = 20.0, 4.0
 
 
 class Tracker:
@@ -34,162 +38,185 @@ class Tracker:
     Several may be open at a time. Files are read later, when the writer reaches them: write them
     before you hand them over, and leave them as they are until the run is closed.
 
-    An error of the store stops all further writing of the run. ``close`` raises it.
+    No error of the store is raised. What MLflow could not be told is in the journal of the run's
+    folder, for ``python -m src.sync``.
     """
 
-    def __init__(
-        self,
-        open_store: Callable[[], tuple["MlflowClient", str]],
-        name: str,
-        tags: Mapping[str, str],
-    ) -> None:
-        self._writer = writer()
-        self._error: Exception | None = None
-        self._client: MlflowClient | None = None
-        self._experiment_id = self._run_id = ""
-        self._name = name
-        self._start = time.time()
-        self._measured: deque[tuple[str, float, int, int]] = deque()
+    def __init__(self, store: Store | None, entry: Entry, folder: Path | None) -> None:
+        """Open a run. Without a store, only its journal is kept."""
+        self._store, self._writer = store, writer()
+        self._journal = _adopted(entry, folder)
+        self._broken = self._complete = False
+        with self._change():  # it is on disk from the first moment
+            pass
+        self._upload = Upload(self._journal)
+        self._follow()
 
-        def open_run() -> None:
-            client, self._experiment_id = open_store()
-            # All tags are there from the first moment, to find the run if its process dies.
-            known = {**_system_tags(tags), **_cut_values(tags, _TAG_LENGTH)}
-            run = client.create_run(
-                self._experiment_id, self._milliseconds(0), known, run_name=name
-            )
-            self._client, self._run_id = client, run.info.run_id
+    def identity(self, status: Status = "FINISHED") -> tuple[str, str] | None:
+        """Return the ids of the run's experiment and of the run; None if the store is away.
 
-        self._opening = self._writer.submit(lambda: self._attempt(open_run))
+        Waits until the run is open, or for a store that is away as long as ``close`` does.
+        """
+        entry = self._journal.entry
+        self._wait(lambda: entry.experiment_id is not None, status)
+        if entry.run_id is None or entry.experiment_id is None:
+            return None
+        return entry.experiment_id, entry.run_id
 
-    def identity(self) -> tuple[str, str] | None:
-        """Wait until the run is open; return the ids of its experiment and itself, or None."""
-        self._opening.result()
-        return (self._experiment_id, self._run_id) if self._run_id else None
+    def when_open(self, hear: Callable[[str, str], None]) -> None:
+        """Call ``hear`` with the ids of the run's experiment and of the run, once it is open.
+
+        It is called in the writer's thread, and not at all while the store is away.
+        """
+
+        def tell() -> None:
+            entry = self._journal.entry
+            if entry.run_id and entry.experiment_id:
+                hear(entry.experiment_id, entry.run_id)
+            elif not self._upload.stopped and self._store is not None:
+                self._writer.plan(tell)
+
+        self._writer.submit(tell)
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Keep the settings of the run."""
-        self._write(lambda client: _log_parameters(client, self._run_id, values))
+        with self._change() as entry:
+            entry.parameters = texts(values, _PARAMETER_LENGTH)
+        self._follow()
 
-    def metrics(self, values: Mapping[str, float], step: int, seconds: float) -> None:
-        """Keep measurements made at a step, ``seconds`` after the run's start by its own clock."""
-        at = self._milliseconds(seconds)
-        self._measured.extend((key, value, at, step) for key, value in values.items())
-        self._writer.plan(self._write_measured)
+    def milliseconds(self, seconds: float) -> int:
+        """Return the unix time, in milliseconds, at which the run's own clock shows ``seconds``.
+
+        The clock of a run in a stack counts its share of the time, so that durations compare.
+        """
+        return self._journal.entry.start + int(1000 * seconds)
+
+    def metrics(self, values: Mapping[str, float], step: int, time: int) -> None:
+        """Keep measurements made at a step, at a unix time in milliseconds.
+
+        Those of step 0 are noted in the journal. Those of an epoch, its step, must be in
+        ``history.csv`` already, with the same time.
+        """
+        points: list[Point] = [(key, value, time, step) for key, value in values.items()]
+        self._upload.add(points)
+        if step == 0:
+            with self._change() as entry:
+                entry.points += points
+        self._writer.plan(self._advance)
 
     def sweep(self, sweep_id: str, metric: str, varied: Sequence[str]) -> None:
         """Arrange the view of the run's sweep, whose runs differ in the parameters ``varied``.
 
         The best run by ``metric`` comes first.
         """
-        view = comparison(sweep_filter(sweep_id), metric, varied)
-
-        def arrange(client: "MlflowClient") -> None:
-            client.set_experiment_tag(self._experiment_id, view_tag(sweep_id), view)
-
-        self._write(arrange)
+        with self._change() as entry:
+            entry.sweep[view_tag(sweep_id)] = comparison(sweep_filter(sweep_id), metric, varied)
+        self._follow()
 
     def dataset(self, dataset: Dataset) -> None:
         """Keep what the run learns from: its name, its size and our digest of it."""
-        self._write(lambda client: _log_dataset(client, self._run_id, dataset))
+        with self._change() as entry:
+            entry.dataset = described(dataset)
+        self._follow()
 
     def files(self, paths: Sequence[Path], folder: str | None = None) -> None:
         """Keep copies of files, in a folder if one is named."""
-
-        def copy(client: "MlflowClient") -> None:
+        own = self._journal.folder
+        with self._change() as entry:
             for path in paths:
-                client.log_artifact(self._run_id, str(path), folder)
+                inside = own is not None and path.is_relative_to(own)
+                name = str(path.relative_to(own) if inside and own else path.absolute())
+                if (name, folder) not in entry.files:
+                    entry.files.append((name, folder))
+                part = f"file {folder or ''}/{name}"
+                entry.written = [other for other in entry.written if other != part]
+        self._follow()
 
-        self._write(copy)
+    def model(
+        self, model: MLP, loss: Loss, dataset: Dataset, parameters: Parameters, weights: Path
+    ) -> None:
+        """Keep the trained network as a model that can be served, under the run's name.
 
-    def model(self, model: MLP, loss: Loss, dataset: Dataset, parameters: Parameters) -> None:
-        """Keep the trained network as a model that can be served, under the run's name."""
-
-        def log(client: "MlflowClient") -> None:
-            from src.tracking.model import log_model
-
-            log_model(
-                client,
-                self._experiment_id,
-                self._run_id,
-                self._name,
-                model=model,
-                loss=loss,
-                dataset=dataset,
-                parameters=parameters,
-            )
-
-        self._write(log)
+        ``weights`` is the file that holds its parameters.
+        """
+        own = self._journal.folder
+        inside = own is not None and weights.is_relative_to(own)
+        place = str(weights.relative_to(own) if inside and own else weights.absolute())
+        with self._change() as entry:
+            entry.model = {
+                "network": describe(model, loss, dataset, parameters),
+                "weights": place,
+            }
+        self._follow()
 
     def close(self, status: Status, seconds: float, failure: str | None = None) -> None:
-        """Give the run its status, when all is written, and wait for that.
+        """Give the run its status when all is written, and wait for that.
 
-        The run's end is ``seconds`` after its start. ``failure`` is kept as a tag.
-        Raises the first error of the store since the run was opened.
+        The run's end is ``seconds`` after its start. ``failure`` is kept as a tag. A store that is
+        away is waited for for some seconds.
         """
-        self._writer.submit(lambda: self._end(status, seconds, failure)).result()
-        if self._error:
-            raise self._error
+        with self._change() as entry:
+            entry.status, entry.failure = status, failure
+            entry.end = self.milliseconds(seconds)
+        self._follow()
+        complete = self._wait(lambda: self._complete, status)
+        self._upload.stopped = True  # from now on, the journal belongs to src.sync
+        if self._upload.refused:
+            reasons = "; ".join(f"{part}: {why}" for part, why in self._upload.refused.items())
+            log.warning("MLflow refuses a part of the run: %s", reasons)
+        elif not complete and self._store is not None:
+            place = self._journal.folder or "FOLDER"
+            log.warning(
+                "MLflow has not been told everything: python -m src.sync %s does it later", place
+            )
 
-    def _write(self, write: Callable[["MlflowClient"], None]) -> None:
-        """Hand work to the writer, to be done unless the store has failed before."""
+    def _wait(self, done: Any, status: Status) -> bool:
+        patience = _PATIENCE_WHEN_KILLED if status == "KILLED" else PATIENCE
+        return self._store is not None and self._store.wait(done, patience)
 
-        def work() -> None:
-            if self._client and not self._error:
-                write(self._client)
-
-        self._writer.submit(lambda: self._attempt(work))
-
-    def _attempt(self, work: Callable[[], None]) -> None:
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[Entry]:
+        """Yield the journal's entry for changes. A full disk is noted; it ends no training."""
         try:
-            work()
-        except Exception as error:
-            self._error = self._error or error
+            with self._journal.change() as entry:
+                yield entry
+        except OSError as error:
+            if not self._broken:
+                log.warning("the run's journal can't be written: %s", error)
+            self._broken = True
 
-    def _write_measured(self) -> None:
-        self._attempt(self._log_measured)
+    def _follow(self) -> None:
+        self._writer.submit(self._advance)
 
-    def _log_measured(self) -> None:
-        while self._measured and self._client and not self._error:
-            from mlflow.entities import Metric
-
-            size = min(len(self._measured), _METRICS_PER_CALL)
-            batch = [Metric(*self._measured.popleft()) for _ in range(size)]
-            self._client.log_batch(self._run_id, metrics=batch)
-
-    def _end(self, status: Status, seconds: float, failure: str | None) -> None:
-        self._write_measured()
-        client, end = self._client, self._milliseconds(seconds)
-        if client is None:
+    def _advance(self) -> None:
+        """Tell MLflow what it does not know yet; try again later if the store is away."""
+        store = self._store
+        if store is None or self._upload.stopped:
             return
-        if self._error and status == "FINISHED":
-            status, failure = "FAILED", f"MLflow's store failed: {self._error}"
-
-        def terminate() -> None:
-            if failure:
-                client.set_tag(self._run_id, "failure", _cut(failure, _TAG_LENGTH))
-            client.set_terminated(self._run_id, status, end)
-
-        self._attempt(terminate)
-
-    def _milliseconds(self, seconds: float) -> int:
-        """Return the time that the run's own clock shows after so many seconds, as MLflow keeps it.
-
-        The clock of a run in a stack counts its share of the time, so that durations compare.
-        """
-        return int((self._start + seconds) * 1000)
+        if store.use(
+            lambda client, experiment_id: self._upload.advance(client, experiment_id, store.heard)
+        ):
+            self._complete = self._upload.complete
+            store.heard()  # wakes ``close``
+        else:
+            self._writer.plan(self._advance)
 
 
-def ending(error: BaseException) -> tuple[Status, str]:
-    """Return the status of a run that an exception ended, and the reason in words."""
-    if isinstance(error, KeyboardInterrupt):
-        return "KILLED", "interrupted"
-    if isinstance(error, SystemExit):
-        return "KILLED", "terminated"
-    return "FAILED", str(error) or type(error).__name__
+def _adopted(entry: Entry, folder: Path | None) -> Journal:
+    """Return the journal of a run, which goes on with the one that a dead process left."""
+    left = None
+    if folder is not None:
+        with contextlib.suppress(UserError):  # a damaged one is replaced
+            left = Journal.load(folder)
+    if left is not None and entry.run_id in (None, left.entry.run_id):
+        old = left.entry
+        entry.run_id, entry.start, entry.key = old.run_id, old.start, old.key
+        entry.points, entry.model_id = old.points, old.model_id
+        entry.written = [part for part in old.written if part == "attempt"]
+    return Journal(entry, folder)
 
 
-def _system_tags(tags: Mapping[str, str]) -> dict[str, str]:
+def system_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return the tags that MLflow's UI shows as user, source and version; a client sets none."""
     try:
         user = getpass.getuser()
@@ -205,50 +232,10 @@ def _system_tags(tags: Mapping[str, str]) -> dict[str, str]:
     return known
 
 
-def _log_parameters(client: "MlflowClient", run_id: str, values: Mapping[str, Any]) -> None:
-    from mlflow.entities import Param
-
-    texts = _cut_values({key: str(value) for key, value in values.items()}, _PARAMETER_LENGTH)
-    params = [Param(key, text) for key, text in texts.items()]
-    for start in range(0, len(params), _PARAMETERS_PER_CALL):
-        client.log_batch(run_id, params=params[start : start + _PARAMETERS_PER_CALL])
-
-
-def _log_dataset(client: "MlflowClient", run_id: str, dataset: Dataset) -> None:
-    from mlflow.data.code_dataset_source import CodeDatasetSource
-    from mlflow.data.numpy_dataset import from_numpy
-    from mlflow.entities import Dataset as DatasetEntity
-    from mlflow.entities import DatasetInput, InputTag
-
-    source = CodeDatasetSource(tags={"description": str(dataset)})
-    train = dataset.train
-    known = from_numpy(train.images, source, train.labels, dataset.name, dataset.digest)
-    entity = DatasetEntity(**known.to_dict())
-    used = [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
-    _together_with_others(lambda: client.log_inputs(run_id, used))
-
-
-def _together_with_others(create: Callable[[], None]) -> None:
-    """Call ``create`` again if another process created the same row at the same moment.
-
-    MLflow looks for the row first and inserts it in a second step.
-    """
-    from mlflow import MlflowException
-
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            return create()
-        except MlflowException as error:
-            if attempt == _ATTEMPTS or "unique constraint" not in str(error).lower():
-                raise
-            time.sleep(0.01 * attempt)
-    return None
-
-
-def _cut_values(texts: Mapping[str, str], length: int) -> dict[str, str]:
-    return {key: _cut(text, length) for key, text in texts.items()}
-
-
-def _cut(text: str, length: int) -> str:
-    """Return a text cut to the length that MLflow allows, with an ellipsis where it was cut."""
-    return text if len(text) <= length else text[: length - 1] + "…"
+def ending(error: BaseException) -> tuple[Status, str]:
+    """Return the status of a run that an exception ended, and the reason in words."""
+    if isinstance(error, KeyboardInterrupt):
+        return "KILLED", "interrupted"
+    if isinstance(error, SystemExit):
+        return "KILLED", "terminated"
+    return "FAILED", str(error) or type(error).__name__

@@ -3,19 +3,22 @@
 Python delivers signals to the main thread, so Ctrl-C never interrupts a transaction of MLflow.
 """
 
+import atexit
 import contextlib
 import functools
 import os
+import queue
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 # Curves are written after at least and at most this many seconds,
 # and in between so that writing takes this share of the time.
 _LEAST_WAIT, _MOST_WAIT, _SHARE = 1.0, 5.0, 0.05
 _TURN_SECONDS = 1e-4
+_EXIT_SECONDS = 2.0  # at the end of the process, for the jobs that are left
 
 
 class Writer:
@@ -23,11 +26,15 @@ class Writer:
 
     Measurements are written by ``write`` functions that are called together, once in a while:
     MLflow takes milliseconds per call, however few values it is given.
+
+    The thread is a daemon: a store that hangs must not keep the process from its end. What is lost
+    then is in the journals of the runs.
     """
 
     def __init__(self) -> None:
-        # At exit, Python waits until such an executor has finished all of its jobs.
-        self._thread = ThreadPoolExecutor(1, "mlflow")
+        self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        threading.Thread(target=self._serve, name="mlflow", daemon=True).start()
+        atexit.register(self._finish)
         self._jobs = 0  # submitted and not yet begun
         self._changed = threading.Condition()
         self._planned: dict[Callable[[], None], None] = {}
@@ -39,7 +46,9 @@ class Writer:
         with self._changed:
             self._jobs += 1
             self._changed.notify()
-        return self._thread.submit(self._run, job)
+        done: Future[None] = Future()
+        self._queue.put(lambda: self._run(job, done))
+        return done
 
     def plan(self, write: Callable[[], None]) -> None:
         """Call ``write`` within seconds, together with the others that are planned by then."""
@@ -50,14 +59,27 @@ class Writer:
     def _wait(self) -> None:
         if not self._waits:
             self._waits = True
-            self._thread.submit(self._write_planned)
+            self._queue.put(self._write_planned)
 
-    def _run(self, job: Callable[[], None]) -> None:
+    def _serve(self) -> None:
+        while True:
+            self._queue.get()()
+
+    def _finish(self) -> None:
+        """Give the jobs that are left a moment at the end of the process."""
+        done = self.submit(lambda: None)
+        with contextlib.suppress(TimeoutError):
+            done.result(_EXIT_SECONDS)
+
+    def _run(self, job: Callable[[], None], done: "Future[None]") -> None:
         with self._changed:
             self._jobs -= 1
         try:
             with _short_turns():
                 job()
+            done.set_result(None)
+        except Exception as error:
+            done.set_exception(error)
         finally:
             with self._changed:
                 if self._planned:
@@ -74,7 +96,8 @@ class Writer:
         start = time.monotonic()
         with _short_turns():
             for write in planned:
-                write()
+                with contextlib.suppress(Exception):  # the thread must go on for the others
+                    write()
         end = time.monotonic()
         self._next = end + wait_after(end - start)
 

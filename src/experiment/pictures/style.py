@@ -8,6 +8,8 @@ from cycler import cycler
 from matplotlib import style
 from matplotlib.figure import Figure
 
+from src.support.files import whole_file
+
 # The palette of Okabe and Ito (Color Universal Design, 2008), which is safe for colour-blind
 # readers.
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -79,6 +81,7 @@ def save(figure: Figure, path: Path) -> None:
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         # The version of Matplotlib is left out of the file. The usual compression level, 6,
         # takes four times as long and saves little.
-        figure.savefig(
-            path, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 1}
-        )
+        with whole_file(path) as file:
+            figure.savefig(
+                file, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 1}
+            )

@@ -1,0 +1,307 @@
+"""Goes on with an interrupted run: ``resume=`` finds it and composes its command again."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from src.config.arguments import prepare
+from src.config.composition import compose, composer
+from src.config.describe import listed, shortened
+from src.config.preflight import check
+from src.config.reader import flatten
+from src.experiment.experiment import Prepared
+from src.experiment.job import Job
+from src.experiment.recorder import RunContext
+from src.experiment.results import Result
+from src.experiment.run_folder import (
+    RUN,
+    Identity,
+    RunRecord,
+    is_owned,
+    load_checkpoint,
+)
+from src.support.errors import ConfigError
+from src.training.checkpoint import Checkpoint
+from src.training.training_run import watched
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+_ALLOWED = (
+    "epochs",
+    "checkpoint.every",
+    "outputs",
+    "plugins",
+    "tracking.uri",
+)  # beside resume=FOLDER
+_ACCEPTABLE = ("code", "numpy")
+
+_resumed: "Resume | None" = None
+
+
+def resumed_run() -> "Resume | None":
+    """Return the run that this process goes on with, or None if it begins a new one."""
+    return _resumed
+
+
+def resume_or_prepare(arguments: Sequence[str]) -> list[str]:
+    """Return the command line's arguments as Hydra takes them.
+
+    With ``resume=`` they are those of the run that goes on. Raises ConfigError if there is no such
+    run, and for settings beside ``resume=`` that would change the run.
+    """
+    global _resumed
+    _resumed = None
+    wanted, accepted, rest = None, "", []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key == "resume":
+            wanted = value
+        elif equals and key == "accept":
+            accepted = value
+        else:
+            rest.append(argument)
+    prepared = prepare(rest)
+    if wanted is None:
+        if accepted:
+            raise ConfigError(f"accept={accepted}: goes with resume= only")
+        return prepared
+    if any(argument in ("-m", "--multirun") for argument in prepared):
+        raise ConfigError(f"resume={wanted}: goes on with one run: leave out -m")
+    accepts = _accepted(accepted)
+    if wanted == AUTO:
+        folder = _newest_unfinished(prepared)
+        if folder is None:
+            return prepared
+        of_run = prepared
+    else:
+        folder = _folder(wanted, prepared)
+        of_run = _command(folder, prepared)
+    _resumed = Resume(folder, RunRecord.load(folder), accepts)
+    return [*of_run, f"hydra.run.dir={_quoted(folder)}"]
+
+
+def _accepted(value: str) -> frozenset[str]:
+    words = frozenset(filter(None, value.split(",")))
+    if not words <= set(_ACCEPTABLE):
+        raise ConfigError(f"accept={value}: must be {' or '.join(_ACCEPTABLE)}, or code,numpy")
+    return words
+
+
+def _quoted(folder: Path) -> str:
+    """Return a path as Hydra reads it as one string, whatever letters it has."""
+    escaped = str(folder).replace("'", "\\'").replace("${", "\\${")
+    return f"'{escaped}'"
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _folder(wanted: str, given: Sequence[str]) -> Path:
+    """Return the folder of a run, given by its path or by its id in MLflow."""
+    folder = Path(wanted).expanduser()
+    if folder.is_dir():
+        return folder
+    outputs = next((o.partition("=")[2] for o in given if _key(o) == "outputs"), "outputs")
+    for found, record in _runs(Path(outputs)):
+        if record.run_id == wanted:
+            return found
+    raise ConfigError(
+        f"resume={shortened(wanted)}: neither the folder of a run nor the id of a run under "
+        f"{outputs}: give one of the folders in {outputs}/runs, or {AUTO}"
+    )
+
+
+def _runs(outputs: Path) -> Iterator[tuple[Path, RunRecord]]:
+    """Yield the runs in a folder of outputs, a sweep's included. Damaged ones are left out."""
+    for pattern in (f"runs/*/{RUN}", f"sweeps/*/*/{RUN}"):
+        for path in sorted(outputs.glob(pattern)):
+            try:
+                yield path.parent, RunRecord.load(path.parent)
+            except ConfigError as error:
+                log.warning("%s", error)
+
+
+def _command(folder: Path, given: Sequence[str]) -> list[str]:
+    """Return the arguments that began a run, with those that may change.
+
+    Raises ConfigError if others are given, or if the folder does not hold the arguments of a run.
+    """
+    kept = RunRecord.load(folder).overrides
+    # The file may be a stranger's: it may set what a run has, but not Hydra's own settings.
+    if not isinstance(kept, list) or not all(_is_setting(override) for override in kept):
+        raise ConfigError(f"{folder / RUN}: its overrides are not the settings of a run")
+    changed = {_key(override) for override in given if not override.startswith("-")}
+    if wrong := sorted(changed - set(_ALLOWED)):
+        raise ConfigError(
+            f"{wrong[0]}: can't be set beside resume=: a run goes on as it began; "
+            f"only {listed(_ALLOWED)} may change. For another run leave out resume="
+        )
+    for override in kept:
+        if _key(override) == "plugins" and "plugins" not in changed:
+            raise ConfigError(
+                f"{override}: the run was begun with plugins, which run code: add {override}"
+            )
+    return [*(override for override in kept if _key(override) not in changed), *given]
+
+
+def _is_setting(override: Any) -> bool:
+    return (
+        isinstance(override, str)
+        and not override.startswith("-")
+        and not _key(override).startswith("hydra")
+    )
+
+
+def _newest_unfinished(given: Sequence[str]) -> Path | None:
+    """Return the folder of the newest run with the same identity that has not finished."""
+    overrides = [argument for argument in given if not argument.startswith("-")]
+    with composer():
+        job, prepared = check(compose(overrides, with_hydra=True))
+    identity = Identity.of(prepared)
+    found = [
+        (record.started, folder)
+        for folder, record in _runs(job.outputs)
+        if (record.identity.config, record.identity.data) == (identity.config, identity.data)
+        and not _is_finished(folder)
+        and not is_owned(folder)
+    ]
+    return max(found)[1] if found else None
+
+
+def _is_finished(folder: Path) -> bool:
+    try:
+        return Result.load(folder).status == "FINISHED"
+    except (OSError, ValueError, TypeError):  # it has not ended, or the file is damaged
+        return False
+
+
+@dataclass(frozen=True)
+class Resume:
+    """A run that this process goes on with. ``accepted`` names what may have changed since."""
+
+    folder: Path
+    record: RunRecord
+    accepted: frozenset[str] = field(default_factory=frozenset)
+
+    def is_finished(self, config: DictConfig, job: Job, prepared: Prepared) -> bool:
+        """Return whether nothing is left to train.
+
+        Raises ConfigError if the run can't go on: the configuration, the data, the code or NumPy
+        has changed, or it is asked for epochs that it can't have.
+        """
+        self._check_identity(config, Identity.of(prepared))
+        if job.experiment.epochs != self.record.epochs:
+            self._check_epochs(job, prepared)
+            return False
+        return _is_finished(self.folder)
+
+    def _check_identity(self, config: DictConfig, now: Identity) -> None:
+        before = self.record.identity
+        if now.apart_from_epochs != before.apart_from_epochs:
+            raise ConfigError(
+                f"resume={self.folder}: the configuration has changed since the run began: "
+                f"{self._changes(config)}; change it back, or begin a new run"
+            )
+        if now.data != before.data:
+            raise ConfigError(
+                f"resume={self.folder}: the data has changed since the run began: its digest was "
+                f"{before.data} and is {now.data}; bring the old data back, or begin a new run"
+            )
+        if now.code != before.code and "code" not in self.accepted:
+            raise ConfigError(
+                f"resume={self.folder}: the code has changed since the run began: the results may "
+                "differ from those of an uninterrupted run; add accept=code to go on"
+            )
+        numpy_before, numpy_now = before.versions.get("NumPy"), now.versions["NumPy"]
+        if numpy_now != numpy_before and "numpy" not in self.accepted:
+            raise ConfigError(
+                f"resume={self.folder}: NumPy was {numpy_before} when the run began and is "
+                f"{numpy_now}: the results may differ from those of an uninterrupted run; "
+                "add accept=numpy to go on"
+            )
+
+    def _changes(self, config: DictConfig) -> str:
+        """Return the settings that differ from those that the run keeps."""
+        plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        now = flatten(plain)
+        try:
+            kept = OmegaConf.load(self.folder / ".hydra" / "config.yaml")
+            before = flatten(kept) if isinstance(kept, DictConfig) else {}
+        except Exception:  # a damaged file raises what YAML, OmegaConf or the resolvers raise
+            before = {}
+        known = (*_ALLOWED, "tracking", "checkpoint")
+        changes = [
+            f"{key} was {before.get(key, 'missing')} and is {now.get(key, 'missing')}"
+            for key in sorted({*before, *now})
+            if before.get(key) != now.get(key) and not key.startswith(known)
+        ]
+        return shortened(listed(changes)) if before and changes else "a default or a weight file"
+
+    def _check_epochs(self, job: Job, prepared: Prepared) -> None:
+        """Raise ConfigError if the run's length can't change as asked."""
+        epochs, checkpoint = job.experiment.epochs, self.checkpoint(prepared)
+        if checkpoint is None:
+            raise ConfigError(
+                f"epochs={epochs}: {self.folder} holds no checkpoint from which its "
+                f"{self.record.epochs} epochs could go on"
+            )
+        done = checkpoint.progress.epoch
+        if epochs < done:
+            raise ConfigError(
+                f"epochs={epochs}: the run has trained {done} epochs already: "
+                f"set epochs={done + 1} or more"
+            )
+        if stopped := checkpoint.epochs[-1].stopped:
+            raise ConfigError(
+                f"epochs={epochs}: the run stopped early after epoch {done}: {stopped}; "
+                "more epochs change nothing"
+            )
+        self._check_schedule(job, prepared, checkpoint)
+
+    def _check_schedule(self, job: Job, prepared: Prepared, checkpoint: Checkpoint) -> None:
+        """Raise ConfigError if the trained epochs would have had other rates in the new length."""
+        experiment, history = job.experiment, checkpoint.progress.history
+        updates = experiment.batching.updates(len(prepared.dataset.train))
+        seen = watched(experiment.schedule.watch, history)
+        for epoch in range(1, checkpoint.progress.epoch + 1):
+            before, now = (
+                experiment.schedule.factors(epoch, updates, length, seen[: epoch - 1])
+                for length in (self.record.epochs, experiment.epochs)
+            )
+            if (before != now).any():
+                raise ConfigError(
+                    f"epochs={experiment.epochs}: the schedule depends on the number of epochs: "
+                    f"epoch {epoch} was trained at another learning rate; begin a new run"
+                )
+
+    def checkpoint(self, prepared: Prepared) -> Checkpoint | None:
+        """Return the checkpoint that the run goes on from, or None if it begins again."""
+        begin = prepared.training_run().begin(prepared.parameters)
+        return load_checkpoint(self.folder, begin, self.record.identity)
+
+    def context(self, fresh: RunContext) -> RunContext:
+        """Return the run context of the run, given that of a new run with its settings."""
+        record = self.record
+        return replace(
+            fresh,
+            name=record.name,
+            position=record.position,
+            sweep_id=record.sweep_id,
+            stack=tuple(record.stack),
+            stack_position=record.stack_position,
+            goes_on=True,
+            # Outside its stack a network has the same results to rounding.
+            is_exact=not self.accepted and len(record.stack) < 2,
+        )
+
+    def summary(self, prepared: Prepared) -> str:
+        """Return in a line from where the run goes on."""
+        checkpoint = self.checkpoint(prepared)
+        done = f"after epoch {checkpoint.progress.epoch}" if checkpoint else "from the beginning"
+        return f"{done} of {prepared.experiment.epochs}, in {self.folder}"

@@ -1,0 +1,68 @@
+"""The history of a run as lines of a CSV file: an epoch is on disk before anything else has it."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from src.support.errors import DataError
+
+Row = dict[str, float]
+
+
+class Journal:
+    """The file ``history.csv``, open for appending; ``rows`` holds what it says of each epoch.
+
+    A torn last line, which a killed process may leave, is cut off. What was not measured in an
+    epoch is empty in the file and missing in its row. Raises DataError if the file is damaged
+    in another way.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._columns: list[str] = []
+        self.rows: list[Row] = []
+        sound = self._read(path) if path.exists() else 0
+        self._file = path.open("ab")
+        self._file.truncate(sound)
+
+    def _read(self, path: Path) -> int:
+        """Take the whole lines of the file and return how many bytes they have."""
+        raw = path.read_bytes()
+        sound = raw.rfind(b"\n") + 1
+        try:
+            lines = csv.reader(io.StringIO(raw[:sound].decode(), newline=""))
+            self._columns = next(lines, [])
+            for number, values in enumerate(lines, 1):
+                filled = zip(self._columns, values, strict=True)
+                row = {name: float(value) for name, value in filled if value}
+                if row["epoch"] != number or not math.isfinite(row["time"]):
+                    raise ValueError(f"line {number + 1} is not that of epoch {number}")
+                self.rows.append(row)
+        except (ValueError, KeyError, csv.Error) as error:
+            raise DataError(f"{path}: not the history of a run ({error})") from None
+        return sound
+
+    def add(self, row: Mapping[str, float]) -> None:
+        """Append an epoch's row, at once. The first row decides the columns."""
+        text = io.StringIO(newline="")
+        if not self._columns:
+            self._columns = list(row)
+            csv.writer(text).writerow(self._columns)
+        csv.DictWriter(text, self._columns).writerow(row)
+        self._file.write(text.getvalue().encode())
+        self._file.flush()
+        self.rows.append(dict(row))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,67 @@
+"""Tells MLflow what it missed of runs, because it was away or not used."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from src.support.errors import UserError
+from src.support.paths import CONF
+from src.terminal import report
+from src.tracking.journal import pending
+from src.tracking.links import run_link
+from src.tracking.sync import sync
+
+
+def main() -> None:
+    """Upload the runs of the folders given, by default all under the outputs folder.
+
+    Exits with 1 if MLflow still misses something, with 2 if a folder does not exist.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m src.sync",
+        description="Tell MLflow what it missed of runs: after an outage, after "
+        "tracking.offline=true, or because their process died.",
+    )
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        type=Path,
+        metavar="FOLDER",
+        help="of a run, or one that holds runs at any depth; by default the outputs folder",
+    )
+    chosen = parser.parse_args()
+    default = Path(OmegaConf.load(CONF / "config.yaml").outputs)
+    folders: Sequence[Path] = chosen.folders or [default]
+    for folder in folders:
+        if chosen.folders and not folder.is_dir():
+            report.problem(f"{folder}: no such folder; give the folder of a run")
+            sys.exit(2)
+    found = pending(folders)
+    if not found:
+        report.fact("sync", "MLflow has everything")
+    done = [_sync(folder) for folder in found]
+    if not all(done):
+        sys.exit(1)
+
+
+def _sync(folder: Path) -> bool:
+    """Upload a run and tell about it; return whether MLflow has everything."""
+    try:
+        synced = sync(folder)
+    except UserError as error:
+        report.problem(str(error))
+        return False
+    if synced is None:  # another process was faster
+        return True
+    report.fact("folder", str(folder))
+    report.fact("MLflow", run_link(synced.store, synced.experiment_id, synced.run_id))
+    if synced.refused:
+        report.problem(f"{folder}: MLflow refuses a part of the run: {synced.refused}")
+    return not synced.refused
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Tells MLflow, after the end of a run, what it could not be told during the run."""
+
+import contextlib
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.support.errors import UserError
+from src.tracking.journal import HISTORY, JOURNAL, Entry, Journal, is_running, read_points
+from src.tracking.masking import MASK, mask
+from src.tracking.outage import one_line
+from src.tracking.store import check_database, check_server, database_file, database_uri, open_store
+from src.tracking.upload import Upload
+from src.tracking.writer import writer
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+DIED = "its process died"
+_LOCK = "tracking.lock"
+
+
+@dataclass(frozen=True)
+class Synced:
+    """A run that MLflow now has whole, as far as it takes it: ``refused`` says what it does not."""
+
+    store: str
+    experiment_id: str
+    run_id: str
+    refused: str
+
+
+def sync(folder: Path) -> Synced | None:
+    """Tell MLflow what it does not know of the run in a folder; None if it knows everything.
+
+    A run whose process died is closed as KILLED. Raises UserError if the run still goes on, if the
+    store is away, or if another process does the same at this moment.
+    """
+    from filelock import FileLock, Timeout
+
+    if not (folder / JOURNAL).exists():
+        return None
+    try:
+        with FileLock(folder / _LOCK, timeout=0):
+            return _sync(folder)
+    except Timeout:
+        raise UserError(f"{folder}: another process is telling MLflow of this run") from None
+
+
+def _sync(folder: Path) -> Synced | None:
+    journal = Journal.load(folder)
+    if journal is None:
+        return None
+    entry = journal.entry
+    if entry.status is None:
+        if is_running(folder, entry):
+            host = entry.owner.get("host")
+            raise UserError(f"{folder}: the run still goes on, on the computer {host}")
+        close_dead(journal)
+    store = store_of(entry)
+    if database_file(store):
+        check_database(store, entry.experiment)
+    else:
+        check_server(store)
+    client, experiment_id = open_store(store, entry.experiment, Path(entry.outputs))
+    return _written(journal, client, experiment_id, store)
+
+
+def _written(journal: Journal, client: "MlflowClient", experiment_id: str, store: str) -> Synced:
+    upload = Upload(journal)
+    try:
+        upload.advance(client, experiment_id, lambda: None)
+    except Exception as error:
+        raise UserError(
+            f"{journal.folder}: the MLflow store {mask(store)} fails: {one_line(error)}; "
+            "what it has not been told is kept: try again later"
+        ) from None
+    refused = "; ".join(f"{part}: {reason}" for part, reason in upload.refused.items())
+    entry = journal.entry
+    if entry.run_id is None:
+        raise UserError(f"{journal.folder}: MLflow refuses the run: {refused}")
+    return Synced(store, str(entry.experiment_id), entry.run_id, refused)
+
+
+def left_open(outputs: Path) -> list[Path]:
+    """Return the folders of single runs whose process died before it could close them."""
+    found = []
+    for path in sorted(outputs.glob(f"runs/*/{JOURNAL}")):
+        with contextlib.suppress(UserError):  # a damaged journal is told by src.sync
+            journal = Journal.load(path.parent)
+            ended = journal is None or journal.entry.status is not None
+            if journal and not ended and not is_running(path.parent, journal.entry):
+                found.append(path.parent)
+    return found
+
+
+def close_left_open(folders: list[Path]) -> None:
+    """Close the first of these runs in MLflow, and the others after what the writer has to do.
+
+    An error ends it: the runs stay as they are, for the next command or src.sync.
+    """
+    if not folders:
+        return
+    try:
+        synced = sync(folders[0])
+    except UserError as error:
+        log.info("a run left open can't be closed: %s", error)
+        return
+    if synced:
+        log.info("closed run %s in MLflow: %s", synced.run_id, DIED)
+    writer().submit(lambda: close_left_open(folders[1:]))
+
+
+def close_dead(journal: Journal) -> None:
+    """Note in the journal that the run's process died, at the time of its last epoch."""
+    assert journal.folder is not None
+    times = [time for _, _, time, _ in read_points(journal.folder / HISTORY, journal.entry.start)]
+    with journal.change() as entry:
+        entry.status, entry.failure = "KILLED", DIED
+        entry.end = max([entry.start, *times])
+
+
+def store_of(entry: Entry) -> str:
+    """Return the URI of the store that a run belongs to.
+
+    ``MLFLOW_TRACKING_URI`` comes first; a run that a store knows already stays there. Raises
+    UserError if the run belongs to another store, or the URI's password is missing.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI") or None
+    own = entry.store or mask(database_uri(Path(entry.outputs) / "mlflow.db"))
+    if given:
+        if entry.run_id is not None and mask(given) != own:
+            raise UserError(
+                f"MLFLOW_TRACKING_URI={mask(given)}: the run {entry.run_id} is kept in {own}: "
+                "set the variable to that store, or unset it"
+            )
+        return given
+    if MASK in own:
+        raise UserError(
+            f"the run {entry.name} is kept in {own}: set MLFLOW_TRACKING_URI to it, with the secret"
+        )
+    return own

@@ -1,0 +1,254 @@
+"""Writes a run's journal to MLflow, part by part; a part that is written again changes nothing."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from src.data import Dataset
+from src.tracking.journal import Journal, Point, cut
+from src.tracking.outage import is_local, one_line, refuses
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_METRICS_PER_CALL, _PARAMETERS_PER_CALL = 1000, 100  # MLflow's limits
+_TAG_LENGTH = 8000  # MLflow cuts longer ones
+_ATTEMPTS = 5  # at what another process creates at the same moment
+_KEY = "journal"  # the tag by which a run is found whose creation was not confirmed
+
+
+class Upload:
+    """What MLflow does not have of a run. Its methods are called in one thread, but for ``add``."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.refused: dict[str, str] = {}  # the reasons by part
+        self._kept: Mapping[str, str] = {}  # parameters that an earlier process gave the run
+        self.stopped = False  # set by another thread: the journal is given up
+        self._local: Exception | None = None  # an error of this computer's disk
+        # On disk there may be rows of an earlier process that MLflow was never told.
+        self._points: deque[Point] = deque([*journal.rows(), *journal.entry.points])
+
+    def add(self, points: list[Point]) -> None:
+        """Add points that are on disk already."""
+        self._points.extend(points)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run is closed in MLflow, and MLflow has all that it will take."""
+        return self.journal.entry.status is not None and not (
+            self._points or any(self._owed(part) for part, _ in self._parts())
+        )
+
+    def advance(
+        self, client: "MlflowClient", experiment_id: str, heard: Callable[[], None]
+    ) -> None:
+        """Write what MLflow does not have yet; call ``heard`` after each answer.
+
+        Raises the error of a store that fails. What the store refuses is noted and left out.
+        """
+        if self.stopped or not self._attempt("run", lambda: self._open(client, experiment_id)):
+            return
+        heard()
+        self._write_points(client, heard)
+        for part, write in self._parts():
+            if self.stopped:
+                return
+            if part == "end":
+                self._write_points(client, heard)
+            if self._owed(part) and self._attempt(part, lambda write=write: write(client)):  # type: ignore[misc]
+                heard()
+        if self._local is not None:
+            error, self._local = self._local, None
+            raise error
+        self._write_points(client, heard)
+        if self.complete and not self.refused:
+            self.journal.remove()
+
+    def _owed(self, part: str) -> bool:
+        return self.journal.owes(part) and part not in self.refused
+
+    def _attempt(self, part: str, write: Callable[[], None]) -> bool:
+        """Write a part, and return whether MLflow has it."""
+        if not self.journal.owes(part):
+            return True
+        try:
+            write()
+        except Exception as error:
+            if refuses(error):
+                self.refused[part] = one_line(error)
+            elif part != "run" and is_local(error):
+                self._local = error  # the other parts may still succeed
+            else:
+                raise
+            return False
+        self.journal.mark(part)
+        return True
+
+    def _parts(self) -> Iterator[tuple[str, Callable[["MlflowClient"], None]]]:
+        """Yield the name of each part that is known so far, and the function that writes it."""
+        entry = self.journal.entry
+        if entry.parameters:
+            yield "parameters", self._log_parameters
+        if entry.sweep:
+            yield "sweep", self._log_sweep
+        if entry.dataset:
+            yield "dataset", lambda client: _log_dataset(client, self._id, entry.dataset or {})
+        for file, folder in list(entry.files):
+            yield (
+                f"file {folder or ''}/{file}",
+                lambda client, file=file, folder=folder: self._log_file(client, file, folder),  # type: ignore[misc]
+            )
+        if entry.model:
+            yield "model", self._log_model
+        if entry.status:
+            yield "end", self._end
+
+    @property
+    def _id(self) -> str:
+        assert self.journal.entry.run_id
+        return self.journal.entry.run_id
+
+    def _open(self, client: "MlflowClient", experiment_id: str) -> None:
+        """Create the run, find the one whose creation was not confirmed, or go on with a run."""
+        entry = self.journal.entry
+        tags = {key: cut(value, _TAG_LENGTH) for key, value in entry.tags.items()}
+        if entry.run_id is None and not self.journal.owes("attempt"):
+            wanted = f"tags.`{_KEY}` = '{entry.key}'"
+            found = client.search_runs([experiment_id], wanted, max_results=1)
+            if found:
+                self._know(found[0].info.run_id, experiment_id)
+                return
+        if entry.run_id is None:
+            self.journal.mark("attempt")
+            run = client.create_run(
+                experiment_id, entry.start, {**tags, _KEY: entry.key}, run_name=entry.name
+            )
+            self._know(run.info.run_id, experiment_id)
+            return
+        run = client.get_run(entry.run_id)
+        client.update_run(entry.run_id, status="RUNNING")
+        for key, value in tags.items():
+            if run.data.tags.get(key) != value:
+                client.set_tag(entry.run_id, key, value)
+        if "failure" in run.data.tags:
+            client.delete_tag(entry.run_id, "failure")
+        self._kept = run.data.params
+        with self.journal.change():
+            shift = run.info.start_time - entry.start
+            entry.start += shift
+            entry.end = None if entry.end is None else entry.end + shift
+        self._know(entry.run_id, run.info.experiment_id)
+
+    def _know(self, run_id: str, experiment_id: str) -> None:
+        with self.journal.change() as entry:
+            entry.run_id, entry.experiment_id = run_id, experiment_id
+
+    def _write_points(self, client: "MlflowClient", heard: Callable[[], None]) -> None:
+        while self._points and not self.stopped:
+            from mlflow.entities import Metric
+
+            size = min(len(self._points), _METRICS_PER_CALL)
+            batch = [Metric(*self._points[i]) for i in range(size)]
+            try:
+                client.log_batch(self._id, metrics=batch)
+            except Exception as error:
+                if not refuses(error):
+                    raise
+                self.refused["metrics"] = one_line(error)
+            for _ in range(size):  # only now: after a failure, they are written again
+                self._points.popleft()
+            heard()
+
+    def _log_parameters(self, client: "MlflowClient") -> None:
+        values = self.journal.entry.parameters
+        new = {key: text for key, text in values.items() if key not in self._kept}
+        _log_parameters(client, self._id, new)
+
+    def _log_sweep(self, client: "MlflowClient") -> None:
+        for key, value in self.journal.entry.sweep.items():
+            client.set_experiment_tag(str(self.journal.entry.experiment_id), key, value)
+
+    def _log_file(self, client: "MlflowClient", file: str, folder: str | None) -> None:
+        path = self.journal.path(file)
+        if path.exists():
+            client.log_artifact(self._id, str(path), folder)
+
+    def _log_model(self, client: "MlflowClient") -> None:
+        from src.tracking.model import log_model
+
+        entry = self.journal.entry
+        assert entry.model is not None
+        assert entry.experiment_id is not None
+
+        def know(model_id: str) -> None:
+            with self.journal.change() as changed:
+                changed.model_id = model_id
+
+        weights = self.journal.path(entry.model["weights"])
+        described = entry.model["network"]
+        place = (entry.experiment_id, self._id, entry.name)
+        log_model(client, place, described, weights, known=entry.model_id, know=know)
+
+    def _end(self, client: "MlflowClient") -> None:
+        entry = self.journal.entry
+        if entry.failure:
+            client.set_tag(self._id, "failure", cut(entry.failure, _TAG_LENGTH))
+        client.set_terminated(self._id, entry.status, entry.end)
+
+
+def described(dataset: Dataset) -> dict[str, Any]:
+    """Return what MLflow is told about a dataset."""
+    train = dataset.train
+    return {
+        "name": dataset.name,
+        "digest": dataset.digest,
+        "description": str(dataset),
+        "images": [str(train.images.dtype), list(train.images.shape)],
+        "labels": [str(train.labels.dtype), list(train.labels.shape)],
+    }
+
+
+def _log_parameters(client: "MlflowClient", run_id: str, values: Mapping[str, str]) -> None:
+    from mlflow.entities import Param
+
+    params = [Param(key, text) for key, text in values.items()]
+    for start in range(0, len(params), _PARAMETERS_PER_CALL):
+        client.log_batch(run_id, params=params[start : start + _PARAMETERS_PER_CALL])
+
+
+def _log_dataset(client: "MlflowClient", run_id: str, dataset: Mapping[str, Any]) -> None:
+    import numpy as np
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.numpy_dataset import from_numpy
+    from mlflow.entities import Dataset as DatasetEntity
+    from mlflow.entities import DatasetInput, InputTag
+
+    # MLflow reads the types and sizes of the arrays only: these take no memory.
+    images, labels = (
+        np.broadcast_to(np.zeros((), dtype), tuple(shape))
+        for dtype, shape in (dataset["images"], dataset["labels"])
+    )
+    source = CodeDatasetSource(tags={"description": dataset["description"]})
+    known = from_numpy(images, source, labels, dataset["name"], dataset["digest"])
+    entity = DatasetEntity(**known.to_dict())
+    used = [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
+    _together_with_others(lambda: client.log_inputs(run_id, used))
+
+
+def _together_with_others(create: Callable[[], None]) -> None:
+    """Call ``create`` again if another process created the same row at the same moment.
+
+    MLflow looks for the row first and inserts it in a second step.
+    """
+    from mlflow import MlflowException
+
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return create()
+        except MlflowException as error:
+            if attempt == _ATTEMPTS or "unique constraint" not in str(error).lower():
+                raise
+            time.sleep(0.01 * attempt)
+    return None

@@ -1,0 +1,471 @@
+"""A run that is killed and resumed is the run that would have been, in real processes."""
+
+import contextlib
+import csv
+import json
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from src.experiment import recorder as recorder_module
+from src.experiment.recorder import Recorder
+from src.experiment.results import Result
+from src.experiment.run_folder import (
+    CHECKPOINT,
+    HISTORY,
+    LOCK,
+    PREVIOUS,
+    RunRecord,
+    disown,
+    is_owned,
+    own,
+)
+from src.support.errors import ConfigError, NotReproduced
+from tests.conftest import ROOT, Ended, command, run
+from tests.resuming import train
+
+PATIENCE = 120.0  # seconds; a machine may be busy
+
+
+def lines(folder: Path) -> int:
+    """Return how many epochs the history of a run has."""
+    path = folder / HISTORY
+    return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    """Return the history without what the clock decides."""
+    with (folder / HISTORY).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k not in ("seconds", "time")} for row in rows]
+
+
+def assert_equal_runs(ours: Path, theirs: Path) -> None:
+    assert history(ours) == history(theirs)
+    for name in ("weights.npz", "predictions.npz"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+    assert Result.load(ours).metrics == Result.load(theirs).metrics
+
+
+def kill_after(process: "subprocess.Popen[Any]", reached: Callable[[], bool]) -> None:
+    """Kill a process as soon as something has happened, unless it ends before."""
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
+    process.kill()
+    process.wait()
+
+
+def train_and_kill(folder: Path, after: int, *overrides: str) -> None:
+    """Train a run in a process of its own, and kill it when its history has some lines more."""
+    before = lines(folder)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.resuming", str(folder), *overrides], cwd=ROOT
+    )
+    kill_after(process, lambda: lines(folder) >= before + after)
+
+
+COMBINATIONS = {
+    "default": [],
+    "momentum cosine": ["optimizer=momentum", "schedule=cosine", "lr=0.01"],
+    "adam plateau": ["optimizer=adam", "schedule=plateau", "lr=0.002"],
+    "nesterov early": ["optimizer=nesterov", "stopping=early", "stopping.patience=12"],
+    "best weights": ["optimizer=adam", "lr=0.03", "stopping=early", "stopping.patience=30"],
+    "dropout": ["model=relu2_dropout", "schedule=step", "schedule.every=7"],
+    "dropout adam plain": ["model=relu2_dropout", "optimizer=adam", "lr=0.001", "engine=plain"],
+    "per sample": ["batching=sample", "model=sigmoid3", "schedule=inverse", "lr=0.01"],
+    "per sample momentum": ["batching=sample", "optimizer=momentum", "lr=0.001"],
+    "full batch": ["batching=full", "schedule=cosine", "schedule.warmup=5", "lr=0.5"],
+    "plain float64": ["engine=plain", "dtype=float64", "train_metrics=exact"],
+    "diagnosed clipped": ["diagnose=5", "optimizer.clip_norm=0.5", "optimizer.weight_decay=0.01"],
+}
+EPOCHS = 30
+
+
+@pytest.mark.parametrize("overrides", COMBINATIONS.values(), ids=COMBINATIONS)
+def test_a_run_that_is_killed_and_resumed_has_the_bytes_of_one_that_was_not(
+    tmp_path: Path, overrides: list[str]
+) -> None:
+    rng = np.random.default_rng(len(" ".join(overrides)))
+    asked = [f"epochs={EPOCHS}", "checkpoint.every=4", *overrides]
+    train(tmp_path / "whole", *asked)
+    train_and_kill(tmp_path / "killed", int(rng.integers(1, EPOCHS - 4)), *asked)
+    assert not (tmp_path / "killed" / "result.json").exists(), "it ended before it was killed"
+    finished = train(tmp_path / "killed", *asked)
+    assert_equal_runs(tmp_path / "killed", tmp_path / "whole")
+    assert [epoch.number for epoch in finished.history] == list(range(1, len(finished.history) + 1))
+
+
+def test_a_run_may_be_killed_many_times_and_loses_a_checkpoint_s_epochs_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["epochs=40", "checkpoint.every=3", "optimizer=adam", "schedule=cosine", "lr=0.002"]
+    folder, rng = tmp_path / "killed", np.random.default_rng(8)
+    train(tmp_path / "whole", *asked)
+    for _ in range(6):
+        train_and_kill(folder, int(rng.integers(1, 6)), *asked)
+    done, computed = lines(folder), list[int]()
+    epoch = Recorder.epoch
+    monkeypatch.setattr(
+        Recorder,
+        "epoch",
+        lambda self, given: computed.append(given.number) or epoch(self, given),  # type: ignore[func-returns-value]
+    )
+    train(folder, *asked)
+    assert_equal_runs(folder, tmp_path / "whole")
+    assert computed[0] > done - 3
+    assert computed[0] > 3
+
+
+def test_a_torn_line_is_mended_and_a_lost_one_is_taken_from_the_checkpoint(tmp_path: Path) -> None:
+    asked = ["epochs=30", "checkpoint.every=5"]
+    train(tmp_path / "whole", *asked)
+    train_and_kill(tmp_path / "killed", 12, *asked)
+    path = tmp_path / "killed" / HISTORY
+    sound = path.read_bytes()
+    for cut in (sound[:-7], b"".join(sound.splitlines(keepends=True)[:3]), sound[:20], b""):
+        shutil.copytree(tmp_path / "killed", tmp_path / "torn")
+        (tmp_path / "torn" / HISTORY).write_bytes(cut)
+        train(tmp_path / "torn", *asked)
+        assert_equal_runs(tmp_path / "torn", tmp_path / "whole")
+        shutil.rmtree(tmp_path / "torn")
+
+
+def test_a_damaged_checkpoint_costs_some_epochs_and_no_result(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = ["epochs=30", "checkpoint.every=4"]
+    train(tmp_path / "whole", *asked)
+    train_and_kill(tmp_path / "killed", 15, *asked)
+    for damaged in ([CHECKPOINT], [CHECKPOINT, PREVIOUS]):
+        shutil.copytree(tmp_path / "killed", tmp_path / "damaged")
+        for name in damaged:
+            raw = bytearray((tmp_path / "damaged" / name).read_bytes())
+            raw[len(raw) // 2] ^= 1
+            (tmp_path / "damaged" / name).write_bytes(raw)
+        caplog.clear()
+        train(tmp_path / "damaged", *asked)
+        assert caplog.text.count("its checksum is wrong") == len(damaged)
+        assert_equal_runs(tmp_path / "damaged", tmp_path / "whole")
+        shutil.rmtree(tmp_path / "damaged")
+
+
+def test_an_epoch_that_comes_out_differently_is_named(tmp_path: Path) -> None:
+    asked = ["epochs=30", "checkpoint.every=10"]
+    train_and_kill(tmp_path, 14, *asked)
+    path = tmp_path / HISTORY
+    rows = path.read_text().splitlines(keepends=True)
+    number, loss, *rest = rows[12].split(",")
+    rows[12] = ",".join([number, "0.5", *rest])
+    path.write_text("".join(rows), newline="")
+    with pytest.raises(NotReproduced, match=r"epoch 12, computed again, has train/loss .*not 0\.5"):
+        train(tmp_path, *asked)
+    assert loss != "0.5"
+
+
+def test_a_full_disk_ends_no_training_at_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(recorder_module, "save_checkpoint", full)
+    finished = train(tmp_path, "epochs=4", "checkpoint.every=2")
+    assert finished.result.status == "FINISHED"
+    assert "no checkpoint of epoch 2: OSError: [Errno 28] No space" in caplog.text
+
+
+# --- the folder's owner ---------------------------------------------------------------------------
+
+
+def test_a_folder_has_one_owner_and_is_free_when_that_dies(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path\n"
+        "from src.experiment.run_folder import own\n"
+        "own(Path(sys.argv[1])); print('mine', flush=True); time.sleep(600)"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "mine\n"
+        assert is_owned(tmp_path)
+        with pytest.raises(ConfigError, match="another process is writing into this folder"):
+            own(tmp_path)
+    finally:
+        owner.kill()
+        owner.communicate()
+    assert not is_owned(tmp_path)
+    own(tmp_path)
+    assert is_owned(tmp_path)
+    disown(tmp_path)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def points(store: str, run_id: str) -> dict[str, list[tuple[int, float, int]]]:
+    """Return every point that the store has of a run, by metric."""
+    client = MlflowClient(store)
+    keys = client.get_run(run_id).data.metrics
+    return {
+        key: sorted(
+            (point.step, point.value, point.timestamp)
+            for point in client.get_metric_history(run_id, key)
+        )
+        for key in keys
+    }
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """A run that was killed in its middle, after MLflow knew some of its epochs."""
+    outputs = tmp_path_factory.mktemp("killed")
+    asked = ("epochs=4000", "model=relu2_small", "tags.purpose=a thesis", "batching=full")
+    process = subprocess.Popen(
+        command(outputs, *asked), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+    def is_known() -> bool:
+        for folder in outputs.glob("runs/*"):
+            with contextlib.suppress(ConfigError, sqlite3.Error):
+                run_id = RunRecord.load(folder).run_id
+                database = sqlite3.connect(f"file:{outputs / 'mlflow.db'}?mode=ro", uri=True)
+                with contextlib.closing(database):
+                    query = "SELECT count(*) FROM metrics WHERE run_uuid = ?"
+                    return bool(run_id and database.execute(query, [run_id]).fetchone()[0])
+        return False
+
+    kill_after(process, is_known)
+    ended = Ended(outputs, int(process.returncode), "", "")
+    assert ended.code == -signal.SIGKILL
+    return ended
+
+
+@pytest.fixture
+def again(killed: Ended, tmp_path: Path) -> Iterator[Ended]:
+    """A copy of the killed run's outputs, in the same place."""
+    shutil.copytree(killed.outputs, tmp_path / "copy")
+    yield killed
+    shutil.rmtree(killed.outputs)
+    shutil.copytree(tmp_path / "copy", killed.outputs)
+
+
+def test_resume_goes_on_in_the_same_folder_and_the_same_mlflow_run(
+    again: Ended, tmp_path: Path
+) -> None:
+    (folder,) = again.folders
+    record, done = RunRecord.load(folder), lines(folder)
+    before = MlflowClient(again.store).get_run(str(record.run_id))
+    assert before.info.status == "RUNNING"
+    assert done < 4000
+    ended = run(again.outputs, f"resume={record.run_id}")
+    assert (ended.code, ended.err) == (0, "")
+    assert "resumed     after epoch " in ended.out
+    assert ended.folders == [folder]
+    train(tmp_path / "whole", "epochs=4000", "model=relu2_small", "batching=full")
+    assert_equal_runs(folder, tmp_path / "whole")
+    client = MlflowClient(again.store)
+    (found,) = client.search_runs([before.info.experiment_id])
+    assert (found.info.run_id, found.info.status) == (record.run_id, "FINISHED")
+    assert found.info.start_time == before.info.start_time
+    assert found.data.params == {**found.data.params, **before.data.params}
+    assert found.data.tags["purpose"] == "a thesis"
+    kept = points(again.store, str(record.run_id))
+    with (folder / HISTORY).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for key in ("train/loss", "val/accuracy", "seconds", "updates"):
+        expected = [(int(row["epoch"]), float(row[key]), int(row["time"])) for row in rows]
+        assert kept[key] == expected, key
+    times = [int(row["time"]) for row in rows]
+    assert times == sorted(times)
+    assert all(len(found) == 1 for key, found in kept.items() if key.startswith(("final", "best")))
+
+    finished = run(again.outputs, f"resume={folder}")
+    assert (finished.code, finished.err) == (0, "")
+    assert finished.out == f"finished    {folder}: nothing is left to train\n"
+    assert points(again.store, str(record.run_id)) == kept
+
+    longer = run(again.outputs, f"resume={folder}", "epochs=4020")
+    assert (longer.code, longer.err) == (0, "")
+    found = client.get_run(str(record.run_id))
+    assert (found.info.status, found.data.tags["epochs"]) == ("FINISHED", "4020")
+    assert len(points(again.store, str(record.run_id))["train/loss"]) == 4020
+
+
+def test_a_finished_run_goes_on_with_more_epochs(tmp_path: Path) -> None:
+    asked = ["optimizer=adam", "lr=0.002", "schedule=plateau", "stopping=early"]
+    train(tmp_path / "whole", "epochs=20", *asked)
+    train(tmp_path / "longer", "epochs=12", *asked)
+    train(tmp_path / "longer", "epochs=20", *asked)
+    assert_equal_runs(tmp_path / "longer", tmp_path / "whole")
+    assert RunRecord.load(tmp_path / "longer").epochs == 20
+
+
+def test_ctrl_c_writes_a_checkpoint_of_the_last_epoch_and_auto_goes_on(
+    tmp_path: Path, invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("epochs=12", "model=relu2_small", "checkpoint.every=1000")
+    epoch = Recorder.epoch
+
+    def interrupt(self: Recorder, given: Any) -> None:
+        epoch(self, given)
+        if given.number == 7:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "epoch", interrupt)
+        first = invoke(*asked)
+    assert first.code == 130
+    (folder,) = first.folders
+    assert Result.load(folder).status == "KILLED"
+    second = invoke(*asked, "resume=auto")
+    assert (second.code, second.err) == (0, "")
+    assert "resumed     after epoch 7 of 12" in second.out
+    assert second.folders == [folder]
+    (tmp_path / "whole").mkdir()
+    train(tmp_path / "whole" / "run", *asked)
+    assert_equal_runs(folder, tmp_path / "whole" / "run")
+    info = MlflowClient(second.store).get_run(str(Result.load(folder).run_id))
+    assert info.info.status == "FINISHED"
+    assert "failure" not in info.data.tags
+    third = invoke(*asked, "resume=auto")  # nothing is unfinished: a new run
+    assert third.code == 0
+    assert len(third.folders) == 2
+    other = invoke(*asked, "resume=auto", "seed=3")
+    assert (other.code, len(other.folders)) == (0, 3)
+
+
+@pytest.fixture
+def interrupted(invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run that was interrupted in its sixth epoch."""
+    epoch = Recorder.epoch
+
+    def interrupt(self: Recorder, given: Any) -> None:
+        epoch(self, given)
+        if given.number == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "epoch", interrupt)
+        ended = invoke("epochs=9", "schedule=cosine", "model=relu2_small")
+    assert ended.code == 130
+    return ended.folders[0]
+
+
+def edit_record(folder: Path, **changes: Any) -> None:
+    known = json.loads((folder / "run.json").read_text())
+    for key, value in changes.items():
+        if key in known["identity"]:
+            known["identity"][key] = value
+        else:
+            known[key] = value
+    (folder / "run.json").write_text(json.dumps(known))
+
+
+def test_what_has_changed_is_named_in_a_line_and_leaves_the_run_alone(
+    interrupted: Path, invoke: Callable[..., Ended]
+) -> None:
+    before = {path: path.read_bytes() for path in interrupted.rglob("*") if path.is_file()}
+    record = RunRecord.load(interrupted)
+    cases: list[tuple[dict[str, Any], list[str], str]] = [
+        ({"overrides": [*record.overrides, "lr=0.07"]}, [], "lr was 0.05 and is 0.07"),
+        ({"data": "0" * 32}, [], "the data has changed"),
+        ({"code": "0" * 32}, [], "add accept=code"),
+        ({"code": "0" * 32}, ["accept=numpy"], "add accept=code"),
+        ({"versions": {"NumPy": "1.0"}}, [], "NumPy was 1.0 .* add accept=numpy"),
+        ({"overrides": ["hydra.job_logging.x=1"]}, [], "not the settings of a run"),
+        ({"overrides": ["plugins=[os]"]}, [], r"add plugins=\[os\]"),
+        ({}, ["lr=0.3"], "lr: can't be set beside resume="),
+        ({}, ["-m"], "leave out -m"),
+        ({}, ["accept=all"], "must be code or numpy"),
+        ({}, ["epochs=4"], "has trained 5 epochs already"),
+        ({}, ["epochs=20"], "the schedule depends on the number of epochs"),
+    ]
+    for changes, arguments, message in cases:
+        edit_record(interrupted, **changes)
+        ended = invoke(f"resume={interrupted}", *arguments)
+        assert (ended.code, ended.out) == (2, ""), (message, ended)
+        assert ended.err.count("\n") <= 6
+        assert re.search(message, " ".join(ended.err.split())), ended.err
+        (interrupted / "run.json").write_bytes(before[interrupted / "run.json"])
+    after = {path: path.read_bytes() for path in interrupted.rglob("*") if path.is_file()}
+    assert after == before
+    edit_record(interrupted, code="0" * 32)
+    accepted = invoke(f"resume={interrupted}", "accept=code")
+    assert accepted.code == 0
+    assert Result.load(interrupted).status == "FINISHED"
+
+
+@pytest.mark.parametrize("place", ["nowhere", "."])
+def test_what_is_no_run_can_not_be_resumed(invoke: Callable[..., Ended], place: str) -> None:
+    ended = invoke(f"resume={place}")
+    assert ended.code == 2
+    assert "the folder of a run" in " ".join(ended.err.split())
+    assert list(ended.outputs.parent.iterdir()) == []
+
+
+def test_a_folder_that_holds_a_run_takes_no_other(
+    interrupted: Path, invoke: Callable[..., Ended]
+) -> None:
+    before = (interrupted / HISTORY).read_bytes()
+    ended = invoke("epochs=2", f"hydra.run.dir={interrupted}")
+    assert ended.code == 2
+    assert "holds a run already" in " ".join(ended.err.split())
+    assert (interrupted / HISTORY).read_bytes() == before
+
+
+def test_of_two_resumes_at_once_the_second_is_refused(
+    interrupted: Path, invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch, codes = Recorder.epoch, list[tuple[int, str]]()
+
+    def resume_meanwhile(self: Recorder, given: Any) -> None:
+        epoch(self, given)
+        if given.number == 7:
+            ended = run(interrupted.parents[1], f"resume={interrupted}")
+            codes.append((ended.code, " ".join(ended.err.split())))
+
+    monkeypatch.setattr(Recorder, "epoch", resume_meanwhile)
+    first = invoke(f"resume={interrupted}")
+    assert first.code == 0
+    ((code, message),) = codes
+    assert code == 2
+    assert "another process is writing into this folder" in message
+    assert (interrupted / LOCK).exists()
+
+
+def test_a_member_of_a_sweep_is_resumed_alone(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    asked = ("-m", "model=sigmoid3", "lr=0.05,0.1,0.2,0.3", "epochs=20", "checkpoint.every=5")
+    ended = run(outputs, *asked)
+    assert ended.code == 0
+    second = ended.folders[1]
+    whole = history(second)
+    rows = (second / HISTORY).read_bytes().splitlines(keepends=True)
+    (second / HISTORY).write_bytes(b"".join(rows[:17]))  # as if killed in epoch 17
+    (second / CHECKPOINT).unlink()  # that of epoch 20; the one of epoch 15 stays
+    (second / "result.json").unlink()
+    resumed = run(outputs, f"resume={second}")
+    assert (resumed.code, resumed.err) == (0, "")
+    assert "resumed     after epoch 15 of 20" in resumed.out
+    again = history(second)
+    assert len(again) == len(whole) == 20
+    for key, value in whole[-1].items():
+        assert float(again[-1][key]) == pytest.approx(float(value), rel=1e-4), key
+    assert len(Result.load(second).stack) == 2
+    client = MlflowClient(ended.store)
+    assert client.get_run(str(Result.load(second).run_id)).info.status == "FINISHED"
