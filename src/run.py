@@ -1,9 +1,13 @@
 """The entry point of the command line: composes a configuration, checks it, runs it and reports."""
 
+from src.support import signals
+
+if __name__ == "__main__":  # the imports below take a second, and show no traceback of a signal
+    signals.leave_at_once_on_signals()
+
 import logging
 import os
 import secrets
-import signal
 import sys
 import traceback
 from collections.abc import Mapping
@@ -134,6 +138,7 @@ class Preflight(Callback):
             report.problem(str(error))
             sys.exit(1)
         except Exception:
+            signals.raise_if_ending()  # an import that a signal ends may fail in any way
             traceback.print_exc()
             sys.exit(1)
 
@@ -151,31 +156,41 @@ def _check_gradient(job: Job, prepared: Prepared, choices: Mapping[str, str]) ->
 def main() -> None:
     """Run what the command line asks for.
 
-    Exit codes: 0 finished, 1 failed or diverged, 2 wrong configuration or data, 130 Ctrl-C,
-    143 terminated.
+    Exit codes: 0 finished, 1 failed or diverged, 2 wrong configuration or data, 128 plus its
+    number if a signal ended the process: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 131 SIGQUIT.
     """
+    signals.end_in_order_on_signals()
+    report.never_fail()
+    try:
+        _main()
+    except BaseException:
+        # Whatever else the signal's exception has caused on its way, its code counts.
+        if signals.exit_code() is None:
+            raise
+    finally:
+        signals.leave_at_once_on_signals()  # Python's shutdown shows tracebacks, too
+    code = signals.exit_code()
+    if code is not None:
+        report.problem("interrupted" if code == 130 else "terminated by a signal")
+        sys.exit(code)
+
+
+def _main() -> None:
+    """Compose, check and run; explain what is wrong. Raises what a signal raises."""
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     report.show_log()
     # Hydra then raises composition errors instead of printing them, and we explain them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.argv[1:] = prepare(sys.argv[1:])
         task()
-    except KeyboardInterrupt:
-        report.problem("interrupted")
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of the output, such as head, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except UserError as error:
         report.problem(str(error))
         sys.exit(2)
     except COMPOSITION_ERRORS as error:
+        signals.raise_if_ending()  # the signal's exception reached Hydra's parser
         if wants_traceback:
             raise
-        if isinstance(error.__context__, KeyboardInterrupt):  # it reached Hydra's parser
-            sys.exit(130)
         overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
         report.problem(explain(error, overrides))
         sys.exit(2)

@@ -9,6 +9,7 @@ from src.experiment.job import Job
 from src.experiment.recorder import Finished, RunContext, record
 from src.nn.gradcheck import Check, check_gradient
 from src.support.errors import WrongGradient
+from src.support.signals import raise_if_ending
 from src.training.training_run import Epoch
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ def execute(job: Job, prepared: Prepared, run_context: RunContext, display: Disp
             for epoch in prepared.train(job.diagnose):
                 recorder.epoch(epoch)
                 show(epoch)
+                raise_if_ending()
         recorder.finish()
     return recorder.finished
 

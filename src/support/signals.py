@@ -1,9 +1,134 @@
-"""Protects processes from a Ctrl-C that is meant for their parent."""
+"""Ends a process in order on its first signal, and at once on the second.
+
+SIGINT (Ctrl-C), SIGTERM, SIGHUP and SIGQUIT end a process, with 128 plus the signal's number as
+its exit code. SIGUSR1 and SIGXCPU ask for a checkpoint. The functions that set handlers must be
+called in the main thread; the entry points do so. This module imports little, because it is
+imported before everything else.
+"""
 
 import contextlib
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+GRACE = 8.0  # seconds that a process has to end in order before it is made to leave
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+CHECKPOINT = (signal.SIGUSR1, signal.SIGXCPU)
+
+_first = 0  # the signal that ends this process, or 0
+_pending = 0  # the last signal that arrived in a block of ``held``, or 0
+_holds = 0  # blocks of ``held`` that are open
+_requests = 0  # for a checkpoint, so far
+_answered = 0  # those that ``checkpoint_requested`` has told of
+_forward: list[Callable[[int], None]] = []
+_clean: list[Callable[[], None]] = []
+
+
+def leave_at_once_on_signals() -> None:
+    """Let every ending signal end this process without a word: nothing needs to be closed.
+
+    This is for the time before an entry point's ``main`` and after it, when an exception would be
+    shown as a traceback of Python's own imports or of its shutdown.
+    """
+    _handle(ENDING, lambda number, _: leave(number))
+    _handle(CHECKPOINT, lambda number, _: None)
+
+
+def end_in_order_on_signals() -> None:
+    """Let the first ending signal raise KeyboardInterrupt (SIGINT) or SystemExit in this thread.
+
+    A second one ends the process at once; so does the passing of GRACE seconds. SIGQUIT shows the
+    stack of every thread first. SIGUSR1 and SIGXCPU ask for a checkpoint. A signal that the parent
+    process had ignored stays ignored: ``nohup`` ignores SIGHUP, shells ignore SIGINT in background
+    jobs.
+    """
+    _handle(ENDING, lambda number, _: _end(number))
+    _handle(CHECKPOINT, lambda number, _: _request_checkpoint(number))
+
+
+def end_worker_in_order_on_signals(interrupt: signal.Signals) -> None:
+    """Do the same in a worker process, which closes its runs whatever signals follow.
+
+    ``interrupt`` is what the parent sends for its own Ctrl-C. The terminal's Ctrl-C, which reaches
+    every process, is ignored.
+    """
+    _handle(ENDING, lambda number, _: _end_worker(number))
+    signal.signal(interrupt, lambda number, _: _end_worker(signal.SIGINT))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _handle(CHECKPOINT, lambda number, _: _request_checkpoint(number))
+
+
+def raise_if_ending() -> None:
+    """Raise again what the first signal raised.
+
+    Python drops an exception that is raised while it runs a destructor or a callback of C code.
+    """
+    if _first:
+        raise _exception(_first)
+
+
+def leave(number: int) -> NoReturn:
+    """End this process at once with a signal's exit code, and remove its temporary files."""
+    for remove in _clean:
+        with contextlib.suppress(Exception):
+            remove()
+    os._exit(128 + number)
+
+
+def clean_when_leaving(remove: Callable[[], None]) -> Callable[[], None]:
+    """Call ``remove`` if a signal ends this process at once; return a function that undoes this."""
+    _clean.append(remove)
+    return lambda: _clean.remove(remove)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Hold back ending signals in the block: they act when it ends.
+
+    The block must be short. It makes work that belongs together whole, such as a checkpoint and
+    the result of a run that ends.
+    """
+    global _holds, _pending
+    _holds += 1
+    try:
+        yield
+    finally:
+        _holds -= 1
+        if _pending and not _holds:
+            number, _pending = _pending, 0
+            _end(number)
+
+
+def exit_code() -> int | None:
+    """Return the exit code of the signal that ends this process, or None if there was none."""
+    return 128 + _first if _first else None
+
+
+@contextlib.contextmanager
+def forwarding_checkpoint_requests(forward: Callable[[int], None]) -> Iterator[None]:
+    """Call ``forward`` with the signal of each request for a checkpoint in the block."""
+    _forward.append(forward)
+    try:
+        yield
+    finally:
+        _forward.remove(forward)
+
+
+def checkpoint_requests() -> int:
+    """Return how many times a signal has asked for a checkpoint in this process."""
+    return _requests
+
+
+def checkpoint_requested() -> bool:
+    """Return whether a signal has asked for a checkpoint since the last call.
+
+    Where several readers share a process, each compares ``checkpoint_requests`` instead.
+    """
+    global _answered
+    before, _answered = _answered, _requests
+    return _answered > before
 
 
 @contextlib.contextmanager
@@ -17,3 +142,53 @@ def ignoring_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _handle(numbers: tuple[signal.Signals, ...], handler: Callable[[int, object], None]) -> None:
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _end(number: int) -> None:
+    """Raise the exception of a first signal; leave on a second one."""
+    global _pending
+    if _holds:
+        _pending = number
+        return
+    if _first:
+        leave(_first)
+    _begin_ending(number)
+    raise _exception(number)
+
+
+def _end_worker(number: int) -> None:
+    if not _first:
+        _begin_ending(number)
+        raise _exception(number)
+
+
+def _begin_ending(number: int) -> None:
+    """Keep the first signal, and see to it that this process ends within GRACE seconds."""
+    global _first
+    _first = number
+    if number == signal.SIGQUIT:
+        import faulthandler
+
+        with contextlib.suppress(Exception):  # standard error may be closed
+            faulthandler.dump_traceback(all_threads=True)
+    watchdog = threading.Timer(GRACE, leave, [number])
+    watchdog.daemon = True
+    with contextlib.suppress(RuntimeError):  # no more threads, as in Python's shutdown
+        watchdog.start()
+
+
+def _exception(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def _request_checkpoint(number: int) -> None:
+    global _requests
+    _requests += 1
+    for forward in _forward:
+        forward(number)

@@ -1,18 +1,60 @@
 """Prints to the terminal. All text is printed as it is: none of it is read as markup or emoji."""
 
 import contextlib
+import io
 import logging
+import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 _KEY_WIDTH = 12  # characters of the first column
 _PLAIN_WIDTH = 160  # characters of a line where the output is not a terminal
 
 _silent = ContextVar("silent", default=False)
+
+
+class _Unfailing(io.FileIO):
+    """A file that drops what it can't write: its reader has gone, or its disk is full."""
+
+    def write(self, data: "ReadableBuffer") -> int:
+        size = memoryview(data).nbytes
+        try:
+            return super().write(data) or size
+        except OSError:
+            return size
+
+
+def never_fail() -> None:
+    """Make standard output and standard error of this process such that writing never fails.
+
+    A training then goes on when ``head`` has read enough, when the terminal is closed, when the
+    output's disk is full, and where a character does not exist in the output's encoding.
+    """
+    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
+        sys.stdout = _unfailing(sys.stdout)
+    if sys.stderr is sys.__stderr__ and sys.stderr is not None:
+        sys.stderr = _unfailing(sys.stderr)
+
+
+def _unfailing(stream: TextIO) -> TextIO:
+    """Return a stream that writes where ``stream`` does, and drops what it can't write."""
+    with contextlib.suppress(OSError):
+        stream.flush()
+    at_once = stream.line_buffering or getattr(stream, "write_through", False)  # python -u
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Unfailing(stream.fileno(), "w", closefd=False)),
+        stream.encoding,
+        "backslashreplace",
+        line_buffering=bool(at_once),
+    )
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Everything that is printed, under one name: ``report.opening(…)``, ``report.problem(…)``."""
 
-from src.terminal.console import fact, problem, show_log, silence
+from src.terminal.console import fact, never_fail, problem, show_log, silence
 from src.terminal.progress import progress, sweep_progress
 from src.terminal.run import claims, closing, findings, opening, whereabouts
 from src.terminal.sweep import job_line, sweep_plan, sweep_table
@@ -11,6 +11,7 @@ __all__ = [
     "fact",
     "findings",
     "job_line",
+    "never_fail",
     "opening",
     "problem",
     "progress",
