@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from src.sweep.sharing import SharedData
 
 # The process that workers are forked from imports these once.
-_PRELOAD = ["hydra_plugins.scratchgrid._group", "src.sweep.preload"]
+_PRELOAD = ["src.sweep.preload", "hydra_plugins.scratchgrid._group"]
 
 
 class StackedLauncher(Launcher):

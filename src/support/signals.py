@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-GRACE = 8.0  # seconds that a process has to end in order before it is made to leave
+GRACE = 15.0  # seconds that a process has to end in order before it is made to leave
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_LOOK = 0.05  # seconds between two looks for the parent process
 CHECKPOINT = (signal.SIGUSR1, signal.SIGXCPU)
 
 _first = 0  # the signal that ends this process, or 0
@@ -142,6 +143,40 @@ def ignoring_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def outlive_signals() -> None:
+    """Let this process, from which workers are forked, live on.
+
+    An ending signal to all processes of a sweep must not end the server, which reports the exit
+    codes of its workers. A worker that has not begun its task leaves.
+    """
+    server = os.getpid()
+
+    def handler(number: int, _: object) -> None:
+        if os.getpid() != server:
+            leave(number)
+
+    _handle(ENDING, handler)
+    _handle(CHECKPOINT, lambda number, _: None)
+
+
+@contextlib.contextmanager
+def leaving_with_parent() -> Iterator[None]:
+    """Leave as soon as the parent process is gone, in a block that does not look for itself."""
+    parent = os.getppid()
+
+    def look(number: int, _: object) -> None:
+        if os.getppid() != parent:
+            leave(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, _LOOK, _LOOK)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _handle(numbers: tuple[signal.Signals, ...], handler: Callable[[int, object], None]) -> None:

@@ -5,11 +5,13 @@ are completed. In addition it passes on what tasks tell of their progress.
 """
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import pickle
 import signal
 import sys
+import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -23,11 +25,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from src.support import signals
 from src.support.errors import first_line
-from src.support.signals import ignoring_interrupts
+from src.support.temporary import remove_abandoned, temporary_folder
 
-_PATIENCE = 30.0  # seconds that workers have to close their runs
-_INTERRUPT = getattr(signal, "SIGUSR1", signal.SIGTERM)  # stands for the parent's Ctrl-C
+_PATIENCE = 30.0  # seconds that a worker has to end after its result
+_CLOSING = 5.0  # seconds that interrupted workers have to close their runs
+_INTERRUPT = signal.SIGUSR2  # stands for the parent's Ctrl-C
 
 Tell = Callable[[Any], None]
 Work = Callable[[Any, Tell], Any]
@@ -90,6 +94,10 @@ class LocalExecutor(Executor):
         return future
 
     def as_completed(self, hear: Tell) -> "Iterator[Future[Any]]":
+        with signals.forwarding_checkpoint_requests(self._signal):
+            yield from self._as_completed(hear)
+
+    def _as_completed(self, hear: Tell) -> "Iterator[Future[Any]]":
         while self._waiting or self._running:
             while self._waiting and len(self._running) < self._workers:
                 future, work, task = self._waiting.popleft()
@@ -112,9 +120,15 @@ class LocalExecutor(Executor):
         process = self._context.Process(  # type: ignore[attr-defined]
             target=_serve, args=arguments, daemon=True
         )
-        with theirs:  # so that our end hears when the process is gone
-            process.start()
-        self._running[ours] = process, future
+        try:
+            with theirs:  # so that our end hears when the process is gone
+                process.start()
+            self._running[ours] = process, future
+            with contextlib.suppress(OSError):  # it has died already
+                ours.send("begin")
+        except BaseException:
+            ours.close()  # a worker that starts although nobody waits for it does not begin
+            raise
 
     def _receive(self, connection: Connection, hear: Tell) -> None:
         """Take one message of a worker: news, its result, or its end."""
@@ -140,14 +154,17 @@ class LocalExecutor(Executor):
         for future, _, _ in self._waiting:
             future.cancel()
         self._waiting.clear()
-        number = _INTERRUPT if isinstance(reason, KeyboardInterrupt) else signal.SIGTERM
-        for process, _ in self._running.values():
+        self._signal(_signal_for(reason))
+
+    def _signal(self, number: int) -> None:
+        """Send a signal to each worker."""
+        for process, _ in list(self._running.values()):
             assert process.pid
             with contextlib.suppress(OSError):
                 os.kill(process.pid, number)
 
     def shutdown(self) -> None:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _CLOSING
         for connection in self._running:
             connection.close()  # a worker that tells something must not wait for us
         for process, future in self._running.values():
@@ -167,9 +184,32 @@ def start_method(preload: Sequence[str] = ()) -> BaseContext:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    with ignoring_interrupts():  # a Ctrl-C during the imports would end it
-        forkserver.ensure_running()
+    default = tempfile.tempdir
+    tempfile.tempdir = str(_sockets())  # there multiprocessing makes its socket
+    try:
+        with signals.ignoring_interrupts():  # a Ctrl-C during the imports would end it
+            forkserver.ensure_running()
+    finally:
+        tempfile.tempdir = default
     return context
+
+
+@functools.cache
+def _sockets() -> Path:
+    """Return a folder for sockets that is removed when this process ends."""
+    from multiprocessing.util import Finalize
+
+    stack = contextlib.ExitStack()
+    Finalize(None, stack.close, exitpriority=-200)  # after its own, of the socket's folder: -100
+    return stack.enter_context(temporary_folder())
+
+
+def _signal_for(reason: BaseException) -> signal.Signals:
+    """Return the signal that passes on to workers what has ended the sweep."""
+    if isinstance(reason, KeyboardInterrupt):
+        return _INTERRUPT
+    hung_up = isinstance(reason, SystemExit) and reason.code == 128 + signal.SIGHUP
+    return signal.SIGHUP if hung_up else signal.SIGTERM
 
 
 def _death(process: BaseProcess) -> WorkerDied:
@@ -191,17 +231,18 @@ def _serve(
     connection: Connection, work: Work, task: Any, folder: str, environment: Mapping[str, str]
 ) -> None:
     """Do one task in a worker process, and send its news and its result to the parent."""
+    signals.end_worker_in_order_on_signals(_INTERRUPT)
     os.chdir(folder)
     os.environ.clear()  # the process that this one is forked from may be older than these
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches all processes of the terminal
-    signal.signal(_INTERRUPT, _stop)
-    signal.signal(signal.SIGTERM, _stop)
+    try:
+        connection.recv()  # the parent knows of this worker
+    except (EOFError, OSError):
+        return
     threading.Thread(target=_follow_parent, daemon=True).start()
 
     def tell(news: Any) -> None:
-        if _stopping:  # Python may have dropped the exception, as in a weak reference's callback
-            raise _stopping[0]
+        signals.raise_if_ending()
         with contextlib.suppress(OSError):
             connection.send(("news", news))
 
@@ -211,23 +252,22 @@ def _serve(
         message = pickle.dumps(("error", RuntimeError(first_line(error))))
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        signals.leave_at_once_on_signals()  # the runs are closed
+        signal.signal(_INTERRUPT, signal.SIG_IGN)
+        if not _parent().is_alive():
+            remove_abandoned()
     with contextlib.suppress(OSError):  # the parent may be gone
         connection.send_bytes(message)
 
 
-_stopping: list[BaseException] = []
-
-
-def _stop(number: int, _: Any) -> None:
-    for again in (_INTERRUPT, signal.SIGTERM):  # a second signal must not disturb the closing
-        signal.signal(again, signal.SIG_IGN)
-    _stopping.append(SystemExit(143) if number == signal.SIGTERM else KeyboardInterrupt())
-    raise _stopping[0]
-
-
 def _follow_parent() -> None:
     """End as on SIGTERM when the parent is gone: nobody would take the result."""
+    _parent().join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _parent() -> BaseProcess:
     parent = multiprocessing.parent_process()
     assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
+    return parent

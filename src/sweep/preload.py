@@ -1,8 +1,12 @@
 """Imports what every run needs, for the process that a sweep's workers are forked from."""
 
-import src.config.explain
-import src.sweep.sharing
-import src.sweep.stack  # noqa: F401
-from src.tracking.store import preload
+from src.support import signals
 
-preload()
+signals.outlive_signals()
+with signals.leaving_with_parent():  # a sweep that is refused ends while this goes on
+    import src.config.explain
+    import src.sweep.sharing
+    import src.sweep.stack  # noqa: F401
+    from src.tracking.store import preload
+
+    preload()

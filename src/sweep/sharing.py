@@ -1,7 +1,7 @@
 """Reads each dataset of a sweep once: all processes map one file and share its memory."""
 
-import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ import numpy as np
 
 from src.config.preflight import provide, withdraw
 from src.data import Dataset, Source, Split
+from src.support.temporary import remove_abandoned, temporary_folder
 
 
 class SharedData:
@@ -22,11 +23,13 @@ class SharedData:
     """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="scratchgrid-")
+        self._open = ExitStack()
         self._mapped: dict[Path, Dataset] = {}
         self.paths: dict[Source, Path] = {}
 
     def __enter__(self) -> Self:
+        remove_abandoned()
+        self._folder = self._open.enter_context(temporary_folder())
         return self
 
     def __exit__(
@@ -37,13 +40,13 @@ class SharedData:
     ) -> None:
         withdraw(self.paths)
         self._mapped.clear()
-        self._folder.cleanup()
+        self._open.close()
 
     def share(self, source: Source, dataset: Dataset) -> None:
         """Write what a source holds into the folder, unless it is there already."""
         if source in self.paths:
             return
-        path = Path(self._folder.name) / f"{dataset.digest}.joblib"
+        path = self._folder / f"{dataset.digest}.joblib"
         if path not in self._mapped:
             joblib.dump(dataset, path)
             self._mapped[path] = _map(path)
