@@ -1,5 +1,10 @@
 """Runs every published recipe over several seeds and compares ours with what was published."""
 
+from src.support import signals
+
+if __name__ == "__main__":  # the imports below take a second, and show no traceback of a signal
+    signals.leave_at_once_on_signals()
+
 import argparse
 import csv
 import secrets
@@ -193,20 +198,18 @@ def _run(arguments: Sequence[str]) -> int:
     """Run the sweep and return its exit code; a signal to this process ends the sweep."""
     child = subprocess.Popen([sys.executable, "-m", "src.run", *arguments])
 
-    def terminate(*_: object) -> None:
-        child.terminate()
+    def forward(number: int, _: object) -> None:
+        child.send_signal(number)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    forwarded = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, *signals.CHECKPOINT)
+    before = {number: signal.signal(number, forward) for number in forwarded}
+    # The terminal has sent Ctrl-C to the sweep, too: let that end well.
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        while True:
-            try:
-                return child.wait()
-            except (
-                KeyboardInterrupt
-            ):  # the terminal has sent it to the sweep, too: let that end well
-                continue
+        return child.wait()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def judge(folder: Path, published: dict[str, Reference]) -> bool:

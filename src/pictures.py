@@ -1,5 +1,10 @@
 """Draws the pictures of any run, finished or not: ``python -m src.pictures --help``."""
 
+from src.support import signals
+
+if __name__ == "__main__":  # the imports below take a second, and show no traceback of a signal
+    signals.leave_at_once_on_signals()
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -94,6 +99,7 @@ def _is_run_id(text: str) -> bool:
 def main() -> None:
     """Draw the pictures of the runs named. Exit codes: 0 drawn, 2 not all could be drawn."""
     chosen = _parser().parse_args()
+    signals.end_in_order_on_signals()
     from src.terminal import report
 
     failed = False

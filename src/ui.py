@@ -1,5 +1,10 @@
 """Starts MLflow's UI for the runs kept on this machine: ``python -m src.ui --help``."""
 
+from src.support import signals
+
+if __name__ == "__main__":  # the imports below take a second, and show no traceback of a signal
+    signals.leave_at_once_on_signals()
+
 import argparse
 import contextlib
 import os
@@ -25,6 +30,7 @@ def main() -> None:
 
     Exits with 2 if the port is in use or the store can't be opened.
     """
+    signals.end_in_order_on_signals()
     parser = argparse.ArgumentParser(prog="python -m src.ui", description=__doc__)
     defaults = OmegaConf.load(CONF / "config.yaml")
     parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="of the UI's address")
@@ -40,6 +46,8 @@ def main() -> None:
     except UserError as error:
         report.problem(str(error))
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _show(outputs: Path, port: int) -> None:

@@ -450,7 +450,7 @@ def test_shared_data_is_the_data_in_arrays_of_numpy_s_own() -> None:
 
 def mapped_files() -> list[str]:
     lines = Path("/proc/self/maps").read_text().splitlines()
-    return [line for line in lines if "scratchgrid-" in line]
+    return [line for line in lines if "scratchgrid." in line]
 
 
 def launcher_in_use() -> Any:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-GRACE = 15.0  # seconds that a process has to end in order before it is made to leave
+GRACE = 20.0  # seconds that a process has to end in order before it is made to leave
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _LOOK = 0.05  # seconds between two looks for the parent process
 CHECKPOINT = (signal.SIGUSR1, signal.SIGXCPU)

@@ -30,7 +30,7 @@ from src.support.errors import first_line
 from src.support.temporary import remove_abandoned, temporary_folder
 
 _PATIENCE = 30.0  # seconds that a worker has to end after its result
-_CLOSING = 5.0  # seconds that interrupted workers have to close their runs
+_CLOSING = 10.0  # seconds after which interrupted workers are killed; most need one or two
 _INTERRUPT = signal.SIGUSR2  # stands for the parent's Ctrl-C
 
 Tell = Callable[[Any], None]
