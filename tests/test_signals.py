@@ -27,9 +27,18 @@ ENDING = {
 }
 
 
+def temporary(folder: Path) -> Path:
+    return folder / "temporary"
+
+
 def start(arguments: list[str], folder: Path, **environment: str) -> "subprocess.Popen[str]":
-    """Start a process in a session of its own, with temporary files in a folder of its own."""
-    (folder / "temporary").mkdir(parents=True, exist_ok=True)
+    """Start a process in a session of its own, with temporary files in a folder of its own.
+
+    That folder has a short name: sockets in it have paths of about 100 characters at most.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not temporary(folder).exists():
+        temporary(folder).symlink_to(tempfile.mkdtemp(prefix="t"))
 
     def notice_every_signal() -> None:  # background jobs of a shell ignore Ctrl-C
         for number in ENDING:
@@ -38,7 +47,7 @@ def start(arguments: list[str], folder: Path, **environment: str) -> "subprocess
     return subprocess.Popen(
         arguments,
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(folder / "temporary"), **environment},
+        env={**os.environ, "TMPDIR": str(temporary(folder).resolve()), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -91,17 +100,18 @@ def stored(folder: Path) -> list[str]:
         return [status for (status,) in store.execute("SELECT status FROM runs")]
 
 
-def wait_for_open_runs(folder: Path, count: int = 1) -> None:
+def wait_for_open_runs(process: "subprocess.Popen[str]", folder: Path, count: int = 1) -> None:
     """Wait until so many runs are open in the store, which is opened beside training."""
-    while True:
+    while process.poll() is None:
         with contextlib.suppress(sqlite3.Error):
             if stored(folder).count("RUNNING") >= count:
                 return
-        time.sleep(0.05)
+        time.sleep(0.2)
+    raise AssertionError(process.communicate())
 
 
 def leftovers(folder: Path) -> list[str]:
-    return [path.name for path in (folder / "temporary").iterdir() if "scratchgrid" in path.name]
+    return [path.name for path in temporary(folder).iterdir() if "scratchgrid" in path.name]
 
 
 # --- one run ----------------------------------------------------------------------------------
@@ -113,7 +123,7 @@ def test_a_signal_closes_the_run_and_gives_its_exit_code(
 ) -> None:
     code, reason = ENDING[number]
     process = training(tmp_path)
-    wait_for_open_runs(tmp_path)
+    wait_for_open_runs(process, tmp_path)
     process.send_signal(number)
     _, err = process.communicate()
     assert process.returncode == code, err
@@ -211,7 +221,7 @@ SWEEP = ("-m", "lr=0.05,0.1", "batching.size=32,64", "epochs=1000000")
 def sweeping(folder: Path) -> "subprocess.Popen[str]":
     """Start a sweep of four runs in two workers, and return when all are open in the store."""
     process = start(command(folder, *SWEEP), folder)
-    wait_for_open_runs(folder, 4)
+    wait_for_open_runs(process, folder, 4)
     return process
 
 
@@ -226,7 +236,7 @@ def test_a_signal_to_all_processes_of_a_sweep_closes_its_runs(
     assert stored(tmp_path) == ["KILLED"] * 4
     assert "Traceback" not in err
     wait_until_alone(process)
-    assert list((tmp_path / "temporary").iterdir()) == []
+    assert list(temporary(tmp_path).iterdir()) == []
 
 
 def test_a_sweep_passes_requests_for_a_checkpoint_on_and_lives(tmp_path: Path) -> None:
@@ -270,7 +280,7 @@ def test_a_sweep_that_is_refused_leaves_no_process(tmp_path: Path) -> None:
     _, err = process.communicate()
     assert process.returncode == 2, err
     wait_until_alone(process, 2)  # the imports that go on take longer
-    assert list((tmp_path / "temporary").iterdir()) == []
+    assert list(temporary(tmp_path).iterdir()) == []
 
 
 # --- any moment -------------------------------------------------------------------------------

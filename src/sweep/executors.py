@@ -31,6 +31,7 @@ from src.support.temporary import remove_abandoned, temporary_folder
 
 _PATIENCE = 30.0  # seconds that a worker has to end after its result
 _CLOSING = 10.0  # seconds after which interrupted workers are killed; most need one or two
+_LONGEST = 49  # characters of a folder in which a folder of ours can hold a socket; macOS has 49
 _INTERRUPT = signal.SIGUSR2  # stands for the parent's Ctrl-C
 
 Tell = Callable[[Any], None]
@@ -185,7 +186,8 @@ def start_method(preload: Sequence[str] = ()) -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
     default = tempfile.tempdir
-    tempfile.tempdir = str(_sockets())  # there multiprocessing makes its socket
+    if len(tempfile.gettempdir()) <= _LONGEST:
+        tempfile.tempdir = str(_sockets())  # there multiprocessing makes its socket
     try:
         with signals.ignoring_interrupts():  # a Ctrl-C during the imports would end it
             forkserver.ensure_running()
