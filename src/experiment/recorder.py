@@ -1,6 +1,7 @@
 """Keeps a run while it trains and when it ends, in its folder and in MLflow."""
 
 import contextlib
+import functools
 import logging
 import math
 import threading
@@ -253,10 +254,15 @@ class Recorder:
             configuration = run_context.folder.absolute().glob(".hydra/*.yaml")
             tracker.files(sorted(configuration), "config")
             if self._job.diagnose:
-                first_look = diagnostics.measurements(self._prepared.inspect())
+                first_look = diagnostics.measurements(self._first_look)
                 tracker.metrics(first_look, 0, self._record.started)
             for row in self._journal.rows:  # nobody knows which of them MLflow has already
                 self._hand_over(row)
+
+    @functools.cached_property
+    def _first_look(self) -> tuple[diagnostics.LayerState, ...]:
+        """The state of the layers before training."""
+        return self._prepared.inspect()
 
     def _hand_over(self, row: Row) -> None:
         """Give a row of the journal to MLflow, which keeps equal points once."""
@@ -363,7 +369,8 @@ class Recorder:
         """Return what is wrong in the layers, if the job asks for diagnostics; log each finding."""
         if not self._job.diagnose:
             return []
-        looks = _looks(self._prepared, self._history)
+        after = {epoch.number: epoch.layers for epoch in self._history if epoch.layers}
+        looks = {0: self._first_look, **after}
         sentences = diagnostics.findings(self._prepared.network, looks)
         for sentence in sentences:
             log.warning(sentence)
@@ -435,13 +442,3 @@ def _predictions(prepared: Prepared, trained: Parameters) -> Predictions:
 def _row(epoch: Epoch, at: int) -> Row:
     """Return an epoch's row in the history; ``at`` is in milliseconds since 1970."""
     return {"epoch": epoch.number, **measurements(epoch), "time": at}
-
-
-def _looks(
-    prepared: Prepared, history: Sequence[Epoch]
-) -> dict[int, Sequence[diagnostics.LayerState]]:
-    """Return the states of the layers by epoch; epoch 0 is before training."""
-    return {
-        0: prepared.inspect(),
-        **{epoch.number: epoch.layers for epoch in history if epoch.layers},
-    }
