@@ -16,6 +16,7 @@ WORKDIR /scratchgrid
 COPY . .
 
 # Install once, in the image, what both commands need.
-RUN make .venv/.dev && rm -rf /root/.cache
+ENV PIP_NO_CACHE_DIR=1
+RUN make .venv/.dev
 
 CMD ["make", "run"]

@@ -1,7 +1,6 @@
 """Runs every published recipe over several seeds and compares ours with what was published."""
 
 import argparse
-import csv
 import secrets
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from src.config.composition import compose, composer
 from src.config.reader import read
 from src.experiment.job import Reference, read_curve
 from src.experiment.pictures.charts import published_curve
+from src.experiment.pictures.folder import read_history
 from src.experiment.pictures.style import save
 from src.experiment.results import Result
 from src.support.paths import CONF
@@ -112,14 +112,8 @@ def curve_claim(recipe: str, reference: Reference, ours: Curves) -> CurveClaim |
     )
 
 
-def read_history(folder: Path, metric: str) -> list[float]:
-    """Return what a run's metric was, epoch by epoch."""
-    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
-        return [float(row[metric]) for row in csv.DictReader(file)]
-
-
 def markdown(found: Sequence[Claim | CurveClaim]) -> str:
-    """Return the table as it stands in the README."""
+    """Return the table as docs/results.md shows it."""
     rows = [("recipe", "metric", "published", "ours", "tolerance", "verdict"), ("---",) * 6]
     rows += [_cells(claim) for claim in found]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
@@ -223,7 +217,8 @@ def judge(folder: Path, published: dict[str, Reference]) -> bool:
             recipe, reference, [dict(result.metrics) for result in results], results[0].metric
         )
         if reference.curve:
-            ours = np.array([read_history(place, reference.curve.metric) for place in folders])
+            histories = [read_history(place / "history.csv") for place in folders]
+            ours = np.array([history[reference.curve.metric] for history in histories])
             found += filter(None, [curve_claim(recipe, reference, ours)])
             figure = published_curve(
                 ours, *read_curve(reference.curve), recipe, reference.curve.metric

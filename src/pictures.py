@@ -32,7 +32,7 @@ def draw_run(
         UserError: The folder is not a run's, its data is gone or has changed, a sample does not
             exist, or the pictures cannot be written or logged.
     """
-    from src.config.kept import check_kept
+    from src.config.kept_configuration import check_kept
     from src.experiment.pictures.folder import draw
     from src.experiment.results import RESULT, Result
 
@@ -58,7 +58,7 @@ def draw_run(
 
 
 def _log(tracking: "Tracking", outputs: Path, run_id: str, paths: Sequence[Path]) -> None:
-    from src.tracking.kept import add_files, require_store
+    from src.tracking.kept_run import add_files, require_store
 
     require_store(tracking.store(outputs))
     client, _ = tracking.open(outputs)
@@ -78,7 +78,7 @@ def find_run(run: str, outputs: Path) -> Path:
         )
     from src.config.composition import compose, composer
     from src.config.reader import read
-    from src.tracking.kept import folder_of, require_store
+    from src.tracking.kept_run import folder_of, require_store
 
     with composer():
         tracking = read(compose([])).tracking

@@ -189,7 +189,7 @@ def test_the_package_is_named_by_its_content(
     shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
     with (source / "nn" / "layers.py").open("a") as layers:
         layers.write("# changed\n")
-    monkeypatch.setattr("src.tracking.model._SOURCE", source)
+    monkeypatch.setattr("src.tracking.model.SOURCE", source)
     _code.cache_clear()
     try:
         after = write_code(tmp_path / "after")

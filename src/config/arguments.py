@@ -40,6 +40,14 @@ def overrides(given: Iterable[str]) -> list[str]:
     return [_written_out(override, given) for override in given]
 
 
+def setting(override: str) -> str:
+    """Return the setting that an override sets, under the key of the run's settings.
+
+    A choice for a place, such as ``distribution@initializer.output=he``, is known by its place.
+    """
+    return override.partition("=")[0].lstrip("+~").rpartition("@")[2]
+
+
 def _refuse_dashes(argument: str, following: Sequence[str]) -> None:
     """Raise ConfigError for ``--lr=0.1`` and ``--lr 0.1``; Hydra's own options pass."""
     if not argument.startswith("--"):

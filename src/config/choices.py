@@ -12,6 +12,7 @@ from omegaconf import MissingMandatoryValue, OmegaConf
 from src.config.describe import suggest_option
 from src.support.errors import ConfigError
 from src.support.paths import CONF
+from src.support.serialization import with_subclasses
 
 # The choices that belong to one setting of another choice, and that setting.
 SHORT_FORMS = {"activation": "model.activation", "distribution": "initializer.weights"}
@@ -73,6 +74,4 @@ def group(kind: type) -> str:
 
 def concrete_classes(kind: type) -> list[type]:
     """Return the class itself and all classes derived from it, without the abstract ones."""
-    own = [] if inspect.isabstract(kind) else [kind]
-    derived: list[type] = kind.__subclasses__()
-    return own + [concrete for cls in derived for concrete in concrete_classes(cls)]
+    return [cls for cls in with_subclasses(kind) if not inspect.isabstract(cls)]

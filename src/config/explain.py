@@ -1,6 +1,6 @@
 """Says in one line what Hydra says in ten: which override is wrong, and what would be right."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -117,20 +117,17 @@ def _composable(overrides: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         config = compose(taken, with_hydra=True)
     chosen = dict(config.hydra.runtime.choices)
     groups = [path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()]
-    keys = [key for key in _keys(config) if key.partition(".")[0] != "hydra"]
-    return [*keys, *groups], chosen
+    settings = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(settings, dict)
+    settings.pop("hydra")
+    return [*_keys(settings), *groups], chosen
 
 
-def _keys(config: DictConfig, place: str = "") -> Iterator[str]:
-    for name, node in config.items_ex(resolve=False):
+def _keys(settings: Mapping[Any, Any], place: str = "") -> Iterator[str]:
+    for name, node in settings.items():
         key = str(name)
         if key.startswith("_"):  # the option decides its class
             continue
         yield f"{place}{key}"
-        if (
-            isinstance(node, DictConfig)
-            and not node._is_none()
-            and not node._is_missing()
-            and not node._is_interpolation()
-        ):
+        if isinstance(node, dict):
             yield from _keys(node, f"{place}{key}.")

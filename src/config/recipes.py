@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from src.config.arguments import setting
 from src.config.composition import compose, composer
 from src.config.explain import COMPOSITION_ERRORS
 from src.config.reader import flatten
@@ -59,14 +60,9 @@ def _as_overrides(differing: dict[str, Any], overrides: Sequence[str]) -> list[s
     """Return differing settings as the overrides that set them, or else as key=value."""
     causes: dict[str, None] = {}
     for key, value in differing.items():
-        setting = [
-            override for override in overrides if f"{key}.".startswith(f"{_place(override)}.")
+        causing = [
+            override for override in overrides if f"{key}.".startswith(f"{setting(override)}.")
         ]
-        closest = max(setting, key=lambda override: len(_place(override)), default=None)
+        closest = max(causing, key=lambda override: len(setting(override)), default=None)
         causes[closest or f"{key}={value}"] = None
     return list(causes)
-
-
-def _place(override: str) -> str:
-    """Return the key that an override sets: a setting, or a node of them."""
-    return override.partition("=")[0].lstrip("+~").rpartition("@")[2]

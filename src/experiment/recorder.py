@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -144,8 +145,12 @@ class Recorder:
             tracker.dataset(self._prepared.dataset)
             tracker.files(sorted(run_context.folder.glob(".hydra/*.yaml")), "config")
             if self._job.diagnose:
-                first_look = diagnostics.measurements(self._prepared.inspect())
-                tracker.metrics(first_look, 0, self.seconds)
+                tracker.metrics(diagnostics.measurements(self._first_look), 0, self.seconds)
+
+    @functools.cached_property
+    def _first_look(self) -> tuple[diagnostics.LayerState, ...]:
+        """The state of the layers before training."""
+        return self._prepared.inspect()
 
     def epoch(self, epoch: Epoch) -> None:
         """Keep an epoch: it is on disk when this returns."""
@@ -187,7 +192,8 @@ class Recorder:
         """Return what is wrong in the layers, if the job asks for diagnostics; log each finding."""
         if not self._job.diagnose:
             return []
-        looks = _looks(self._prepared, self._history)
+        after = {epoch.number: epoch.layers for epoch in self._history if epoch.layers}
+        looks = {0: self._first_look, **after}
         sentences = diagnostics.findings(self._prepared.network, looks)
         for sentence in sentences:
             log.warning(sentence)
@@ -276,13 +282,3 @@ def _history_file(path: Path) -> Iterator[Callable[[Epoch], None]]:
             file.flush()
 
         yield keep
-
-
-def _looks(
-    prepared: Prepared, history: Sequence[Epoch]
-) -> dict[int, Sequence[diagnostics.LayerState]]:
-    """Return the states of the layers by epoch; epoch 0 is before training."""
-    return {
-        0: prepared.inspect(),
-        **{epoch.number: epoch.layers for epoch in history if epoch.layers},
-    }

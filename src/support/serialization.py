@@ -22,7 +22,7 @@ def from_plain(plain: Any, classes: Iterable[type]) -> Any:
 
     Raises KeyError if the description names any other class.
     """
-    known = {cls.__name__: cls for given in classes for cls in _with_subclasses(given)}
+    known = {cls.__name__: cls for given in classes for cls in with_subclasses(given)}
     if isinstance(plain, dict):
         build = known[plain["class"]]
         fields = {name: value for name, value in plain.items() if name != "class"}
@@ -32,9 +32,9 @@ def from_plain(plain: Any, classes: Iterable[type]) -> Any:
     return plain
 
 
-def _with_subclasses(cls: type) -> Iterator[type]:
+def with_subclasses(cls: type) -> Iterator[type]:
     """Yield a class and everything that derives from it."""
     yield cls
     subclasses: list[type] = cls.__subclasses__()
     for derived in subclasses:
-        yield from _with_subclasses(derived)
+        yield from with_subclasses(derived)

@@ -77,7 +77,6 @@ _MEASURED = (
 )
 _LATER = 16 * _KIB  # bytes of weights after the first layer, up to which DeferredStack is faster
 _LARGEST = 32  # networks: more bring next to nothing, and would leave cores idle
-_ENOUGH = 32  # networks: stacks are not made smaller only to have more of them
 
 
 def likeness(member: Member) -> Hashable | None:
@@ -144,12 +143,10 @@ def _allowed(alike: Sequence[Member], most: int | None) -> range:
 def _parts(count: int, share: float, allowed: range) -> int:
     """Return into how many stacks networks are divided that are a ``share`` of a sweep's work.
 
-    With more than half of the work they form at least two stacks, so that a second core has work,
-    and with more than a quarter up to four, if enough networks are left in each.
+    With more than half of the work they form at least two stacks: a second core has work, too.
     """
     needed = math.ceil(count / max(allowed, default=1))
-    halves, quarters = math.ceil(2 * share), math.ceil(4 * share)
-    return min(count, max(needed, halves, min(quarters, count // _ENOUGH)))
+    return min(count, max(needed, math.ceil(2 * share)))
 
 
 def _alike(members: Sequence[Member]) -> Iterator[list[int]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from src.config.arguments import setting
 from src.experiment.results import Result
 
 PLAN = "plan.json"
@@ -37,8 +38,8 @@ class Plan:
         overrides: dict[str, set[str]] = {}
         for job in self.overrides:
             for override in job:
-                overrides.setdefault(_setting(override), set()).add(override)
-        return tuple(setting for setting, given in overrides.items() if len(given) > 1)
+                overrides.setdefault(setting(override), set()).add(override)
+        return tuple(name for name, given in overrides.items() if len(given) > 1)
 
     def write(self, folder: Path) -> None:
         """Write the plan into the sweep's folder."""
@@ -61,21 +62,13 @@ def run_name(overrides: Sequence[str]) -> str:
 
     Overrides that do not change the result, such as a folder or a tag, are left out.
     """
-    telling = [override for override in overrides if not _is_bookkeeping(_setting(override))]
-    return ", ".join(sorted(telling, key=lambda override: _setting(override) != "seed"))
+    telling = [override for override in overrides if not _is_bookkeeping(setting(override))]
+    return ", ".join(sorted(telling, key=lambda override: setting(override) != "seed"))
 
 
-def _is_bookkeeping(setting: str) -> bool:
-    first = setting.partition(".")[0].partition("/")[0]
+def _is_bookkeeping(name: str) -> bool:
+    first = name.partition(".")[0].partition("/")[0]
     return first in ("outputs", "name", "note", "tags", "tracking", "hydra")
-
-
-def _setting(override: str) -> str:
-    """Return the setting that an override sets, under the key of the run's settings.
-
-    A choice for a place, such as ``distribution@initializer.output=he``, is known by its place.
-    """
-    return override.partition("=")[0].lstrip("+~").rpartition("@")[2]
 
 
 def collect(

@@ -10,7 +10,6 @@ from pathlib import Path
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
 from src.experiment.recorder import Finished, RunContext, record
-from src.experiment.runner import gradcheck
 from src.support.errors import Diverged, TrainingFailed, first_line
 from src.training.loop import train
 from src.training.training_run import Epoch
@@ -77,8 +76,6 @@ class _Running:
         self._scope = assignment.scope
         self._open = contextlib.ExitStack()
         with self._scope():
-            if assignment.job.gradcheck:
-                gradcheck(assignment.prepared)
             recording = record(assignment.job, assignment.prepared, assignment.run_context)
             self._recorder = self._open.enter_context(recording)
 

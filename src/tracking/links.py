@@ -4,6 +4,8 @@ import shlex
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
+from src.support.paths import SOURCE
+
 DEFAULT_PORT = 5000
 
 
@@ -43,7 +45,7 @@ def with_ui(link: str, store: str, outputs: Path) -> str:
     """Return a link and, if the store is not a server, the command to start its UI before it."""
     if is_server(store):
         return link
-    default = Path(__file__).parents[2] / "outputs"
+    default = SOURCE.parent / "outputs"
     command = (
         "make ui"
         if outputs.absolute() == default

@@ -14,13 +14,13 @@ from src.data import Dataset
 from src.nn.losses import Loss
 from src.nn.network import MLP, Parameters
 from src.nn.weights import save_weights
+from src.support.paths import SOURCE
 from src.support.plugins import source_files
 from src.support.serialization import to_plain
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_SOURCE = Path(__file__).parent.parent
 _LOADER = "tracking.served_model"
 _IMPORT = re.compile(r"^(\s*from )src\.([\w.]+)(?= import )", re.MULTILINE)
 _NOT_IN_NAMES = re.compile(r"[/:.%\"']")  # refused by MLflow in the name of a model
@@ -127,9 +127,9 @@ def _code(plugins: tuple[str, ...]) -> tuple[str, Mapping[str, str]]:
     wanted = [_LOADER]
     wanted += [module for text in files.values() for _, module in _IMPORT.findall(text)]
     while wanted:
-        path = _SOURCE.joinpath(*wanted.pop().split("."))
+        path = SOURCE.joinpath(*wanted.pop().split("."))
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        file = path.relative_to(_SOURCE).as_posix()
+        file = path.relative_to(SOURCE).as_posix()
         if file not in files:
             files[file] = path.read_text(encoding="utf-8")
             wanted += [module for _, module in _IMPORT.findall(files[file])]

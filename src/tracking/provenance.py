@@ -4,11 +4,9 @@ import functools
 import hashlib
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 
 from src.support import plugins
-
-_SOURCE = Path(__file__).parent.parent
+from src.support.paths import SOURCE
 
 
 def code_digest() -> str:
@@ -25,8 +23,8 @@ def code_digest() -> str:
 @functools.cache  # a process runs the code that it started with
 def _source_digest() -> str:
     digest = hashlib.sha256()
-    for path in sorted(_SOURCE.rglob("*.py")):
-        digest.update(f"{path.relative_to(_SOURCE).as_posix()}\n".encode() + path.read_bytes())
+    for path in sorted(SOURCE.rglob("*.py")):
+        digest.update(f"{path.relative_to(SOURCE).as_posix()}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:32]
 
 
@@ -36,7 +34,7 @@ def git_tags() -> Mapping[str, str]:
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", *arguments], cwd=_SOURCE, capture_output=True, text=True, check=True
+            ["git", *arguments], cwd=SOURCE, capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:

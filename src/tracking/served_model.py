@@ -24,7 +24,7 @@ class Classifier:
         self.dtype = np.dtype(settings["dtype"])
         for plugin in settings["plugins"]:  # classes of the user's own, shipped with the model
             importlib.import_module(f"{__name__.split('.')[0]}.plugins.{plugin}")
-        classes: list[type] = [MLP, *_derived(Activation), *_derived(Loss)]
+        classes: list[type] = [MLP, Activation, Loss]
         self.model: MLP = from_plain(settings["model"], classes)
         self.loss: Loss = from_plain(settings["loss"], classes)
         self.parameters = load_weights(folder / "weights.npz", self.model.layers, self.dtype)
@@ -45,12 +45,6 @@ class Classifier:
         x = pixels.astype(self.dtype) * self.dtype.type(self.scale)
         logits = forward(self.model.layers, self.parameters, x)[-1]
         return {"label": logits.argmax(axis=-1), "probabilities": self.loss.probabilities(logits)}
-
-
-def _derived(kind: type) -> list[type]:
-    """Return the classes that derive from a class, directly or not."""
-    direct: list[type] = kind.__subclasses__()
-    return direct + [cls for child in direct for cls in _derived(child)]
 
 
 def _load_pyfunc(path: str) -> Classifier:

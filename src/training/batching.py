@@ -44,12 +44,20 @@ class Batching(ABC):
 
 def batches(order: Rows, size: int) -> Iterator[Rows]:
     """Yield the rows in pieces of a size; the last may be smaller."""
+    for start in range(0, length(order), size):
+        yield part(order, start, start + size)
+
+
+def length(order: Rows) -> int:
+    """Return how many rows an order has."""
+    return order.stop - order.start if isinstance(order, slice) else len(order)
+
+
+def part(order: Rows, start: int, end: int) -> Rows:
+    """Return the rows of an order from its place ``start`` on, to ``end`` or to its last one."""
     if isinstance(order, slice):
-        for start in range(order.start, order.stop, size):
-            yield slice(start, min(start + size, order.stop))
-    else:
-        for start in range(0, len(order), size):
-            yield order[start : start + size]
+        return slice(order.start + start, min(order.start + end, order.stop))
+    return order[start:end]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from src.nn.losses import Labels, Loss
 from src.nn.network import Network, Parameters, backward, forward
 from src.support.errors import Diverged
 from src.support.randomness import stream
-from src.training.batching import Batching, Rows
+from src.training.batching import Batching, Rows, length, part
 from src.training.diagnostics import LayerState, inspect
 from src.training.engines.base import Arrays
 from src.training.metric_watch import MetricWatch
@@ -191,11 +191,8 @@ class TrainingRun:
 
     def _look_after(self, trained: "Trained") -> tuple[LayerState, ...]:
         """Look into the layers with the last batch of an epoch."""
-        order = trained.order
-        if isinstance(order, slice):
-            last: Rows = slice(max(order.start, order.stop - self.batch_size), order.stop)
-        else:
-            last = order[-self.batch_size :]
+        samples = length(trained.order)
+        last = part(trained.order, max(0, samples - self.batch_size), samples)
         return self.look(trained.parameters, trained.state, last, float(trained.rates[-1]))
 
     def _diverged(self, before: Progress, logits: Array, labels: Labels) -> Diverged:

@@ -18,7 +18,7 @@ from src.nn.layers import Activation, Array, Dense, Dropout
 from src.nn.losses import Labels, Loss
 from src.nn.network import Network
 from src.support.threads import available_cores
-from src.training.batching import Rows
+from src.training.batching import Rows, part
 from src.training.engines.base import Engine, OrderGroup
 from src.training.engines.blas import add_product
 from src.training.engines.memory import Weights
@@ -105,7 +105,7 @@ class Batches(Engine):
         """Return a worker's memory for n samples."""
         known = self._passes[worker]
         if n not in known:
-            known[n] = _Pass(self.network, self.groups, self._weights, n)
+            known[n] = _Pass(self.network, self.groups, self.members(), self._weights, n)
         return known[n]
 
     def _descend(self, batch: "_Samples", lr: npt.NDArray[np.float64]) -> None:
@@ -209,17 +209,11 @@ class _Samples:
         """Return up to ``size`` of the samples."""
         end = min(start + size, self.n)
         return _Samples(
-            [_part(rows, start, end) for rows in self.rows],
+            [part(rows, start, end) for rows in self.rows],
             self.labels[..., start:end],
             self.logits[..., start:end, :],
             {i: mask[..., start:end, :] for i, mask in self.masks.items()},
         )
-
-
-def _part(rows: Rows, start: int, end: int) -> Rows:
-    if isinstance(rows, slice):
-        return slice(rows.start + start, rows.start + end)
-    return rows[start:end]
 
 
 @dataclass(slots=True)
@@ -244,20 +238,21 @@ class _Pass:
     """
 
     def __init__(
-        self, network: Network, groups: Sequence[OrderGroup], weights: Weights, n: int
+        self,
+        network: Network,
+        groups: Sequence[OrderGroup],
+        members: Sequence[slice],  # where each group's networks stand in the stack
+        weights: Weights,
+        n: int,
     ) -> None:
-        self.groups, self.weights = groups, weights
+        self.groups, self.members, self.weights = groups, members, weights
         dtype = weights.flat.dtype
         fresh: Callable[..., Array] = partial(np.empty, dtype=dtype)
-        ends = np.cumsum(weights.members).tolist()
-        self.members = [
-            slice(end - members, end) for end, members in zip(ends, weights.members, strict=True)
-        ]
         self.ones = np.ones((1, n), dtype)
         fan_in, units = network[0].parameter_shapes[0]
         self.samples = [fresh((n, fan_in)) for _ in groups]
         # z or dz of the first layer as the columns of its matrix.
-        self.wide = [fresh((n, members, units)) for members in weights.members]
+        self.wide = [fresh((n, group.members, units)) for group in groups]
         y: Array = fresh((*weights.leading, n, units))
         self.z = y
         dx: Array = y
