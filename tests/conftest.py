@@ -1,5 +1,6 @@
 """Real runs for the tests: the command line as a person types it, and the store that it leaves."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -90,6 +91,10 @@ def invoke(
             main()
         except SystemExit as stop:
             code = int(stop.code or 0)
+        finally:
+            # Hydra leaves the run's log open: a warning about it would fail a later test.
+            for handler in logging.getLogger().handlers:
+                handler.close()
         captured = capfd.readouterr()
         return Ended(tmp_path / "outputs", code, captured.out, captured.err)
 
