@@ -349,7 +349,8 @@ def test_a_run_whose_process_was_killed_is_closed_by_sync_and_not_while_it_train
 def test_a_run_whose_process_was_killed_is_closed_by_the_next_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "src.run", f"outputs={tmp_path}", "epochs=100000"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    wait_until(lambda: bool(list(tmp_path.glob("runs/*/history.csv"))))  # MLflow may not know it
+    # MLflow may not know it.
+    wait_until(lambda: any(path.stat().st_size for path in tmp_path.glob("runs/*/history.csv")))
     (folder,) = tmp_path.glob("runs/*")
     process.kill()
     process.wait()

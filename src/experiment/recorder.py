@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from src.experiment.experiment import Prepared
+from src.experiment.history import HistoryFile, Row
 from src.experiment.job import Job
-from src.experiment.journal import Journal, Row
 from src.experiment.pace import Pace
 from src.experiment.predictions import Predictions
 from src.experiment.results import RESULT, Result, Summary, measurements, summarize
@@ -22,6 +22,7 @@ from src.experiment.run_folder import (
     Identity,
     RunRecord,
     disown,
+    forget_previous,
     load_checkpoint,
     own,
     refuse_taken,
@@ -83,8 +84,8 @@ def record(job: Job, prepared: Prepared, run_context: RunContext) -> Iterator["R
     try:
         if not run_context.goes_on:
             refuse_taken(folder)
-        with Journal(folder / HISTORY) as journal:
-            recorder = _open(job, prepared, run_context, journal)
+        with HistoryFile(folder / HISTORY) as history:
+            recorder = _open(job, prepared, run_context, history)
             try:
                 recorder.begin()
                 yield recorder
@@ -96,7 +97,9 @@ def record(job: Job, prepared: Prepared, run_context: RunContext) -> Iterator["R
         disown(folder)
 
 
-def _open(job: Job, prepared: Prepared, run_context: RunContext, journal: Journal) -> "Recorder":
+def _open(
+    job: Job, prepared: Prepared, run_context: RunContext, history: HistoryFile
+) -> "Recorder":
     """Return the recorder of a new run, or of one that goes on."""
     folder, identity = run_context.folder, Identity.of(prepared)
     epochs, store = job.experiment.epochs, job.tracking
@@ -126,7 +129,7 @@ def _open(job: Job, prepared: Prepared, run_context: RunContext, journal: Journa
             stack=list(run_context.stack),
             stack_position=run_context.stack_position,
         )
-    return Recorder(job, prepared, run_context, tracker, journal, record)
+    return Recorder(job, prepared, run_context, tracker, history, record)
 
 
 def _tags(job: Job, prepared: Prepared, run_context: RunContext) -> dict[str, str]:
@@ -164,14 +167,14 @@ class Recorder:
         prepared: Prepared,
         run_context: RunContext,
         tracker: Tracker,
-        journal: Journal,
+        history: HistoryFile,
         record: RunRecord,
     ) -> None:
         self._job = job
         self._prepared = prepared
         self._run_context = run_context
         self._tracker = tracker
-        self._journal = journal
+        self._file = history
         self._record, self._record_lock = record, threading.Lock()
         self._result = Result(
             run_context.name,
@@ -206,8 +209,8 @@ class Recorder:
         self._trained, self._keeping = checkpoint.progress.kept, checkpoint.keeping
         # A machine that died may have lost the last lines: the checkpoint has them, too.
         lost = list(zip(checkpoint.epochs, checkpoint.times, strict=True))
-        for epoch, at in lost[len(self._journal.rows) :]:
-            self._journal.add(_row(epoch, at))
+        for epoch, at in lost[len(self._file.rows) :]:
+            self._file.add(_row(epoch, at))
 
     @property
     def seconds(self) -> float:
@@ -225,7 +228,7 @@ class Recorder:
     @property
     def _last_time(self) -> int:
         """The time of the last epoch, or of the start, in milliseconds since 1970."""
-        rows = self._journal.rows
+        rows = self._file.rows
         return int(rows[-1]["time"]) if rows else self._record.started
 
     def _now(self) -> int:
@@ -256,7 +259,7 @@ class Recorder:
             if self._job.diagnose:
                 first_look = diagnostics.measurements(self._first_look)
                 tracker.metrics(first_look, 0, self._record.started)
-            for row in self._journal.rows:  # nobody knows which of them MLflow has already
+            for row in self._file.rows:  # nobody knows which of them MLflow has already
                 self._hand_over(row)
 
     @functools.cached_property
@@ -265,7 +268,7 @@ class Recorder:
         return self._prepared.inspect()
 
     def _hand_over(self, row: Row) -> None:
-        """Give a row of the journal to MLflow, which keeps equal points once."""
+        """Give a row of the history to MLflow, which keeps equal points once."""
         values = {name: row[name] for name in row if name not in ("epoch", "time")}
         self._tracker.metrics(values, int(row["epoch"]), int(row["time"]))
 
@@ -280,12 +283,12 @@ class Recorder:
 
         Raises NotReproduced if the epoch was kept before an interruption, with another result.
         """
-        rows = self._journal.rows
+        rows = self._file.rows
         if epoch.number <= len(rows):
             self._compare(epoch, rows[epoch.number - 1])
         else:
             with self._timed():
-                self._journal.add(_row(epoch, self._now()))
+                self._file.add(_row(epoch, self._now()))
             self._hand_over(rows[-1])
         # The curve is kept, but not the weights and the progress of every epoch.
         self._history.append(replace(epoch, parameters=(), progress=None))
@@ -321,7 +324,7 @@ class Recorder:
         checkpoint = Checkpoint(
             progress,
             self._history[: progress.epoch],
-            [int(row["time"]) for row in self._journal.rows[: progress.epoch]],
+            [int(row["time"]) for row in self._file.rows[: progress.epoch]],
             self._keeping,
         )
         try:
@@ -403,6 +406,7 @@ class Recorder:
             seconds=self.seconds,
         )
         self._end()
+        forget_previous(self._run_context.folder)
         result = self._result
         log.info("finished in %.1f s as MLflow run %s: %s", result.seconds, result.run_id, metrics)
         self.finished = replace(self.finished, result=result)

@@ -156,6 +156,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, identity: Identity) ->
     sync_folder(folder)
 
 
+def forget_previous(folder: Path) -> None:
+    """Remove the checkpoint before the last: nothing replaces that of a finished run."""
+    (folder / PREVIOUS).unlink(missing_ok=True)
+
+
 def load_checkpoint(folder: Path, begin: Progress, identity: Identity) -> Checkpoint | None:
     """Return the newest checkpoint in a run's folder that is whole, or None without one.
 

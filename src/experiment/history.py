@@ -13,7 +13,7 @@ from src.support.errors import DataError
 Row = dict[str, float]
 
 
-class Journal:
+class HistoryFile:
     """The file ``history.csv``, open for appending; ``rows`` holds what it says of each epoch.
 
     A torn last line, which a killed process may leave, is cut off. What was not measured in an
