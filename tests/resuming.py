@@ -22,7 +22,7 @@ from src.tracking.settings import Tracking
 class NoTracker:
     """Takes what a tracker takes, and keeps nothing."""
 
-    def identity(self) -> None:
+    def identity(self, *_: Any) -> None:
         """Return that no store keeps the run."""
 
     def __getattr__(self, name: str) -> Any:

@@ -4,10 +4,10 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,17 +18,17 @@ from src.experiment.run_folder import save_checkpoint as save
 from src.nn.initializers import Random, XavierNormal, Zeros
 from src.nn.layers import Sigmoid
 from src.nn.losses import SoftmaxCrossEntropy
-from src.nn.network import MLP
+from src.nn.network import MLP, Parameters
 from src.support.errors import DataError, InvalidValue
 from src.support.files import remove_parts, whole_file, write_whole
 from src.support.randomness import stream
-from src.training.batching import Mini
+from src.training.batching import Batching, Full, Mini, Sample
 from src.training.checkpoint import Checkpoint
 from src.training.engines.base import Arrays
-from src.training.loop import train_one
+from src.training.loop import Hear, train, train_one
 from src.training.optimizers import SGD, Adam, Optimizer
-from src.training.stopping import EarlyStopping
-from src.training.training_run import Epoch, Progress, TrainingRun
+from src.training.stopping import EarlyStopping, Never
+from src.training.training_run import Begun, Epoch, Progress, TrainingRun
 
 IDENTITY = Identity("config", "any length", "data", "code", {})
 
@@ -298,3 +298,78 @@ def test_checkpoints_by_epochs_and_by_seconds() -> None:
 def test_other_paces_are_refused(every: int | str) -> None:
     with pytest.raises(InvalidValue, match="30s"):
         Checkpoints(every)
+
+
+PARTED: dict[str, tuple[Batching, Optimizer, float]] = {
+    "mini-batches with dropout": (Mini(3, True, False), Adam(), 0.2),
+    "per sample": (Sample(True), SGD(weight_decay=0.01), 0.0),
+    "per sample with momentum": (Sample(False), SGD(momentum=0.9), 0.0),
+    "one batch": (Full(), SGD(), 0.0),
+}
+
+
+@pytest.mark.parametrize("engine", ["fast", "plain"])
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("case", PARTED.values(), ids=PARTED)
+def test_training_goes_on_within_an_epoch_with_equal_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    case: tuple[Batching, Optimizer, float],
+    members: int,
+    engine: Literal["fast", "plain"],
+) -> None:
+    batching, optimizer, dropout = case
+    network = MLP(4, (5,), 3, Sigmoid(), dropout=dropout).layers
+    run = replace(
+        training_run(optimizer)[0], network=network, batching=batching, epochs=2, stopping=Never()
+    )
+    runs = [replace(run, seed=seed) for seed in range(members)]
+    drawn = [
+        Random(XavierNormal(), Zeros()).initialize(network, stream(seed, "weights"), "float32")
+        for seed in range(members)
+    ]
+
+    def last(starts: Sequence[Parameters | Progress], hear: Hear | None = None) -> list[Epoch]:
+        *_, records = train(runs, starts, engine=engine, hear=hear)
+        return [record for record in records if isinstance(record, Epoch)]
+
+    whole = last(drawn)
+    at_a_stretch = 64 if batching.batch_size(90) == 1 else 8
+    monkeypatch.setattr("src.training.parts.UPDATES", at_a_stretch)
+    heard: list[dict[int, Progress]] = []
+    in_parts = last(drawn, lambda come: heard.append(dict(come)))
+    updates = batching.updates(90)
+    assert len(heard) == 2 * (-(-updates // at_a_stretch) - 1)
+    starts = []
+    for j, progress in sorted((heard[-1] if heard else {}).items()):
+        light = [replace(whole[j], number=1, parameters=(), progress=None)]
+        path = tmp_path / f"{j}.npz"
+        Checkpoint(progress, light, [10]).save(path, "me")
+        loaded = Checkpoint.load(path, runs[j].begin(drawn[j]), "me").progress
+        assert (
+            loaded.place
+            == progress.place
+            == (1, (len(heard) // 2) * at_a_stretch * batching.batch_size(90))
+        )
+        starts.append(loaded)
+    for again in [in_parts, last(starts)] if starts else [in_parts]:
+        for ours, theirs in zip(again, whole, strict=True):
+            assert ours.scores == theirs.scores
+            assert list(leaves(ours.parameters)) == list(leaves(theirs.parameters))
+
+
+def test_a_checkpoint_within_the_first_epoch_needs_no_record_of_an_epoch(tmp_path: Path) -> None:
+    _, begin = training_run()
+    masks = stream(5, "dropout", 1).bit_generator.state
+    logits = np.arange(96, dtype=np.float32).reshape(32, 3)
+    here = replace(begin, begun=Begun(32, logits, masks, 0.25))
+    Checkpoint(here, [], []).save(tmp_path / "c.npz", "me")
+    loaded = Checkpoint.load(tmp_path / "c.npz", begin, "me")
+    assert (loaded.epochs, loaded.times, loaded.progress.place) == ([], [], (0, 32))
+    assert loaded.progress.begun
+    np.testing.assert_array_equal(loaded.progress.begun.logits, logits)
+    assert loaded.progress.begun.masks == masks
+    wrong = replace(begin, begun=Begun(32, logits[:, :2], masks, 0.25))
+    Checkpoint(wrong, [], []).save(tmp_path / "c.npz", "me")
+    with pytest.raises(DataError, match="logits"):
+        Checkpoint.load(tmp_path / "c.npz", begin, "me")

@@ -34,6 +34,7 @@ from src.experiment.run_folder import (
 from src.support.errors import ConfigError, NotReproduced
 from tests.conftest import ROOT, Ended, command, run
 from tests.resuming import train
+from tests.test_mnist import needs_mnist
 
 PATIENCE = 120.0  # seconds; a machine may be busy
 
@@ -106,6 +107,33 @@ def test_a_run_that_is_killed_and_resumed_has_the_bytes_of_one_that_was_not(
     finished = train(tmp_path / "killed", *asked)
     assert_equal_runs(tmp_path / "killed", tmp_path / "whole")
     assert [epoch.number for epoch in finished.history] == list(range(1, len(finished.history) + 1))
+
+
+@needs_mnist
+def test_a_run_that_is_killed_within_an_epoch_goes_on_within_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [
+        "model=sigmoid3",
+        "data=mnist",
+        "batching=sample",
+        "epochs=1",
+        "checkpoint.every=0.01s",
+    ]
+    train(tmp_path / "whole", *asked)
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "tests.resuming", str(folder), *asked]
+    kill_after(subprocess.Popen(command, cwd=ROOT), (folder / PREVIOUS).exists)
+    assert lines(folder) == 0  # of an epoch
+    within_epoch, trained = Recorder.within_epoch, list[int]()
+    monkeypatch.setattr(
+        Recorder,
+        "within_epoch",
+        lambda self, progress: trained.append(progress.place[1]) or within_epoch(self, progress),  # type: ignore[func-returns-value]
+    )
+    train(folder, *asked)
+    assert_equal_runs(folder, tmp_path / "whole")
+    assert trained[0] > 8192  # the first part was not trained again
 
 
 def test_a_run_may_be_killed_many_times_and_loses_a_checkpoint_s_epochs_at_most(

@@ -257,7 +257,7 @@ class Resume:
                 f"epochs={epochs}: the run has trained {done} epochs already: "
                 f"set epochs={done + 1} or more"
             )
-        if stopped := checkpoint.epochs[-1].stopped:
+        if checkpoint.epochs and (stopped := checkpoint.epochs[-1].stopped):
             raise ConfigError(
                 f"epochs={epochs}: the run stopped early after epoch {done}: {stopped}; "
                 "more epochs change nothing"
@@ -303,5 +303,9 @@ class Resume:
     def summary(self, prepared: Prepared) -> str:
         """Return in a line from where the run goes on."""
         checkpoint = self.checkpoint(prepared)
-        done = f"after epoch {checkpoint.progress.epoch}" if checkpoint else "from the beginning"
-        return f"{done} of {prepared.experiment.epochs}, in {self.folder}"
+        epochs = prepared.experiment.epochs
+        if checkpoint is None:
+            return f"from the beginning of {epochs}, in {self.folder}"
+        done, samples = checkpoint.progress.place
+        within = f"{samples:,} samples of epoch {done + 1}"
+        return f"after {within if samples else f'epoch {done}'} of {epochs}, in {self.folder}"

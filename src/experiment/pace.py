@@ -62,6 +62,10 @@ class Pace:
         affordable = planned <= _SHARE * (trained - self._begun)
         return self._chosen.due(epoch, affordable, time.monotonic() - self._at)
 
+    def due_within(self, trained: float) -> bool:
+        """Return whether a checkpoint is due within an epoch: by seconds, never by epochs."""
+        return not isinstance(self._chosen.every, int) and self.due(0, trained)
+
     def written(self, cost: float) -> None:
         """Take note that a checkpoint was written, and of the seconds that it took."""
         self._cost, self._at = cost, time.monotonic()

@@ -190,7 +190,7 @@ class Recorder:
         # From where training starts, and how far it has come; None before the first epoch.
         self.start: Progress | None = None
         self._progress: Progress | None = None
-        self._saved = 0  # the epoch of the last checkpoint
+        self._saved = (0, 0)  # the place of the last checkpoint
         self._requests = checkpoint_requests()
         if run_context.goes_on:
             self._restore()
@@ -204,7 +204,7 @@ class Recorder:
         if checkpoint is None:
             return
         self.start = self._progress = checkpoint.progress
-        self._saved = checkpoint.progress.epoch
+        self._saved = checkpoint.progress.place
         self._history = list(checkpoint.epochs)
         self._trained, self._keeping = checkpoint.progress.kept, checkpoint.keeping
         # A machine that died may have lost the last lines: the checkpoint has them, too.
@@ -295,10 +295,21 @@ class Recorder:
         if epoch.kept:
             self._trained = epoch.parameters
         self._progress = epoch.progress
-        requests = checkpoint_requests()  # by SIGUSR1, for all runs of this process
-        if requests > self._requests or self._pace.due(epoch.number, epoch.seconds):
-            self._requests = requests
+        if self._requested() or self._pace.due(epoch.number, epoch.seconds):
             self._checkpoint()
+
+    def within_epoch(self, progress: Progress) -> None:
+        """Take note of how far the run has come within a long epoch."""
+        assert progress.begun
+        self._progress = progress
+        trained = progress.seconds + progress.begun.seconds
+        if self._requested() or self._pace.due_within(trained):
+            self._checkpoint()
+
+    def _requested(self) -> bool:
+        """Return whether SIGUSR1, which asks all runs of this process for a checkpoint, came."""
+        before, self._requests = self._requests, checkpoint_requests()
+        return self._requests > before
 
     def _compare(self, epoch: Epoch, row: Row) -> None:
         """Raise NotReproduced unless an epoch is what its row says, apart from the time it took."""
@@ -318,7 +329,7 @@ class Recorder:
     def _checkpoint(self) -> None:
         """Write a checkpoint. What prevents it is logged: it does not end the training."""
         progress = self._progress
-        if progress is None or progress.epoch == self._saved:
+        if progress is None or progress.place == self._saved:
             return
         start = time.perf_counter()
         checkpoint = Checkpoint(
@@ -330,7 +341,7 @@ class Recorder:
         try:
             with self._timed():
                 save_checkpoint(self._run_context.folder, checkpoint, self._record.identity)
-            self._saved = progress.epoch
+            self._saved = progress.place
         except OSError as error:
             log.warning("no checkpoint of epoch %d: %s", progress.epoch, first_line(error))
         self._pace.written(time.perf_counter() - start)

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
@@ -10,7 +10,7 @@ from src.experiment.recorder import Finished, RunContext, record
 from src.nn.gradcheck import Check, check_gradient
 from src.support.errors import WrongGradient
 from src.support.signals import raise_if_ending
-from src.training.training_run import Epoch
+from src.training.training_run import Epoch, Progress
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,13 @@ def execute(job: Job, prepared: Prepared, run_context: RunContext, display: Disp
     result is in the folder.
     """
     with record(job, prepared, run_context) as recorder:
+
+        def within_epoch(come: Mapping[int, Progress]) -> None:
+            recorder.within_epoch(come[0])
+            raise_if_ending()
+
         with display(job.experiment.epochs) as show:
-            for epoch in prepared.train(job.diagnose, recorder.start):
+            for epoch in prepared.train(job.diagnose, recorder.start, within_epoch):
                 recorder.epoch(epoch)
                 show(epoch)
                 raise_if_ending()

@@ -2,7 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,10 +12,13 @@ from src.nn.network import Parameters
 from src.support.errors import Diverged
 from src.support.threads import one_blas_thread
 from src.training.engines.base import Engine, OrderGroup
+from src.training.parts import Parts
 from src.training.scoring import Score, scores
-from src.training.training_run import Epoch, Progress, Trained, TrainingRun
+from src.training.training_run import Begun, Epoch, Progress, Trained, TrainingRun
 
 Record = Epoch | Diverged | None
+# Receives how far each network that is still trained has come within an epoch, by its number.
+Hear = Callable[[Mapping[int, Progress]], None]
 
 
 def train(
@@ -22,13 +26,16 @@ def train(
     starts: Sequence[Parameters | Progress],
     *,
     engine: Literal["fast", "plain"] = "fast",
+    hear: Hear | None = None,
 ) -> Iterator[list[Record]]:
     """Train networks side by side and yield, epoch by epoch, a record of each.
 
     Each starts from its first parameters, or from the progress of an earlier training run; all must
-    have trained the same number of epochs. The runs may differ in learning rate, schedule,
-    stopping, seed, weight decay and data. A network that diverges leaves with what ended it, one
-    that stops early with its last record; None stands for those that have left. The others go on.
+    have come equally far. The runs may differ in learning rate, schedule, stopping, seed, weight
+    decay and data. A network that diverges leaves with what ended it, one that stops early with its
+    last record; None stands for those that have left. The others go on.
+
+    ``hear`` is called within long epochs, once in thousands of updates.
 
     The fast engine computes what the plain one does, to rounding. BLAS runs on one thread, so that
     equal calls give equal bytes wherever they run.
@@ -37,13 +44,13 @@ def train(
         start if isinstance(start, Progress) else run.begin(start)
         for run, start in zip(runs, starts, strict=True)
     ]
-    assert len({progress.epoch for progress in begun}) <= 1
+    assert len({progress.place for progress in begun}) <= 1
     active = {j: progress for j, progress in enumerate(begun) if not runs[j].has_ended(progress)}
     stack: _Stack | None = None
     while active:
         with _calm():
             stack = stack or _Stack(runs, active, engine)
-            records = stack.epoch(active)
+            records = stack.epoch(active, hear)
         yield [records.get(j) for j in range(len(runs))]
         for j, record in records.items():
             if isinstance(record, Epoch) and record.progress:
@@ -58,9 +65,10 @@ def train_one(
     start: Parameters | Progress,
     *,
     engine: Literal["fast", "plain"] = "fast",
+    hear: Hear | None = None,
 ) -> Iterator[Epoch]:
     """Train a single network and yield each epoch's record. Raises Diverged. See ``train``."""
-    for (record,) in train([run], [start], engine=engine):
+    for (record,) in train([run], [start], engine=engine, hear=hear):
         if isinstance(record, Diverged):
             raise record
         if record:
@@ -101,29 +109,50 @@ class _Stack:
         )
         self.preparation = time.perf_counter() - start
 
-    def epoch(self, progress: dict[int, Progress]) -> dict[int, Epoch | Diverged]:
-        """Train and score an epoch, and return the record of each network by its number."""
+    def epoch(
+        self, progress: dict[int, Progress], hear: Hear | None
+    ) -> dict[int, Epoch | Diverged]:
+        """Train and score an epoch, and return the record of each network by its number.
+
+        Between the parts of a long epoch ``hear`` receives how far each network has come.
+        """
         start = time.perf_counter() - self.preparation
         self.preparation = 0.0
         number = progress[self.numbers[0]].epoch + 1
         orders = [self.runs[group[0]].order(number) for group in self.groups]
         rates = np.stack([run.rates(progress[j]) for j, run in self.runs.items()], axis=1)
         masks = [run.masks(number) for run in self.runs.values()]
-        logits = self.engine.epoch(orders, rates, masks)
-        seconds = (time.perf_counter() - start) / len(self.numbers)
+        parts = Parts(self.engine, orders, rates, masks, [progress[j].begun for j in self.numbers])
+        preparation = (time.perf_counter() - start) / len(self.numbers)
+        for begun in parts.train():
+            if hear:
+                hear(self._within(progress, begun))
+        seconds = preparation + parts.seconds
 
         scored = self._scores()
         of_each = [order for order, group in zip(orders, self.groups, strict=True) for _ in group]
         records: dict[int, Epoch | Diverged] = {}
         for i, (j, run) in enumerate(self.runs.items()):
             trained = Trained(
-                of_each[i], rates[:, i], logits[i], self.engine.parameters[i], self.engine.states[i]
+                of_each[i],
+                rates[:, i],
+                parts.logits[i],
+                self.engine.parameters[i],
+                self.engine.states[i],
             )
             try:
                 records[j] = run.record(progress[j], trained, scored[i], seconds)
             except Diverged as error:
                 records[j] = error
         return records
+
+    def _within(self, progress: dict[int, Progress], begun: Sequence[Begun]) -> dict[int, Progress]:
+        """Return how far each network has come within an epoch."""
+        parameters, states = self.engine.parameters, self.engine.states
+        return {
+            j: replace(progress[j], parameters=parameters[i], state=states[i], begun=begun[i])
+            for i, j in enumerate(self.numbers)
+        }
 
     def _scores(self) -> list[dict[str, Score]]:
         """Return the scores of each network on its sets; a shared set is read once for all."""
