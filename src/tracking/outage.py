@@ -35,7 +35,8 @@ class Store:
         self._changed = threading.Condition()
         self._starting = False
         self._away = self._given_up = False
-        self._next = 0.0  # the time of the next attempt while the store is away
+        self._since = 0.0  # the time at which the store went away
+        self._next = 0.0  # and that of the next attempt
         self._heard = time.monotonic()
 
     def use(self, work: Callable[["MlflowClient", str], None]) -> bool:
@@ -92,6 +93,8 @@ class Store:
             )
             _details.info("%s", mask("".join(traceback.format_exception(error))))
         with self._changed:
+            if not self._away:
+                self._since = time.monotonic()
             self._away = True
             self._changed.notify_all()
 
@@ -106,17 +109,21 @@ class Store:
     def wait(self, done: Callable[[], bool], patience: float) -> bool:
         """Wait until ``done``, or until the store was silent for ``patience`` seconds.
 
-        Return whether it is done. Once waited for in vain, a store that is still away is not
-        waited for again.
+        Return whether it is done. A store that went away before has a few attempts left. Once
+        waited for in vain, a store that is still away is not waited for again.
         """
+        attempts = min(patience, 2 * PAUSE)
         begin = time.monotonic()
         with self._changed:
             while not done():
                 now = time.monotonic()
                 if self._starting and not self._away:
                     begin = now
-                silent = now - max(begin, 0.0 if self._away else self._heard)
-                if silent >= patience or (self._away and self._given_up):
+                if self._away:
+                    silent = now - self._since >= patience and now - begin >= attempts
+                else:
+                    silent = now - max(begin, self._heard) >= patience
+                if silent or (self._away and self._given_up):
                     self._given_up = True
                     return False
                 self._changed.wait(0.2)

@@ -51,6 +51,10 @@ class Upload:
         if self.stopped or not self._attempt("run", lambda: self._open(client, experiment_id)):
             return
         heard()
+        if self.journal.entry.status == "KILLED" and self._owed("end"):
+            # The process must end within seconds: nobody may find the run RUNNING for ever.
+            self._attempt("end", lambda: self._end(client))
+            heard()
         self._write_points(client, heard)
         for part, write in self._parts():
             if self.stopped:
