@@ -25,6 +25,7 @@ import pytest
 from mlflow import MlflowClient
 
 from src import api
+from src.config.kept_configuration import check_kept
 from src.data import Splitting
 from src.data.csv import Csv
 from src.data.idx import Idx
@@ -645,3 +646,22 @@ def test_a_clock_that_jumps_back_a_day_harms_nothing(
     points = client.get_metric_history(str(trained.run_id), "val/loss")
     assert [point.step for point in points] == [1, 2, 3]
     assert client.get_run(str(trained.run_id)).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "aliases", "huge"])
+def test_a_stranger_s_configuration_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = tmp_path / ".hydra" / "config.yaml"
+    path.parent.mkdir()
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "aliases":
+        lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+        lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+        path.write_text("\n".join(lines))
+    else:
+        monkeypatch.setattr("src.support.input_files._SMALL", 1000)
+        path.write_text("a: 1\n" * 1000)
+    with pytest.raises(ConfigError, match=r"FIFO|aliases|more than 1,000 bytes"):
+        check_kept(tmp_path)

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.config.arguments import prepare
 from src.config.composition import compose, composer
 from src.config.describe import listed, shortened
+from src.config.kept_configuration import read_kept
 from src.config.preflight import check
 from src.config.reader import flatten
 from src.experiment.experiment import Prepared
@@ -231,8 +232,7 @@ class Resume:
         plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         now = flatten(plain)
         try:
-            kept = OmegaConf.load(self.folder / ".hydra" / "config.yaml")
-            before = flatten(kept) if isinstance(kept, DictConfig) else {}
+            before = flatten(read_kept(self.folder))
         except Exception:  # a damaged file raises what YAML, OmegaConf or the resolvers raise
             before = {}
         known = (*_ALLOWED, "tracking", "checkpoint")

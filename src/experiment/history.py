@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from src.support.errors import DataError
+from src.support.input_files import read_text
 
 Row = dict[str, float]
 
@@ -30,9 +31,9 @@ class HistoryFile:
 
     def _read(self, path: Path) -> int:
         """Take the whole lines of the file and return how many bytes they have."""
-        raw = path.read_bytes()
-        sound = raw.rfind(b"\n") + 1
         try:
+            raw = read_text(path).encode()
+            sound = raw.rfind(b"\n") + 1
             lines = csv.reader(io.StringIO(raw[:sound].decode(), newline=""))
             self._columns = next(lines, [])
             for number, values in enumerate(lines, 1):
@@ -41,7 +42,7 @@ class HistoryFile:
                 if row["epoch"] != number or not math.isfinite(row["time"]):
                     raise ValueError(f"line {number + 1} is not that of epoch {number}")
                 self.rows.append(row)
-        except (ValueError, KeyError, csv.Error) as error:
+        except (OSError, ValueError, KeyError, csv.Error) as error:
             raise DataError(f"{path}: not the history of a run ({error})") from None
         return sound
 

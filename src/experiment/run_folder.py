@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from src.experiment.experiment import Prepared
 from src.support.errors import ConfigError, DataError
 from src.support.files import remove_parts, sync_folder, write_whole
+from src.support.input_files import read_text
 from src.tracking.provenance import code_digest
 from src.training.checkpoint import Checkpoint
 from src.training.training_run import Progress
@@ -134,7 +135,7 @@ class RunRecord:
         """Return the record in a folder. Raises ConfigError if the folder holds no run."""
         path = folder / RUN
         try:
-            known = json.loads(path.read_text(encoding="utf-8"))
+            known = json.loads(read_text(path))
             return RunRecord(**{**known, "identity": Identity(**known["identity"])})
         except (FileNotFoundError, NotADirectoryError):
             raise ConfigError(

@@ -14,6 +14,7 @@ from src.support.errors import ConfigError, DataError
 
 MAX_BYTES = "SCRATCHGRID_MAX_BYTES"  # the environment variable that sets the limit
 _DEFAULT = 2 * 1024**3
+_SMALL = 64 * 1024**2  # bytes of a file of settings, results or measurements
 
 
 def max_bytes() -> int:
@@ -62,6 +63,22 @@ def open_regular(path: Path) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a small file that a run keeps, such as ``run.json``.
+
+    The folder may be a stranger's. Raises OSError, also if it is not a regular file or is too
+    large, and UnicodeDecodeError, which is a ValueError.
+    """
+    try:
+        with open_regular(path) as file:
+            content = file.read(_SMALL + 1)
+    except DataError as error:
+        raise OSError(errno.EINVAL, str(error)) from None
+    if len(content) > _SMALL:
+        raise OSError(errno.EFBIG, f"holds more than {_SMALL:,} bytes")
+    return content.decode()
 
 
 def _check(status: os.stat_result) -> None:

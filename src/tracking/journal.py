@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from src.support.errors import UserError
+from src.support.input_files import read_text
 
 JOURNAL = "tracking.json"
 HISTORY = "history.csv"
@@ -67,7 +68,7 @@ class Journal:
         """
         path = folder / JOURNAL
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = json.loads(read_text(path))
             known = {item.name for item in fields(Entry)}
             entry = Entry(**{key: value for key, value in stored.items() if key in known})
         except FileNotFoundError:
@@ -116,7 +117,7 @@ def read_points(path: Path, start: int) -> list[Point]:
     A row without a time is placed after ``start`` by its seconds. A torn last line is ignored.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         return []
     whole, _, _ = text.rpartition("\n")

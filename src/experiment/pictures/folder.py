@@ -19,6 +19,7 @@ from src.experiment.pictures.style import add_caption, save
 from src.experiment.predictions import Predictions
 from src.nn.weights import load_weights
 from src.support.errors import DataError, UserError
+from src.support.input_files import read_text
 from src.training import diagnostics
 
 _MOST_SAMPLES = 60  # in one picture
@@ -89,14 +90,14 @@ def read_history(path: Path) -> dict[str, Values]:
     """
     if not path.exists():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]
     try:
+        lines = read_text(path).splitlines()
+        rows = [row for row in csv.DictReader(lines) if None not in row.values()]
         return {
             column: np.array([float(row[column] or "nan") for row in rows])
             for column in (rows[0] if rows else ())
         }
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}): a run writes only numbers to it") from None
 
 
