@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,8 @@ from src.experiment.experiment import Prepared
 from src.experiment.job import Job
 from src.experiment.recorder import Finished, RunContext, record
 from src.support.errors import Diverged, TrainingFailed, first_line
-from src.training.loop import Hear, Record, train
-from src.training.training_run import Epoch, Progress
+from src.training.loop import train
+from src.training.training_run import Epoch
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +52,7 @@ def run_stack(
             except Exception as error:
                 outcomes[i] = error
         taking_part = list(running)
-
-        def within_epoch(come: Mapping[int, Progress]) -> None:
-            for j, progress in come.items():
-                if run := running.get(taking_part[j]):
-                    run.within_epoch(progress)
-
-        for records in _epochs([assignments[i] for i in taking_part], within_epoch):
+        for records in _epochs([assignments[i] for i in taking_part]):
             for i, epoch in zip(taking_part, records, strict=True):
                 if i in running and epoch is not None:
                     outcome = running[i].take(epoch)
@@ -95,10 +89,6 @@ class _Running:
             return self.fail(error)
         return self.finish() if epoch.stopped else None
 
-    def within_epoch(self, progress: Progress) -> None:
-        """Take note of how far the run has come within a long epoch."""
-        self._recorder.within_epoch(progress)
-
     def finish(self) -> Outcome:
         """Record the end of training, close the run and return its outcome."""
         return self._close(self._recorder.finish)
@@ -128,12 +118,11 @@ class _Running:
             return self._recorder.finished
 
 
-def _epochs(assignments: Sequence[Assignment], hear: Hear) -> Iterator[Sequence[Record]]:
+def _epochs(assignments: Sequence[Assignment]) -> Iterator[Sequence[Epoch | Diverged | None]]:
     """Yield the records of each epoch, one per network."""
     if assignments:
         yield from train(
             [own.prepared.training_run(own.job.diagnose) for own in assignments],
             [own.prepared.parameters for own in assignments],
             engine=assignments[0].prepared.experiment.engine,
-            hear=hear,
         )
