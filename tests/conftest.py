@@ -4,7 +4,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +74,15 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     return run(tmp_path_factory.mktemp("swept"), *arguments)
 
 
+@pytest.fixture(autouse=True)
+def _closed_logs() -> Iterator[None]:
+    """Close the log that Hydra leaves open: a warning about it would fail a later test."""
+    yield
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
+
+
 @pytest.fixture
 def invoke(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
@@ -91,10 +100,6 @@ def invoke(
             main()
         except SystemExit as stop:
             code = int(stop.code or 0)
-        finally:
-            # Hydra leaves the run's log open: a warning about it would fail a later test.
-            for handler in logging.getLogger().handlers:
-                handler.close()
         captured = capfd.readouterr()
         return Ended(tmp_path / "outputs", code, captured.out, captured.err)
 

@@ -211,6 +211,7 @@ class Recorder:
         lost = list(zip(checkpoint.epochs, checkpoint.times, strict=True))
         for epoch, at in lost[len(self._file.rows) :]:
             self._file.add(_row(epoch, at))
+            self._hand_over(self._file.rows[-1])
 
     @property
     def seconds(self) -> float:
@@ -244,11 +245,7 @@ class Recorder:
         run_context, tracker = self._run_context, self._tracker
         with self._timed():
             self._update_record()
-            tracker.when_open(
-                lambda experiment_id, run_id: self._update_record(
-                    experiment_id=experiment_id, run_id=run_id
-                )
-            )
+            tracker.when_open(self._opened)
             if run_context.sweep_id and not run_context.goes_on:
                 differing = [name for name in run_context.varied if name in run_context.settings]
                 tracker.sweep(run_context.sweep_id, self._job.metric, differing)
@@ -259,8 +256,6 @@ class Recorder:
             if self._job.diagnose:
                 first_look = diagnostics.measurements(self._first_look)
                 tracker.metrics(first_look, 0, self._record.started)
-            for row in self._file.rows:  # nobody knows which of them MLflow has already
-                self._hand_over(row)
 
     @functools.cached_property
     def _first_look(self) -> tuple[diagnostics.LayerState, ...]:
@@ -272,8 +267,15 @@ class Recorder:
         values = {name: row[name] for name in row if name not in ("epoch", "time")}
         self._tracker.metrics(values, int(row["epoch"]), int(row["time"]))
 
+    def _opened(self, experiment_id: str, run_id: str) -> None:
+        """Keep the ids that MLflow has given the run. Called in the tracker's thread."""
+        with self._record_lock:
+            if self._record.status == "RUNNING":  # afterwards the folder may have another owner
+                self._record = replace(self._record, experiment_id=experiment_id, run_id=run_id)
+                self._record.write(self._run_context.folder)
+
     def _update_record(self, **changes: Any) -> None:
-        """Write what is known of the run into its folder. May be called in any thread."""
+        """Write what is known of the run into its folder."""
         with self._record_lock:
             self._record = replace(self._record, **changes)
             self._record.write(self._run_context.folder)

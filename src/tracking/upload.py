@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _METRICS_PER_CALL, _PARAMETERS_PER_CALL = 1000, 100  # MLflow's limits
 _TAG_LENGTH = 8000  # MLflow cuts longer ones
 _ATTEMPTS = 5  # at what another process creates at the same moment
+_EVERY_EPOCH = "updates"  # a metric that each epoch has
 _KEY = "journal"  # the tag by which a run is found whose creation was not confirmed
 
 
@@ -139,11 +140,24 @@ class Upload:
         if "failure" in run.data.tags:
             client.delete_tag(entry.run_id, "failure")
         self._kept = run.data.params
+        self._leave_out_known(client)
         with self.journal.change():
             shift = run.info.start_time - entry.start
             entry.start += shift
             entry.end = None if entry.end is None else entry.end + shift
         self._know(entry.run_id, run.info.experiment_id)
+
+    def _leave_out_known(self, client: "MlflowClient") -> None:
+        """Forget the points that an earlier process has written, which went epoch by epoch.
+
+        MLflow keeps equal points once, but takes long to find out which are equal.
+        """
+        known = client.get_metric_history(self._id, _EVERY_EPOCH)
+        last = max((point.step for point in known), default=0)
+        # The last of its epochs may have been cut in two by MLflow's limit. Another thread adds
+        # points on the right.
+        while self._points and 0 < self._points[0][3] < last:
+            self._points.popleft()
 
     def _know(self, run_id: str, experiment_id: str) -> None:
         with self.journal.change() as entry:
