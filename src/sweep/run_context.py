@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from src.config.reader import flatten
 from src.experiment.job import Job
 from src.experiment.recorder import RunContext
+from src.experiment.run_folder import RUN, RunRecord
 from src.sweep.plan import Plan, run_name
 
 # A URI may hold a password; name, note and tags are MLflow's own. Checkpoints decide no result.
@@ -29,7 +30,8 @@ def single(config: DictConfig, context: Any, job: Job) -> RunContext:
 def swept(config: DictConfig, context: Any, job: Job, stack: Sequence[int] = ()) -> RunContext:
     """Return the run context of a job of a sweep.
 
-    ``stack`` holds the numbers of the jobs that train in one stack with it, its own included.
+    ``stack`` holds the numbers of the jobs that train in one stack with it, its own included. A run
+    of this sweep that the folder holds already goes on.
     """
     folder, number = Path(context.runtime.output_dir), int(context.job.num)
     overrides = list(context.overrides.task)
@@ -42,9 +44,10 @@ def swept(config: DictConfig, context: Any, job: Job, stack: Sequence[int] = ())
     else:
         name, sweep_id = plan.names[number], plan.sweep_id
         position, varied = f"{number + 1}/{len(plan.names)}", plan.varied
+    goes_on = plan is not None and (folder / RUN).exists()
     return RunContext(
         folder,
-        job.name or name,
+        RunRecord.load(folder).name if goes_on else job.name or name,
         overrides,
         settings,
         position,
@@ -52,6 +55,7 @@ def swept(config: DictConfig, context: Any, job: Job, stack: Sequence[int] = ())
         varied,
         tuple(stack),
         stack.index(number) if stack else None,
+        goes_on,
     )
 
 
