@@ -172,8 +172,10 @@ class GridSweeper(Sweeper):
         from src.sweep.convergence import earlier_sweep
 
         folder = Path(self.config.hydra.sweep.dir)
-        typed = any("hydra.sweep.dir=" in given for given in self.config.hydra.overrides.hydra)
-        if wanted_again() != "true" and not typed:
+        # Unresolved: an override may name what a job has and the sweep has not.
+        overrides = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
+        typed = [str(override).lstrip("+").partition("=")[0] for override in overrides]
+        if wanted_again() != "true" and "hydra.sweep.dir" not in typed:
             earlier = earlier_sweep(folder.parent, [job.wanted for job in jobs])
             if earlier and is_owned(earlier):
                 raise ConfigError(
@@ -246,11 +248,13 @@ class GridSweeper(Sweeper):
         numbers.
         """
         from src.config.hydra_internals import value_or_error
+        from src.experiment.results import RESULT
         from src.support.errors import UserError
         from src.sweep.plan import collect, in_metric
         from src.terminal import report
         from src.tracking.links import view_link, with_ui
         from src.tracking.store import close_abandoned
+        from src.tracking.sync import left_open, sync_all
         from src.tracking.tracker import ending
 
         example, folders = jobs[0].job, [job.folder for job in jobs]
@@ -281,6 +285,10 @@ class GridSweeper(Sweeper):
                 if place.absolute() in abandoned
             }
             results = collect(plan, folders, reasons, example.metric)
+        if opened:
+            sync_all([own for own in folders if (own / RESULT).exists()])
+            results = collect(plan, folders, reasons, example.metric)
+            sync_all(left_open(example.outputs.absolute()))
         results = [in_metric(one, job.job.metric) for one, job in zip(results, jobs, strict=True)]
         if outcomes and not interruption:
             _draw(results, folders)

@@ -1,14 +1,17 @@
 """Tells MLflow, after the end of a run, what it could not be told during the run."""
 
 import contextlib
+import json
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.support.errors import UserError
-from src.tracking.journal import HISTORY, JOURNAL, Entry, Journal, is_running, read_points
+from src.support.files import write_whole
+from src.tracking.journal import HISTORY, JOURNAL, RUN_LOCK, Entry, Journal, is_running, read_points
 from src.tracking.masking import MASK, mask
 from src.tracking.outage import one_line
 from src.tracking.store import check_database, check_server, database_file, database_uri, open_store
@@ -22,6 +25,7 @@ log = logging.getLogger(__name__)
 
 DIED = "its process died"
 _LOCK = "tracking.lock"
+_KEPT = ("run.json", "result.json")  # hold MLflow's ids
 
 
 @dataclass(frozen=True)
@@ -83,19 +87,65 @@ def _written(journal: Journal, client: "MlflowClient", experiment_id: str, store
     entry = journal.entry
     if entry.run_id is None:
         raise UserError(f"{journal.folder}: MLflow refuses the run: {refused}")
+    _note_ids(journal.folder, {"experiment_id": entry.experiment_id, "run_id": entry.run_id})
     return Synced(store, str(entry.experiment_id), entry.run_id, refused)
 
 
+def _note_ids(folder: Path | None, ids: Mapping[str, str | None]) -> None:
+    """Add MLflow's ids to what a run's folder says of it: a run that goes on finds its row again.
+
+    What is damaged or can't be written stays as it is.
+    """
+    for name in _KEPT if folder else ():
+        with contextlib.suppress(OSError, ValueError):
+            path = Path(folder or "", name)
+            known = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(known, dict) and known.get("run_id") is None:
+                write_whole(path, json.dumps({**known, **ids}, indent=1).encode())
+
+
+def sync_all(folders: Sequence[Path]) -> None:
+    """Tell MLflow what it does not know of these runs, which have ended in one way or another.
+
+    An error ends it: the rest stays as it is, for the next command or src.sync.
+    """
+    for folder in folders:
+        try:
+            sync(folder)
+        except UserError as error:
+            log.info("MLflow can't be told of a run: %s", error)
+            return
+
+
 def left_open(outputs: Path) -> list[Path]:
-    """Return the folders of single runs whose process died before it could close them."""
+    """Return the folders of runs whose process died before it could close them.
+
+    Those of a sweep that is running are left out: it goes on with them itself.
+    """
     found = []
-    for path in sorted(outputs.glob(f"runs/*/{JOURNAL}")):
+    single = outputs.glob(f"runs/*/{JOURNAL}")
+    idle = (path for path in outputs.glob("sweeps/*") if not _is_locked(path))
+    of_sweeps = (path for sweep in idle for path in sweep.glob(f"*/{JOURNAL}"))
+    for path in sorted([*single, *of_sweeps]):
         with contextlib.suppress(UserError):  # a damaged journal is told by src.sync
             journal = Journal.load(path.parent)
             ended = journal is None or journal.entry.status is not None
             if journal and not ended and not is_running(path.parent, journal.entry):
                 found.append(path.parent)
     return found
+
+
+def _is_locked(folder: Path) -> bool:
+    """Return whether a process owns a folder."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / RUN_LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / RUN_LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def close_left_open(folders: list[Path]) -> None:
