@@ -1,5 +1,6 @@
 """The same sweep again runs what is missing and ends as if it had never been disturbed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,11 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
 from src.experiment.results import RESULT, Result
+from src.experiment.run_folder import RunRecord
+from src.sweep.company import Stage, common_start
+from src.sweep.plan import Plan
 from tests.conftest import ROOT, Ended, command, run
 from tests.test_resume import history, lines, points
 from tests.test_stacked import workers_of
@@ -128,3 +133,173 @@ def test_a_killed_sweep_ends_as_if_it_had_not_been_killed(
 
 def finished(folder: Path) -> bool:
     return (folder / RESULT).exists() and Result.load(folder).status == "FINISHED"
+
+
+# --- what is left to do ---------------------------------------------------------------------------
+
+GRID = ("-m", "model=relu2_small", "epochs=3", "checkpoint.every=1")
+
+
+def told(ended: Ended) -> list[str]:
+    """Return what a sweep said of what was done before."""
+    said = [line for line in ended.out.splitlines() if line.startswith("resumed")]
+    return [line.removeprefix("resumed").strip() for line in said]
+
+
+def ran(ended: Ended) -> list[str]:
+    """Return the names of the runs that a sweep trained."""
+    shown = [line.split("  ") for line in ended.out.splitlines()]
+    return [parts[1] for parts in shown if len(parts) > 2 and "/" in parts[0]]
+
+
+def test_the_same_sweep_again_shows_its_table_and_runs_nothing(
+    invoke: Callable[..., Ended],
+) -> None:
+    first = invoke(*GRID, "lr=0.1,0.2", "seed=0,1")
+    assert (first.code, told(first), len(ran(first))) == (0, [], 4), first.err
+    before = {path: path.stat().st_mtime_ns for path in first.outputs.rglob("*/*.npz")}
+    again = invoke(*GRID, "seed=0,1", "lr=0.1,0.2", "tags.purpose=other")  # decides no result
+    assert (again.code, told(again), ran(again)) == (0, ["4 of 4 runs were done before"], [])
+    assert {path: path.stat().st_mtime_ns for path in again.outputs.rglob("*/*.npz")} == before
+    table = [line for line in first.out.splitlines() if line.strip()[:2] in ("1 ", "4 ")]
+    assert all(line in again.out for line in table)
+    assert again.folders == first.folders
+
+
+def test_a_grid_that_grew_runs_its_new_points_in_the_same_sweep(
+    invoke: Callable[..., Ended],
+) -> None:
+    invoke(*GRID, "lr=0.1,0.2")
+    grown = invoke(*GRID, "seed=0,1", "lr=0.2,0.1,0.3")
+    assert told(grown) == ["2 of 6 runs were done before; 4 are new"]
+    assert len(ran(grown)) == 4
+    assert "6 of 6 finished" in grown.out
+    (sweep,) = {folder.parent for folder in grown.folders}
+    plan = Plan.load(sweep)
+    assert plan is not None
+    for number, folder in enumerate(grown.folders):
+        assert Result.load(folder).overrides == list(plan.overrides[number])
+        assert plan.identities[number] == RunRecord.load(folder).identity.key
+    assert len(plan.names) == len(set(plan.names)) == 6
+    moved = invoke(*GRID, "seed=0,1", "lr=0.2,0.5")
+    assert told(moved) == ["2 of 4 runs were done before; 2 are new"]
+    assert {folder.parent for folder in moved.folders} == {sweep}
+    smaller = invoke(*GRID, "lr=0.5", "seed=1")
+    assert told(smaller) == ["1 of 1 runs was done before"]
+
+
+def test_another_sweep_with_a_point_in_common_has_a_folder_of_its_own(
+    invoke: Callable[..., Ended],
+) -> None:
+    invoke(*GRID, "lr=0.05,0.2")  # 0.05 and seed 0 are the defaults
+    other = invoke(*GRID, "seed=0,1")
+    assert (told(other), len(ran(other))) == ([], 2)
+    assert len({folder.parent for folder in other.folders}) == 2
+
+
+def test_rerun_computes_all_again_in_a_sweep_of_its_own(invoke: Callable[..., Ended]) -> None:
+    invoke(*GRID, "lr=0.1,0.2")
+    again = invoke(*GRID, "lr=0.1,0.2", "rerun=true")
+    assert (told(again), len(ran(again)), len(again.folders)) == ([], 2, 4)
+    assert told(invoke(*GRID, "lr=0.1,0.2", "rerun=false")) == ["2 of 2 runs were done before"]
+    for arguments, message in (
+        ((*GRID, "rerun=all"), "rerun=all: must be true (every run), code"),
+        (("epochs=1", "rerun=true"), "rerun=true: belongs to a sweep: add -m"),
+    ):
+        ended = invoke(*arguments)
+        assert (ended.code, message in ended.err) == (2, True), ended.err
+
+
+def edit(folder: Path, name: str, **changes: Any) -> None:
+    known = json.loads((folder / name).read_text())
+    for key, value in changes.items():
+        inner = known["identity"] if key in known.get("identity", ()) else known
+        inner[key] = value
+    (folder / name).write_text(json.dumps(known))
+
+
+def test_other_code_is_said_and_decided_by_the_user(invoke: Callable[..., Ended]) -> None:
+    first = invoke(*GRID, "lr=0.1,0.2,0.3")
+    for folder in first.folders[:2]:
+        edit(folder, "run.json", code="0" * 32)
+    (first.folders[1] / RESULT).unlink()
+    kept = invoke(*GRID, "lr=0.1,0.2,0.3")
+    assert told(kept)[0] == "2 of 3 runs were done before; 1 is new"
+    assert "1 run was computed by other code: rerun=code computes them again" in told(kept)[1]
+    assert ran(kept) == ["lr=0.2"]  # its checkpoint is of other code
+    assert [folder.name for folder in kept.folders] == ["0", "1", "2", "3"]
+    anew = invoke(*GRID, "lr=0.1,0.2,0.3", "rerun=code")
+    assert (anew.code, ran(anew)) == (0, ["lr=0.1"])
+    assert "3 of 3 finished" in anew.out
+    assert told(invoke(*GRID, "lr=0.1,0.2,0.3")) == ["3 of 3 runs were done before"]
+
+
+@pytest.mark.parametrize("content", ["", '{"name": "x"', "[]", '{"name": 1}', "null"])
+def test_a_torn_result_costs_its_own_run_at_most(
+    content: str, invoke: Callable[..., Ended]
+) -> None:
+    first = invoke(*GRID, "lr=0.1,0.2")
+    whole = (first.folders[1] / "weights.npz").read_bytes()
+    (first.folders[1] / RESULT).write_text(content)
+    again = invoke(*GRID, "lr=0.1,0.2")
+    assert again.code == 0, again.out + again.err
+    assert told(again) == ["1 of 2 runs was done before; 1 goes on from a checkpoint"]
+    assert "2 of 2 finished" in again.out
+    assert (again.folders[1] / "weights.npz").read_bytes() == whole
+
+
+def test_a_sweep_with_a_folder_of_its_own_goes_on_there(
+    invoke: Callable[..., Ended], tmp_path: Path
+) -> None:
+    mine = (*GRID, f"hydra.sweep.dir={tmp_path}/mine", "hydra/launcher=basic")
+    assert invoke(*mine, "lr=0.1,0.2").code == 0
+    (tmp_path / "mine" / "0" / RESULT).unlink()
+    again = invoke(*mine, "lr=0.1,0.2,0.3")
+    assert again.code == 0, again.out + again.err
+    assert told(again) == ["1 of 3 runs was done before; 1 goes on from a checkpoint; 1 is new"]
+    assert sorted(path.parent.name for path in tmp_path.glob("mine/*/result.json")) == list("012")
+    other = invoke(*GRID, "lr=0.1,0.2", f"hydra.sweep.dir={tmp_path}/other")
+    assert (told(other), len(ran(other))) == ([], 2)
+
+
+def test_of_the_same_sweep_twice_at_once_the_second_is_refused(
+    invoke: Callable[..., Ended], tmp_path: Path
+) -> None:
+    process = start(tmp_path / "outputs", *GRID[1:], "lr=0.1,0.2", "epochs=20000")
+    try:
+        wait_until(process, lambda: trained(tmp_path / "outputs") > 2)
+        second = invoke(*GRID, "lr=0.1,0.2", "epochs=20000")
+        assert second.code == 2
+        assert "another process is running this sweep" in second.err
+        (folder,) = {folder.parent for folder in second.folders}
+        named = invoke(*GRID, "lr=0.1,0.3", f"hydra.sweep.dir={folder}")
+        assert named.code == 2
+        assert "another process is writing into this folder" in named.err
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+# --- the stacks -----------------------------------------------------------------------------------
+
+
+def stage(*epochs: int, left: int | None = None) -> Stage:
+    return Stage(frozenset({0, *epochs}), left)
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        ([stage(8, 4), stage(8, 4)], 8),
+        ([stage(8, 4), stage(4)], 4),
+        ([stage(8, 4), stage(6, 3)], 0),
+        ([stage(8, 4), stage()], 0),
+        ([stage(8, 4), stage(6, 4, left=6)], 8),  # it was gone before
+        ([stage(4), stage(6, 4, left=6)], 4),  # it takes part until 6
+        ([stage(4), stage(6, 5, left=6)], 0),
+    ],
+)
+def test_a_stack_goes_on_after_the_latest_epoch_that_all_have(
+    stages: list[Stage], expected: int
+) -> None:
+    assert common_start(stages) == expected

@@ -173,7 +173,7 @@ class GridSweeper(Sweeper):
 
         folder = Path(self.config.hydra.sweep.dir)
         # Unresolved: an override may name what a job has and the sweep has not.
-        overrides = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
+        overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
         typed = [str(override).lstrip("+").partition("=")[0] for override in overrides]
         if wanted_again() != "true" and "hydra.sweep.dir" not in typed:
             earlier = earlier_sweep(folder.parent, [job.wanted for job in jobs])

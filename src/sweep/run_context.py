@@ -11,7 +11,7 @@ from src.config.reader import flatten
 from src.experiment.job import Job
 from src.experiment.recorder import RunContext
 from src.experiment.run_folder import RUN, RunRecord
-from src.sweep.plan import Plan, run_name
+from src.sweep.plan import PLAN, Plan, run_name
 
 # A URI may hold a password; name, note and tags are MLflow's own. Checkpoints decide no result.
 _NO_PARAMETERS = ("tracking.uri", "name", "note", "tags", "checkpoint")
@@ -59,9 +59,17 @@ def swept(config: DictConfig, context: Any, job: Job, stack: Sequence[int] = ())
     )
 
 
-@functools.lru_cache(maxsize=1)
 def _plan(folder: Path) -> Plan | None:
-    """Read a sweep's plan once per process: it is as long as the sweep."""
+    """Return a sweep's plan, or None if another sweeper than ours left none."""
+    try:
+        return _load_plan(folder, (folder / PLAN).stat().st_mtime_ns)
+    except FileNotFoundError:
+        return None
+
+
+@functools.lru_cache(maxsize=1)
+def _load_plan(folder: Path, _changed: int) -> Plan | None:
+    """Read a sweep's plan once per process, unless it changes: it is as long as the sweep."""
     return Plan.load(folder)
 
 

@@ -7,11 +7,20 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from src.support.errors import UserError
 from src.support.files import write_whole
-from src.tracking.journal import HISTORY, JOURNAL, RUN_LOCK, Entry, Journal, is_running, read_points
+from src.tracking.journal import (
+    HISTORY,
+    JOURNAL,
+    RUN_LOCK,
+    Entry,
+    Journal,
+    Status,
+    is_running,
+    read_points,
+)
 from src.tracking.masking import MASK, mask
 from src.tracking.outage import one_line
 from src.tracking.store import check_database, check_server, database_file, database_uri, open_store
@@ -25,7 +34,8 @@ log = logging.getLogger(__name__)
 
 DIED = "its process died"
 _LOCK = "tracking.lock"
-_KEPT = ("run.json", "result.json")  # hold MLflow's ids
+_RESULT = "result.json"
+_KEPT = ("run.json", _RESULT)  # hold MLflow's ids
 
 
 @dataclass(frozen=True)
@@ -166,12 +176,26 @@ def close_left_open(folders: list[Path]) -> None:
 
 
 def close_dead(journal: Journal) -> None:
-    """Note in the journal that the run's process died, at the time of its last epoch."""
+    """Note in the journal how a run ended whose process died.
+
+    What its result says counts, if it had written that; else it ended KILLED with its last epoch.
+    """
     assert journal.folder is not None
     times = [time for _, _, time, _ in read_points(journal.folder / HISTORY, journal.entry.start)]
+    status, failure = _result(journal.folder) or ("KILLED", DIED)
     with journal.change() as entry:
-        entry.status, entry.failure = "KILLED", DIED
+        entry.status, entry.failure = status, failure
         entry.end = max([entry.start, *times])
+
+
+def _result(folder: Path) -> tuple[Status, str | None] | None:
+    """Return the status and the failure in a run's result, or None without a sound one."""
+    try:
+        known = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+        status, failure = known["status"], known["failure"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return (status, failure) if status in get_args(Status) else None
 
 
 def store_of(entry: Entry) -> str:
