@@ -258,6 +258,10 @@ def test_a_sweep_with_a_folder_of_its_own_goes_on_there(
     assert again.code == 0, again.out + again.err
     assert told(again) == ["1 of 3 runs was done before; 1 goes on from a checkpoint; 1 is new"]
     assert sorted(path.parent.name for path in tmp_path.glob("mine/*/result.json")) == list("012")
+    for arguments in (("lr=0.1,0.2", "rerun=true"), ("seed=1,2",), ("model=relu2",)):
+        refused = invoke(*mine, *arguments)
+        assert refused.code == 2
+        assert "holds another sweep; choose another folder" in " ".join(refused.err.split())
     other = invoke(*GRID, "lr=0.1,0.2", f"hydra.sweep.dir={tmp_path}/other")
     assert (told(other), len(ran(other))) == ([], 2)
 
@@ -274,7 +278,7 @@ def test_of_the_same_sweep_twice_at_once_the_second_is_refused(
         (folder,) = {folder.parent for folder in second.folders}
         named = invoke(*GRID, "lr=0.1,0.3", f"hydra.sweep.dir={folder}")
         assert named.code == 2
-        assert "another process is writing into this folder" in named.err
+        assert "another process is running this sweep" in named.err
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -484,9 +484,9 @@ def test_a_job_is_composed_and_checked_once_and_holds_no_weights(
         calls.append(number)
         return compose_one(self, overrides, number)
 
-    def accepting(self: Any, jobs: list[SweepJob], data: SharedData) -> None:
+    def accepting(self: Any, jobs: list[SweepJob], data: SharedData, *ended: Any) -> None:
         accepted.extend(jobs)
-        accept(self, jobs, data)
+        accept(self, jobs, data, *ended)
 
     monkeypatch.setattr(Composer, "__call__", composing)
     monkeypatch.setattr(stacked, "accept", accepting)
@@ -729,7 +729,7 @@ def test_a_sweep_has_a_folder_of_its_own_and_so_has_each_run(
     assert list(tmp_path.iterdir()) == []
     again = ("-m", "seed=0,1", "epochs=1", f"hydra.sweep.dir={tmp_path}/mine")
     assert invoke(*again).code == 0
-    ended = invoke(*again)
+    ended = invoke("-m", "seed=2,3", *again[2:])
     assert ended.code == 2
     assert "holds another sweep" in ended.err
     ended = invoke(

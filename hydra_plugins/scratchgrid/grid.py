@@ -165,24 +165,30 @@ class GridSweeper(Sweeper):
         process owns it.
         """
         assert self.config is not None
-        from src.config.preflight import claim
+        from src.config.preflight import claim, exists
         from src.config.rerun import wanted_again
         from src.experiment.run_folder import is_owned
         from src.support.errors import ConfigError
-        from src.sweep.convergence import earlier_sweep
+        from src.sweep.convergence import earlier_sweep, in_common
+        from src.sweep.plan import PLAN, Plan
 
-        folder = Path(self.config.hydra.sweep.dir)
+        folder, wanted = Path(self.config.hydra.sweep.dir), [job.wanted for job in jobs]
         # Unresolved: an override may name what a job has and the sweep has not.
         overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
         typed = [str(override).lstrip("+").partition("=")[0] for override in overrides]
-        if wanted_again() != "true" and "hydra.sweep.dir" not in typed:
-            earlier = earlier_sweep(folder.parent, [job.wanted for job in jobs])
-            if earlier and is_owned(earlier):
+        if exists(folder / PLAN):
+            before = Plan.load(folder)
+            if wanted_again() == "true" or not (before and in_common(before, wanted)):
                 raise ConfigError(
-                    f"{earlier}: another process is running this sweep: wait until it has ended, "
-                    "or add rerun=true to run it a second time"
+                    f"hydra.sweep.dir={folder}: holds another sweep; choose another folder"
                 )
-            folder = earlier or folder
+        elif wanted_again() != "true" and "hydra.sweep.dir" not in typed:
+            folder = earlier_sweep(folder.parent, wanted) or folder
+        if is_owned(folder):
+            raise ConfigError(
+                f"{folder}: another process is running this sweep: wait until it has ended, "
+                "or add rerun=true to run it a second time, in another folder"
+            )
         claim(jobs[0].job, folder)
         with open_dict(self.config):
             self.config.hydra.sweep.dir = str(folder)

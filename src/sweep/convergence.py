@@ -40,23 +40,30 @@ class Standing:
 def earlier_sweep(sweeps: Path, wanted: Sequence[Wanted]) -> Path | None:
     """Return the folder of the sweep among ``sweeps`` that the command goes on with, or None.
 
-    It has jobs of the same identity, and is the same sweep: it holds all jobs of the command, the
-    command holds all of its jobs, or both vary the same settings. Of several, it is the one with
-    the most jobs in common, and of those the newest.
+    Of several, it is the one with the most jobs in common, and of those the newest.
     """
-    keys = {job.identity.key for job in wanted}
-    varied = set(Plan.of("", [job.overrides for job in wanted]).varied)
     found = []
     for path in sweeps.glob(f"*/{PLAN}"):
         try:
             plan = Plan.load(path.parent)
         except ConfigError:  # damaged: no reason to refuse another sweep
             continue
-        known = set(plan.identities) if plan else set()
-        shared = len(keys & known)
-        if plan and shared and (known <= keys or keys <= known or set(plan.varied) == varied):
+        if plan and (shared := in_common(plan, wanted)):
             found.append((shared, path.stat().st_mtime_ns, path.parent))
     return max(found)[-1] if found else None
+
+
+def in_common(plan: Plan, wanted: Sequence[Wanted]) -> int:
+    """Return how many jobs a sweep has in common with the command; 0 if it is another sweep.
+
+    It is the same sweep if one of the two holds all jobs of the other, or both vary the same
+    settings.
+    """
+    keys, known = {job.identity.key for job in wanted}, set(plan.identities)
+    same = known <= keys or keys <= known
+    if not same and keys & known:
+        same = set(plan.varied) == set(Plan.of("", [job.overrides for job in wanted]).varied)
+    return len(keys & known) if same else 0
 
 
 def stand(
@@ -68,7 +75,7 @@ def stand(
     Waits for the workers of a process that died. Raises ConfigError if they stay.
     """
     known = len(plan.overrides) if plan else 0
-    numbers = _by_identity(plan) if plan and rerun != "true" else {}
+    numbers = _by_identity(plan) if plan else {}
     standings = []
     for job in wanted:
         standing = None
