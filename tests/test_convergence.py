@@ -102,8 +102,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], End
     return get
 
 
-@pytest.mark.parametrize("victim", ["group", "parent", "worker"])
-@pytest.mark.parametrize("sweep", SWEEPS)
+@pytest.mark.parametrize(
+    ("sweep", "victim"),
+    [("per sample", "group"), ("mini-batches", "parent"), ("per sample", "worker")],
+)
 def test_a_killed_sweep_ends_as_if_it_had_not_been_killed(
     sweep: str, victim: str, tmp_path: Path, undisturbed: Callable[[str], Ended]
 ) -> None:
@@ -135,9 +137,35 @@ def finished(folder: Path) -> bool:
     return (folder / RESULT).exists() and Result.load(folder).status == "FINISHED"
 
 
+def test_the_next_command_closes_the_runs_that_a_killed_sweep_left_open(tmp_path: Path) -> None:
+    """Also those whose row MLflow did not know yet, or that had just written their result."""
+    process = start(tmp_path, "model=relu2_small", "lr=0.1,0.2,0.3", "epochs=100000")
+    wait_until(
+        process, lambda: trained(tmp_path) > 5 and len(Ended(tmp_path, 0, "", "").folders) > 2
+    )
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    killed = Ended(tmp_path, 0, "", "").folders
+    ended = Result("a run", [], "FINISHED", "val/accuracy", value=0.5)
+    ended.write(killed[0])  # its process died before MLflow was told
+    single = run(tmp_path, "epochs=1", "model=relu2_small")
+    assert single.code == 0, single.err
+    expected = ["FINISHED", "KILLED", "KILLED"]
+    client = MlflowClient(single.store)
+    for folder, status in zip(killed, expected, strict=True):
+        record = RunRecord.load(folder)
+        row = client.get_run(str(record.run_id))
+        assert (row.info.status, row.data.tags["output_dir"]) == (status, str(folder))
+        assert not (folder / "tracking.json").exists()
+    assert Result.load(killed[0]).run_id == RunRecord.load(killed[0]).run_id
+
+
 # --- what is left to do ---------------------------------------------------------------------------
 
-GRID = ("-m", "model=relu2_small", "epochs=3", "checkpoint.every=1")
+GRID = (
+    *("-m", "model=relu2_small", "epochs=3", "checkpoint.every=1"),
+    *("tracking.offline=true", "hydra/launcher=basic"),  # which saves seconds
+)
 
 
 def told(ended: Ended) -> list[str]:
@@ -234,6 +262,31 @@ def test_other_code_is_said_and_decided_by_the_user(invoke: Callable[..., Ended]
     assert told(invoke(*GRID, "lr=0.1,0.2,0.3")) == ["3 of 3 runs were done before"]
 
 
+def test_a_run_that_was_trained_for_longer_is_another_one(invoke: Callable[..., Ended]) -> None:
+    first = invoke(*GRID, "lr=0.1,0.2")
+    longer = invoke(f"resume={first.folders[1]}", "epochs=5")
+    assert longer.code == 0, longer.err
+    assert Result.load(first.folders[1]).status == "FINISHED"
+    again = invoke(*GRID, "lr=0.1,0.2")
+    assert told(again) == ["1 of 2 runs was done before; 1 is new"]
+    assert RunRecord.load(again.folders[1]).epochs == 5
+    assert RunRecord.load(again.folders[2]).epochs == 3
+    assert told(invoke(*GRID, "lr=0.1,0.2")) == ["2 of 2 runs were done before"]
+
+
+def test_jobs_that_differ_in_their_records_only_are_found_again_each(
+    invoke: Callable[..., Ended],
+) -> None:
+    sweep = (*GRID, "metric=val/accuracy,test/loss", "lr=0.1,0.2")
+    first = invoke(*sweep)
+    assert first.code == 0, first.err
+    asked = [Result.load(folder).overrides for folder in first.folders]
+    (first.folders[2] / RESULT).unlink()
+    again = invoke(*sweep)
+    assert told(again) == ["3 of 4 runs were done before; 1 goes on from a checkpoint"]
+    assert [Result.load(folder).overrides for folder in again.folders] == asked
+
+
 @pytest.mark.parametrize("content", ["", '{"name": "x"', "[]", '{"name": 1}', "null"])
 def test_a_torn_result_costs_its_own_run_at_most(
     content: str, invoke: Callable[..., Ended]
@@ -251,7 +304,7 @@ def test_a_torn_result_costs_its_own_run_at_most(
 def test_a_sweep_with_a_folder_of_its_own_goes_on_there(
     invoke: Callable[..., Ended], tmp_path: Path
 ) -> None:
-    mine = (*GRID, f"hydra.sweep.dir={tmp_path}/mine", "hydra/launcher=basic")
+    mine = (*GRID, f"hydra.sweep.dir={tmp_path}/mine")
     assert invoke(*mine, "lr=0.1,0.2").code == 0
     (tmp_path / "mine" / "0" / RESULT).unlink()
     again = invoke(*mine, "lr=0.1,0.2,0.3")

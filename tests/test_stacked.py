@@ -210,14 +210,14 @@ def test_the_table_names_every_run_in_the_order_of_its_metric(stacked: Ended) ->
 def test_a_full_disk_ends_its_own_run_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep = Recorder.epoch
+    keep = Recorder.keep
 
     def full(self: Recorder, epoch: Epoch) -> None:
         if self._run_context.name == "job 1" and epoch.number == 2:
             raise OSError(28, "No space left on device")
         keep(self, epoch)
 
-    monkeypatch.setattr(Recorder, "epoch", full)
+    monkeypatch.setattr(Recorder, "keep", full)
     told: list[int | Path] = []
     outcomes = run_stack(
         assignments(tmp_path, *([f"seed={seed}", "epochs=3"] for seed in range(3))), told.append
