@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from src.experiment.journal import whole_lines
-from src.experiment.results import Result
-from src.experiment.run_folder import HISTORY, Identity, kept_epochs
+from src.experiment.history import whole_lines
+from src.experiment.results import Result, is_finished
+from src.experiment.run_folder import HISTORY, Identity, forget_previous, kept_epochs
 from src.support.errors import DataError, Diverged
 from src.sweep.grouping import group, likeness
 from src.sweep.jobs import SweepJob
@@ -103,6 +103,9 @@ def run_planned(
         to_record = [one for one in stack if not one.has_ended]
         found = run_stack(stack, tell)
         outcomes |= {_number(one): it for one, it in zip(to_record, found, strict=True)}
+    for one in (*own, *ended):
+        if is_finished(one.run_context.folder):
+            forget_previous(one.run_context.folder)
     return [outcomes[_number(one)] for one in own]
 
 
@@ -118,7 +121,7 @@ def _stacks(
 ) -> list[list[Assignment]]:
     """Return in which stacks runs go on, each with the epoch after which it does."""
     goes_on = any(one.run_context.goes_on for one in own)
-    if not (goes_on or ended):
+    if len(numbers) == 1 or not (goes_on or ended):
         return [list(own)]
     stages = {_number(one): _stage(one) for one in (*own, *ended)}
     by_number = {_number(one): one for one in (*own, *ended)}
