@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.config.explain import COMPOSITION_ERRORS, explain
 from src.config.preflight import check, claim
 from src.config.recipes import deviations
+from src.config.rerun import take_rerun
 from src.config.resume import resume_or_prepare, resumed_run
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
@@ -193,7 +194,7 @@ def _main() -> None:
     # Hydra then raises composition errors instead of printing them, and we explain them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        sys.argv[1:] = resume_or_prepare(sys.argv[1:])
+        sys.argv[1:] = resume_or_prepare(take_rerun(sys.argv[1:]))
         task()
     except UserError as error:
         report.problem(str(error))

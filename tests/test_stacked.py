@@ -210,14 +210,14 @@ def test_the_table_names_every_run_in_the_order_of_its_metric(stacked: Ended) ->
 def test_a_full_disk_ends_its_own_run_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep = Recorder.epoch
+    keep = Recorder.keep
 
     def full(self: Recorder, epoch: Epoch) -> None:
         if self._run_context.name == "job 1" and epoch.number == 2:
             raise OSError(28, "No space left on device")
         keep(self, epoch)
 
-    monkeypatch.setattr(Recorder, "epoch", full)
+    monkeypatch.setattr(Recorder, "keep", full)
     told: list[int | Path] = []
     outcomes = run_stack(
         assignments(tmp_path, *([f"seed={seed}", "epochs=3"] for seed in range(3))), told.append
@@ -484,9 +484,9 @@ def test_a_job_is_composed_and_checked_once_and_holds_no_weights(
         calls.append(number)
         return compose_one(self, overrides, number)
 
-    def accepting(self: Any, jobs: list[SweepJob], data: SharedData) -> None:
+    def accepting(self: Any, jobs: list[SweepJob], data: SharedData, *ended: Any) -> None:
         accepted.extend(jobs)
-        accept(self, jobs, data)
+        accept(self, jobs, data, *ended)
 
     monkeypatch.setattr(Composer, "__call__", composing)
     monkeypatch.setattr(stacked, "accept", accepting)
@@ -729,7 +729,7 @@ def test_a_sweep_has_a_folder_of_its_own_and_so_has_each_run(
     assert list(tmp_path.iterdir()) == []
     again = ("-m", "seed=0,1", "epochs=1", f"hydra.sweep.dir={tmp_path}/mine")
     assert invoke(*again).code == 0
-    ended = invoke(*again)
+    ended = invoke("-m", "seed=2,3", *again[2:])
     assert ended.code == 2
     assert "holds another sweep" in ended.err
     ended = invoke(

@@ -6,6 +6,7 @@ of the time that Hydra takes.
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
@@ -17,6 +18,7 @@ from src.config.hydra_checks import check_subfolder
 from src.config.hydra_internals import hydra_config, override_dirname
 from src.config.preflight import check
 from src.data import Source
+from src.experiment.run_folder import Identity
 from src.support.errors import DataError
 from src.sweep.grouping import Member
 from src.sweep.jobs import SweepJob, pack, unpack
@@ -91,11 +93,40 @@ def make_job(
     config = compose(overrides, number)
     job, prepared = check(config, unreadable)
     data.share(job.experiment.data, prepared.dataset)
+    return SweepJob(
+        number,
+        tuple(overrides),
+        folder / _subfolder(config),
+        job,
+        Member.of(prepared),
+        pack(config),
+        Identity.of(prepared),
+    )
+
+
+def placed(job: SweepJob, number: int, folder: Path, subfolder: str | None = None) -> SweepJob:
+    """Return a job as one with this number of the sweep in ``folder``.
+
+    Its run has its own ``subfolder`` there, by default the one that Hydra's settings give.
+    """
+    known = job.folder.is_relative_to(folder) if subfolder is None else folder / subfolder
+    if number == job.number and known in (True, job.folder):
+        return job
+    config = job.config()
+    with open_dict(config):
+        config.hydra.job.id, config.hydra.job.num = str(number), number
+        config.hydra.sweep.dir = str(folder)
+        if subfolder is not None:
+            config.hydra.sweep.subdir = subfolder
+    return replace(job, number=number, folder=folder / _subfolder(config), packed=pack(config))
+
+
+def _subfolder(config: DictConfig) -> str:
+    """Return the folder of a job within its sweep's. Raises ConfigError if it leads elsewhere."""
     with hydra_config(config):
-        subdir = str(config.hydra.sweep.subdir)
-    check_subfolder("hydra.sweep.subdir", subdir)
-    own = folder / subdir
-    return SweepJob(number, tuple(overrides), own, job, Member.of(prepared), pack(config))
+        subfolder = str(config.hydra.sweep.subdir)
+    check_subfolder("hydra.sweep.subdir", subfolder)
+    return subfolder
 
 
 def _nested(key: str, other: str) -> bool:

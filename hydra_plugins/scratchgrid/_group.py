@@ -19,26 +19,28 @@ from src.config.hydra_internals import (
     set_job_name,
 )
 from src.data import Dataset, Source
+from src.experiment.recorder import RunContext
 from src.support.threads import use_at_most
+from src.sweep.company import PlannedStack, run_planned
 from src.sweep.jobs import SweepJob
 from src.sweep.run_context import swept
 from src.sweep.sharing import load
-from src.sweep.stack import Assignment, run_stack
+from src.sweep.stack import Assignment
 
 
 @dataclass(frozen=True)
 class Group:
     """Jobs that train in one stack, as a worker receives them."""
 
-    jobs: Sequence[SweepJob]
+    planned: PlannedStack
     context: HydraContext
     data: Mapping[Source, Path]
     cores: int  # for this worker
 
     @property
-    def numbers(self) -> list[int]:
-        """The numbers of its jobs."""
-        return [job.number for job in self.jobs]
+    def jobs(self) -> Sequence[SweepJob]:
+        """Its jobs that have not ended."""
+        return self.planned.jobs
 
 
 def run_group(group: Group, tell: Callable[[int | Path], None]) -> Sequence[JobReturn]:
@@ -65,7 +67,7 @@ def run_group(group: Group, tell: Callable[[int | Path], None]) -> Sequence[JobR
             job_subdir_key="hydra.sweep.subdir",
         )
         returns.append(returned)
-    _train(returns, tell)
+    _train(returns, [_along(job, datasets) for job in group.planned.ended], group, tell)
     for config, returned in zip(configs, returns, strict=True):
         with hydra_config(config):
             group.context.callbacks.on_job_end(config=config, job_return=returned)
@@ -73,15 +75,30 @@ def run_group(group: Group, tell: Callable[[int | Path], None]) -> Sequence[JobR
     return returns
 
 
-def _train(returns: Sequence[JobReturn], tell: Callable[[int | Path], None]) -> None:
+def _train(
+    returns: Sequence[JobReturn],
+    ended: Sequence[Assignment],
+    group: Group,
+    tell: Callable[[int | Path], None],
+) -> None:
     """Train the jobs that are ready, and replace what each returned by its outcome."""
     ready = [returned for returned in returns if returned.status == JobStatus.COMPLETED]
-    outcomes = run_stack([returned.return_value for returned in ready], tell)
+    own = [returned.return_value for returned in ready]
+    outcomes = run_planned(group.planned.numbers, own, ended, tell)
     for returned, outcome in zip(ready, outcomes, strict=True):
         if isinstance(outcome, Exception):
             returned.status, returned.return_value = JobStatus.FAILED, outcome
         else:
             returned.return_value = outcome.result.value
+
+
+def _along(job: SweepJob, datasets: Mapping[Source, Dataset]) -> Assignment:
+    """Return a run that has ended, as it trains along with the others of its stack."""
+    experiment = job.job.experiment
+    prepared = experiment.prepare(datasets[experiment.data])
+    number = job.number
+    context = RunContext(job.folder, "", job.overrides, {}, stack=(number,), stack_position=0)
+    return Assignment(job.job, prepared, context, has_ended=True)
 
 
 def _assignment(
@@ -100,4 +117,6 @@ def _assignment(
             yield
 
     prepared = job.job.experiment.prepare(dataset)
-    return Assignment(job.job, prepared, swept(config, context, job.job, group.numbers), scope)
+    return Assignment(
+        job.job, prepared, swept(config, context, job.job, group.planned.numbers), scope
+    )

@@ -5,7 +5,7 @@ Hydra imports this module at every start, so it imports what it needs of ours wh
 
 import itertools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,11 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
     from src.experiment.results import Result
+    from src.sweep.convergence import Standing
     from src.sweep.jobs import SweepJob
     from src.sweep.plan import Plan
     from src.sweep.sharing import SharedData
@@ -50,35 +51,24 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the grid. Raises UserError if a job is wrong, before any runs.
+        """Run what is left to do of the grid. Raises UserError if a job is wrong, before any runs.
 
         Exits with 1 if a run failed.
         """
         assert self.config is not None
         assert self.launcher is not None
-        from src.config.preflight import claim, exists
-        from src.support.errors import ConfigError
-        from src.sweep.plan import PLAN, Plan
+        from src.experiment.run_folder import disown
         from src.sweep.sharing import SharedData
         from src.terminal import report
 
         combinations = self._combinations(arguments)
-        folder = Path(self.config.hydra.sweep.dir)
-        if exists(folder / PLAN):
-            raise ConfigError(
-                f"hydra.sweep.dir={folder}: holds another sweep; choose another folder"
-            )
         with SharedData() as data:
-            jobs = self._check(combinations, folder, data)
-            claim(jobs[0].job, folder)
-            plan = Plan.of(folder.name, [list(job.overrides) for job in jobs])
-            plan.write(folder)
-            OmegaConf.save(self.config, folder / "multirun.yaml")
-            # Hydra executes a plugin's module twice, so the classes of ours can't be compared.
-            if accept := getattr(self.launcher, "accept", None):
-                accept(jobs, data)
-            returns, interruption = self._launch(jobs)
-        all_finished = self._report(plan, folder, jobs, returns, interruption)
+            jobs = self._check(combinations, Path(self.config.hydra.sweep.dir), data)
+            folder = self._claim(jobs)
+            try:
+                all_finished, returns, interruption = self._converge(folder, jobs, data)
+            finally:
+                disown(folder)
         if isinstance(interruption, Exception):
             message = str(interruption).strip() or type(interruption).__name__
             report.problem(f"the launcher gave up: {message}".splitlines()[0])
@@ -146,17 +136,106 @@ class GridSweeper(Sweeper):
         _tell_repeated(repeated)
         return list(jobs.values())
 
+    def _converge(
+        self, folder: Path, jobs: "Sequence[SweepJob]", data: "SharedData"
+    ) -> tuple[bool, list[Sequence[JobReturn]], BaseException | None]:
+        """Run the jobs that are left, and report on all.
+
+        Returns whether all have finished, what those that ran returned, and what ended the sweep.
+        """
+        from src.sweep.convergence import State
+
+        plan, jobs, standings = self._place(folder, jobs)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        is_done = [standing.state == State.DONE for standing in standings]
+        left = [job for job, done in zip(jobs, is_done, strict=True) if not done]
+        # Hydra executes a plugin's module twice, so the classes of ours can't be compared.
+        if accept := getattr(self.launcher, "accept", None):
+            accept(left, data, [job for job, done in zip(jobs, is_done, strict=True) if done])
+        returns, interruption = self._launch(left)
+        own = plan.part([job.number for job in jobs])
+        outcomes = dict(zip([job.number for job in left], itertools.chain(*returns), strict=False))
+        all_finished = self._report(own, folder, jobs, outcomes, interruption)
+        return all_finished, returns, interruption
+
+    def _claim(self, jobs: "Sequence[SweepJob]") -> Path:
+        """Return the folder of the sweep, which this process owns from now on.
+
+        It is that of an earlier sweep if the command goes on with it. Raises UserError if another
+        process owns it.
+        """
+        assert self.config is not None
+        from src.config.preflight import claim, exists
+        from src.config.rerun import wanted_again
+        from src.experiment.run_folder import is_owned
+        from src.support.errors import ConfigError
+        from src.sweep.convergence import earlier_sweep, in_common
+        from src.sweep.plan import PLAN, Plan
+
+        folder, wanted = Path(self.config.hydra.sweep.dir), [job.wanted for job in jobs]
+        # Unresolved: an override may name what a job has and the sweep has not.
+        overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
+        typed = [str(override).lstrip("+").partition("=")[0] for override in overrides]
+        if exists(folder / PLAN):
+            before = Plan.load(folder)
+            if wanted_again() == "true" or not (before and in_common(before, wanted)):
+                raise ConfigError(
+                    f"hydra.sweep.dir={folder}: holds another sweep; choose another folder"
+                )
+        elif wanted_again() != "true" and "hydra.sweep.dir" not in typed:
+            folder = earlier_sweep(folder.parent, wanted) or folder
+        if is_owned(folder):
+            raise ConfigError(
+                f"{folder}: another process is running this sweep: wait until it has ended, "
+                "or add rerun=true to run it a second time, in another folder"
+            )
+        claim(jobs[0].job, folder)
+        with open_dict(self.config):
+            self.config.hydra.sweep.dir = str(folder)
+        return folder
+
+    def _place(
+        self, folder: Path, jobs: "Sequence[SweepJob]"
+    ) -> "tuple[Plan, list[SweepJob], list[Standing]]":
+        """Return the plan of the whole sweep, the jobs in their places, and how far each has come.
+
+        Says what was done before. Raises ConfigError if two jobs would share a folder.
+        """
+        from hydra_plugins.scratchgrid._composing import placed
+        from src.config.rerun import wanted_again
+        from src.sweep.convergence import stand, told, told_of_code
+        from src.sweep.plan import Plan
+        from src.terminal import report
+
+        before, rerun = Plan.load(folder), wanted_again()
+        standings = stand(folder, before, [job.wanted for job in jobs], rerun)
+        folders = dict(enumerate(before.folders)) if before else {}
+        jobs = [
+            placed(job, standing.number, folder, folders.get(standing.number))
+            for job, standing in zip(jobs, standings, strict=True)
+        ]
+        plan = Plan.extended(before, folder, [(job.number, job.wanted, job.folder) for job in jobs])
+        _check_folders([folder / own for own in plan.folders])
+        plan.write(folder)
+        for line in (told(standings), told_of_code(standings, rerun)):
+            if line:
+                report.fact("resumed", line)
+        return plan, jobs, standings
+
     def _launch(
         self, jobs: "Sequence[SweepJob]"
     ) -> tuple[list[Sequence[JobReturn]], BaseException | None]:
         """Launch the jobs in batches; return what they returned, and what ended the sweep early."""
         assert self.launcher is not None
         returns: list[Sequence[JobReturn]] = []
-        size = self._max_batch_size or len(jobs)
+        size = self._max_batch_size or len(jobs) or 1
+        # Ours counts by the list that it has accepted, others by the numbers of the jobs.
+        is_ours = hasattr(self.launcher, "accept")
         try:
-            for first in range(0, len(jobs), size):
-                batch = [list(job.overrides) for job in jobs[first : first + size]]
-                returns.append(self.launcher.launch(batch, initial_job_idx=first))
+            for first, last in _batches([job.number for job in jobs], size, split=not is_ours):
+                batch = [list(job.overrides) for job in jobs[first:last]]
+                index = first if is_ours else jobs[first].number
+                returns.append(self.launcher.launch(batch, initial_job_idx=index))
         except BaseException as error:
             return returns, error
         return returns, None
@@ -166,23 +245,30 @@ class GridSweeper(Sweeper):
         plan: "Plan",
         folder: Path,
         jobs: "Sequence[SweepJob]",
-        returns: Iterable[Sequence[JobReturn]],
+        outcomes: Mapping[int, JobReturn],
         interruption: BaseException | None,
     ) -> bool:
-        """Close what is still open, show the table, and return whether every run finished."""
+        """Close what is still open, show the table, and return whether every run finished.
+
+        ``plan`` is that of ``jobs`` alone; ``outcomes`` are what those that ran returned, by their
+        numbers.
+        """
         from src.config.hydra_internals import value_or_error
+        from src.experiment.results import RESULT
         from src.support.errors import UserError
-        from src.sweep.plan import collect
+        from src.sweep.plan import collect, in_metric
         from src.terminal import report
         from src.tracking.links import view_link, with_ui
         from src.tracking.store import close_abandoned
+        from src.tracking.sync import left_open, sync_all
         from src.tracking.tracker import ending
 
         example, folders = jobs[0].job, [job.folder for job in jobs]
         reasons: dict[int, tuple[str, str]] = {}
-        for number, returned in enumerate(itertools.chain(*returns)):
-            if returned.status == JobStatus.FAILED:
-                reasons[number] = ("FAILED", str(value_or_error(returned)))
+        for place, job in enumerate(jobs):
+            returned = outcomes.get(job.number)
+            if returned and returned.status == JobStatus.FAILED:
+                reasons[place] = ("FAILED", str(value_or_error(returned)))
         results = collect(plan, folders, reasons, example.metric)
         offline = example.tracking.offline
         try:
@@ -205,7 +291,12 @@ class GridSweeper(Sweeper):
                 if place.absolute() in abandoned
             }
             results = collect(plan, folders, reasons, example.metric)
-        if not interruption:
+        if opened:
+            sync_all([own for own in folders if (own / RESULT).exists()])
+            results = collect(plan, folders, reasons, example.metric)
+            sync_all(left_open(example.outputs.absolute()))
+        results = [in_metric(one, job.job.metric) for one, job in zip(results, jobs, strict=True)]
+        if outcomes and not interruption:
             _draw(results, folders)
         report.sweep_table(results, plan.sweep_id)
         if opened is None:
@@ -267,6 +358,16 @@ def _identity(job: "SweepJob") -> object:
     return repr(job.job), tuple(o for o in job.overrides if o.lstrip("+~").startswith("hydra"))
 
 
+def _batches(numbers: Sequence[int], size: int, split: bool) -> Iterator[tuple[int, int]]:
+    """Yield where each batch of jobs begins and ends; with ``split`` its numbers are in a row."""
+    first = 0
+    for place in range(1, len(numbers) + 1):
+        is_last = place == len(numbers)
+        if is_last or place - first == size or (split and numbers[place] != numbers[place - 1] + 1):
+            yield first, place
+            first = place
+
+
 def _check_places(jobs: "Sequence[SweepJob]") -> None:
     """Raise ConfigError unless the runs go to one store, each to its own folder."""
     from src.support.errors import ConfigError
@@ -275,7 +376,14 @@ def _check_places(jobs: "Sequence[SweepJob]") -> None:
         raise ConfigError(
             "outputs and tracking can't be swept: all runs of a sweep go to one store"
         )
-    if len({job.folder for job in jobs}) < len(jobs):
+    _check_folders([job.folder for job in jobs])
+
+
+def _check_folders(folders: Sequence[Path]) -> None:
+    """Raise ConfigError if two runs have one folder."""
+    from src.support.errors import ConfigError
+
+    if len(set(folders)) < len(folders):
         raise ConfigError(
             "hydra.sweep.subdir: gives several jobs one folder; "
             "it must differ from job to job, as ${hydra:job.num} does"

@@ -33,6 +33,7 @@ class StackedLauncher(Launcher):
         self._config: DictConfig | None = None
         self._context: HydraContext | None = None
         self._composed: tuple[Sequence[SweepJob], SharedData] | None = None
+        self._ended: Sequence[SweepJob] = ()
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -47,12 +48,16 @@ class StackedLauncher(Launcher):
         self._config, self._context = config, hydra_context
         self._method = start_method(_PRELOAD)
 
-    def accept(self, jobs: "Sequence[SweepJob]", data: "SharedData") -> None:
+    def accept(
+        self, jobs: "Sequence[SweepJob]", data: "SharedData", ended: "Sequence[SweepJob]" = ()
+    ) -> None:
         """Take the jobs of the sweep, which its sweeper has composed and checked.
 
-        Without them, as from Hydra's own sweepers, ``launch`` composes and checks.
+        ``jobs`` are those to run; their places in this list are what ``launch`` counts by. Others
+        of the sweep may have ``ended``. Without them, as from Hydra's own sweepers, ``launch``
+        composes and checks.
         """
-        self._composed = jobs, data
+        self._composed, self._ended = (jobs, data), ended
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -92,15 +97,17 @@ class StackedLauncher(Launcher):
         from src.config.hydra_internals import failed
         from src.experiment.results import RESULT, Result
         from src.support.threads import available_cores
+        from src.sweep.company import form
         from src.sweep.executors import LocalExecutor
-        from src.sweep.grouping import group
         from src.terminal import report
 
+        assert self._config is not None
         assert self._context is not None
-        grouped = group([job.member for job in jobs], self._together)
+        folder = Path(self._config.hydra.sweep.dir)
+        grouped = form(folder, jobs, self._ended, self._together)
         workers = min(self._workers or available_cores(), len(grouped))
         cores = max(1, available_cores() // workers)
-        report.sweep_plan(map(len, grouped), workers)
+        report.sweep_plan([len(planned.jobs) for planned in grouped], workers)
         epochs = sum(job.member.experiment.epochs for job in jobs)
         ended: list[Path] = []
         returns: dict[int, JobReturn] = {}
@@ -112,17 +119,16 @@ class StackedLauncher(Launcher):
             def hear(news: int | Path) -> None:
                 if isinstance(news, int):
                     advance(news)
-                elif (news / RESULT).exists():
+                elif (news / RESULT).exists():  # written whole, by its worker, a moment ago
                     ended.append(news)
                     report.job_line(Result.load(news), f"{len(ended)}/{len(jobs)}")
 
             own = {}
-            for numbers in grouped:
-                members = [jobs[n] for n in numbers]
-                sources = {job.job.experiment.data for job in members}
+            for planned in grouped:
+                sources = {job.job.experiment.data for job in (*planned.jobs, *planned.ended)}
                 paths = {source: data.paths[source] for source in sources}
-                task = Group(members, self._context, paths, cores)
-                own[executor.submit(run_group, task)] = members
+                task = Group(planned, self._context, paths, cores)
+                own[executor.submit(run_group, task)] = planned.jobs
             for future in executor.as_completed(hear):
                 members = own.pop(future)
                 if error := future.exception():

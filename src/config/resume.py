@@ -17,7 +17,7 @@ from src.config.reader import flatten
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
 from src.experiment.recorder import RunContext
-from src.experiment.results import Result
+from src.experiment.results import is_finished
 from src.experiment.run_folder import (
     RUN,
     Identity,
@@ -168,18 +168,9 @@ def _newest_unfinished(given: Sequence[str]) -> Path | None:
     found = [
         (record.started, folder)
         for folder, record in _runs(job.outputs)
-        if (record.identity.config, record.identity.data) == (identity.config, identity.data)
-        and not _is_finished(folder)
-        and not is_owned(folder)
+        if record.identity.key == identity.key and not is_finished(folder) and not is_owned(folder)
     ]
     return max(found)[1] if found else None
-
-
-def _is_finished(folder: Path) -> bool:
-    try:
-        return Result.load(folder).status == "FINISHED"
-    except (OSError, ValueError, TypeError):  # it has not ended, or the file is damaged
-        return False
 
 
 @dataclass(frozen=True)
@@ -200,7 +191,7 @@ class Resume:
         if job.experiment.epochs != self.record.epochs:
             self._check_epochs(job, prepared)
             return False
-        return _is_finished(self.folder)
+        return is_finished(self.folder)
 
     def _check_identity(self, config: DictConfig, now: Identity) -> None:
         before = self.record.identity

@@ -67,3 +67,11 @@ class HistoryFile:
         traceback: TracebackType | None,
     ) -> None:
         self._file.close()
+
+
+def whole_lines(path: Path) -> int:
+    """Return how many epochs a ``history.csv`` has; a torn last line is none."""
+    try:
+        return max(0, path.read_bytes().count(b"\n") - 1)
+    except FileNotFoundError:
+        return 0

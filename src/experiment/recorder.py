@@ -22,6 +22,7 @@ from src.experiment.run_folder import (
     Identity,
     RunRecord,
     disown,
+    forget_later,
     forget_previous,
     load_checkpoint,
     own,
@@ -57,6 +58,7 @@ class RunContext:
     stack_position: int | None = None  # its place among them, from 0
     goes_on: bool = False  # whether the folder holds this run already, begun by another process
     is_exact: bool = True  # whether epochs that are computed again must have equal bytes
+    start_at: int | None = None  # goes on after this epoch; None: after its last checkpoint
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,10 @@ class Recorder:
     def _restore(self) -> None:
         """Take up the state of the last checkpoint, if there is one."""
         begin = self._prepared.training_run().begin(self._prepared.parameters)
-        folder = self._run_context.folder
-        checkpoint = load_checkpoint(folder, begin, self._record.identity)
+        folder, at = self._run_context.folder, self._run_context.start_at
+        if at is not None:
+            forget_later(folder, begin, self._record.identity, at)
+        checkpoint = load_checkpoint(folder, begin, self._record.identity, at)
         if checkpoint is None:
             return
         self.start = self._progress = checkpoint.progress
@@ -281,7 +285,16 @@ class Recorder:
             self._record.write(self._run_context.folder)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Keep an epoch: it is on disk when this returns.
+        """Keep an epoch: it is on disk when this returns. Write a checkpoint if one is due.
+
+        Raises NotReproduced if the epoch was kept before an interruption, with another result.
+        """
+        self.keep(epoch)
+        if self.is_due or self.is_requested:
+            self.checkpoint()
+
+    def keep(self, epoch: Epoch) -> None:
+        """Keep an epoch, without a checkpoint: it is on disk when this returns.
 
         Raises NotReproduced if the epoch was kept before an interruption, with another result.
         """
@@ -297,21 +310,26 @@ class Recorder:
         if epoch.kept:
             self._trained = epoch.parameters
         self._progress = epoch.progress
-        if self._requested() or self._pace.due(epoch.number, epoch.seconds):
-            self._checkpoint()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the time has come for a checkpoint of the last epoch."""
+        return bool(self._history) and self._pace.due(
+            self._history[-1].number, self._history[-1].seconds
+        )
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether SIGUSR1 asks for a checkpoint, which it does of all runs of a process."""
+        return checkpoint_requests() > self._requests
 
     def within_epoch(self, progress: Progress) -> None:
         """Take note of how far the run has come within a long epoch."""
         assert progress.begun
         self._progress = progress
         trained = progress.seconds + progress.begun.seconds
-        if self._requested() or self._pace.due_within(trained):
-            self._checkpoint()
-
-    def _requested(self) -> bool:
-        """Return whether SIGUSR1, which asks all runs of this process for a checkpoint, came."""
-        before, self._requests = self._requests, checkpoint_requests()
-        return self._requests > before
+        if self.is_requested or self._pace.due_within(trained):
+            self.checkpoint()
 
     def _compare(self, epoch: Epoch, row: Row) -> None:
         """Raise NotReproduced unless an epoch is what its row says, apart from the time it took."""
@@ -328,8 +346,12 @@ class Recorder:
             log.warning(message)
             return
 
-    def _checkpoint(self) -> None:
-        """Write a checkpoint. What prevents it is logged: it does not end the training."""
+    def checkpoint(self) -> None:
+        """Write a checkpoint of the last epoch, unless there is one.
+
+        What prevents it is logged: it does not end the training.
+        """
+        self._requests = checkpoint_requests()
         progress = self._progress
         if progress is None or progress.place == self._saved:
             return
@@ -352,7 +374,7 @@ class Recorder:
         """Keep the results of the training, in the folder first. Raises TargetMissed."""
         job, prepared, tracker = self._job, self._prepared, self._tracker
         folder = self._run_context.folder.absolute()
-        self._checkpoint()
+        self.checkpoint()
         with self._timed():
             summary = summarize(self._history, self.findings())
             save_weights(folder / "weights.npz", prepared.network, self._trained)
@@ -395,7 +417,7 @@ class Recorder:
     def fail(self, error: BaseException) -> None:
         """Close the run with the error that ended it, after a checkpoint of what is trained."""
         if not isinstance(error, TrainingFailed):  # it would fail again
-            self._checkpoint()
+            self.checkpoint()
         status, reason = ending(error)
         findings = self.findings() if isinstance(error, TrainingFailed) else []
         self._result = replace(
@@ -404,6 +426,7 @@ class Recorder:
             failure=reason,
             findings=findings,
             seconds=self.seconds,
+            cause=type(error).__name__,
         )
         self._end()
 
@@ -419,7 +442,8 @@ class Recorder:
             seconds=self.seconds,
         )
         self._end()
-        forget_previous(self._run_context.folder)
+        if len(self._run_context.stack) < 2:  # a stack goes on from what all of its runs have
+            forget_previous(self._run_context.folder)
         result = self._result
         log.info("finished in %.1f s as MLflow run %s: %s", result.seconds, result.run_id, metrics)
         self.finished = replace(self.finished, result=result)

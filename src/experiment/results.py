@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.support.errors import DataError
 from src.support.files import write_whole
 from src.training import diagnostics
 from src.training.scoring import Score
@@ -73,6 +74,7 @@ class Result:
     # The numbers of the jobs that were trained in one stack with it, its own included.
     stack: Sequence[int] = field(default_factory=list)
     stack_position: int | None = None  # its place among them, from 0
+    cause: str | None = None  # the class of the exception that ended it
 
     def write(self, folder: Path) -> None:
         """Write the result into a run's folder, all of it or nothing."""
@@ -80,8 +82,26 @@ class Result:
 
     @staticmethod
     def load(folder: Path) -> "Result":
-        """Return the result in a folder. Raises FileNotFoundError if the run has not ended."""
-        return Result(**json.loads((folder / RESULT).read_text(encoding="utf-8")))
+        """Return the result in a folder.
+
+        Raises FileNotFoundError if the run has not ended, and DataError if the file is damaged.
+        """
+        path = folder / RESULT
+        try:
+            result = Result(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path}: not the result of a run ({error})") from None
+        if not isinstance(result.metrics, dict) or not isinstance(result.status, str):
+            raise DataError(f"{path}: not the result of a run: its status or metrics are no such")
+        return result
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether the run in a folder has finished; False as well if its result is damaged."""
+    try:
+        return Result.load(folder).status == "FINISHED"
+    except (OSError, DataError):
+        return False
 
 
 def summarize(history: Sequence[Epoch], findings: Sequence[str]) -> Summary:

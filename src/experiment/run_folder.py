@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from src.experiment.experiment import Prepared
+from src.nn.initializers import FromFile
 from src.support.errors import ConfigError, DataError
 from src.support.files import remove_parts, sync_folder, write_whole
 from src.support.input_files import read_text
@@ -92,19 +93,45 @@ class Identity:
     @staticmethod
     def of(prepared: Prepared) -> "Identity":
         """Return the identity that a run has in this process."""
-        experiment, data = prepared.experiment, prepared.dataset.digest
+        experiment = prepared.experiment
+        weights = _file_digest(prepared)
         return Identity(
-            experiment.digest,
-            dataclasses.replace(experiment, epochs=1).digest,
-            data,
+            experiment.digest + weights,
+            dataclasses.replace(experiment, epochs=1).digest + weights,
+            prepared.dataset.digest,
             code_digest(),
             {"Python": platform.python_version(), "NumPy": np.__version__},
         )
 
     @property
+    def key(self) -> str:
+        """What is equal for runs that compute the same, whatever code computed them."""
+        return _digest(f"{self.config} {self.data}")
+
+    @property
     def of_checkpoints(self) -> str:
         """What a checkpoint must have in common with a run that goes on from it."""
-        return hashlib.sha256(f"{self.apart_from_epochs} {self.data}".encode()).hexdigest()[:32]
+        return _digest(f"{self.apart_from_epochs} {self.data}")
+
+    def may_follow(self, before: "Identity") -> bool:
+        """Return whether a run with this identity goes on, byte for byte, from one with that."""
+        numpy, numpy_before = (known.versions.get("NumPy") for known in (self, before))
+        return (self.key, self.code, numpy) == (before.key, before.code, numpy_before)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _file_digest(prepared: Prepared) -> str:
+    """Return the digest of first weights that come from a file; nothing for random ones."""
+    if not isinstance(prepared.experiment.initializer, FromFile):
+        return ""
+    digest = hashlib.sha256()
+    for layer in prepared.parameters:
+        for array in layer:
+            digest.update(array.tobytes())
+    return digest.hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -162,17 +189,41 @@ def forget_previous(folder: Path) -> None:
     (folder / PREVIOUS).unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path, begin: Progress, identity: Identity) -> Checkpoint | None:
+def load_checkpoint(
+    folder: Path, begin: Progress, identity: Identity, at: int | None = None
+) -> Checkpoint | None:
     """Return the newest checkpoint in a run's folder that is whole, or None without one.
 
-    A damaged one is named in the log. ``begin`` is the progress before the first epoch.
+    With ``at`` it is the one of that epoch. ``begin`` is the progress before the first epoch.
+    A damaged one is named in the log.
     """
+    found = _whole(folder, begin, identity)
+    return next((one for _, one in found if at is None or one.progress.place == (at, 0)), None)
+
+
+def kept_epochs(folder: Path, begin: Progress, identity: Identity) -> set[int]:
+    """Return the epochs of which a run's folder has a checkpoint, not one within an epoch."""
+    places = [checkpoint.progress.place for _, checkpoint in _whole(folder, begin, identity)]
+    return {epoch for epoch, samples in places if samples == 0}
+
+
+def forget_later(folder: Path, begin: Progress, identity: Identity, epoch: int) -> None:
+    """Remove the checkpoints of later epochs than the one from which a run goes on.
+
+    The next checkpoint would otherwise push out the one that the members of a stack have in common.
+    """
+    for path, checkpoint in list(_whole(folder, begin, identity)):
+        if checkpoint.progress.place > (epoch, 0):
+            path.unlink()
+
+
+def _whole(folder: Path, begin: Progress, identity: Identity) -> Iterator[tuple[Path, Checkpoint]]:
+    """Yield the checkpoints in a run's folder that are whole, the newest first."""
     for name in (CHECKPOINT, PREVIOUS):
         path = folder / name
         if not path.exists():
             continue
         try:
-            return Checkpoint.load(path, begin, identity.of_checkpoints)
+            yield path, Checkpoint.load(path, begin, identity.of_checkpoints)
         except DataError as error:
             log.warning("%s; the checkpoint before it is used", error)
-    return None

@@ -8,7 +8,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from src.experiment.job import Job
+from src.experiment.run_folder import Identity
 from src.sweep.grouping import Member
+from src.sweep.plan import Wanted
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,12 @@ class SweepJob:
     job: Job
     member: Member
     packed: bytes  # the configuration
+    identity: Identity
+
+    @property
+    def wanted(self) -> Wanted:
+        """The job as the plan of its sweep knows it."""
+        return Wanted(self.overrides, self.identity)
 
     def config(self) -> DictConfig:
         """Return the configuration, Hydra's own node included."""

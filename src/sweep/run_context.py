@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 from src.config.reader import flatten
 from src.experiment.job import Job
 from src.experiment.recorder import RunContext
-from src.sweep.plan import Plan, run_name
+from src.experiment.run_folder import RUN, RunRecord
+from src.sweep.plan import PLAN, Plan, run_name
 
 # A URI may hold a password; name, note and tags are MLflow's own. Checkpoints decide no result.
 _NO_PARAMETERS = ("tracking.uri", "name", "note", "tags", "checkpoint")
@@ -29,7 +30,8 @@ def single(config: DictConfig, context: Any, job: Job) -> RunContext:
 def swept(config: DictConfig, context: Any, job: Job, stack: Sequence[int] = ()) -> RunContext:
     """Return the run context of a job of a sweep.
 
-    ``stack`` holds the numbers of the jobs that train in one stack with it, its own included.
+    ``stack`` holds the numbers of the jobs that train in one stack with it, its own included. A run
+    of this sweep that the folder holds already goes on.
     """
     folder, number = Path(context.runtime.output_dir), int(context.job.num)
     overrides = list(context.overrides.task)
@@ -42,9 +44,10 @@ def swept(config: DictConfig, context: Any, job: Job, stack: Sequence[int] = ())
     else:
         name, sweep_id = plan.names[number], plan.sweep_id
         position, varied = f"{number + 1}/{len(plan.names)}", plan.varied
+    goes_on = plan is not None and (folder / RUN).exists()
     return RunContext(
         folder,
-        job.name or name,
+        RunRecord.load(folder).name if goes_on else job.name or name,
         overrides,
         settings,
         position,
@@ -52,12 +55,21 @@ def swept(config: DictConfig, context: Any, job: Job, stack: Sequence[int] = ())
         varied,
         tuple(stack),
         stack.index(number) if stack else None,
+        goes_on,
     )
 
 
-@functools.lru_cache(maxsize=1)
 def _plan(folder: Path) -> Plan | None:
-    """Read a sweep's plan once per process: it is as long as the sweep."""
+    """Return a sweep's plan, or None if another sweeper than ours left none."""
+    try:
+        return _load_plan(folder, (folder / PLAN).stat().st_mtime_ns)
+    except FileNotFoundError:
+        return None
+
+
+@functools.lru_cache(maxsize=1)
+def _load_plan(folder: Path, _changed: int) -> Plan | None:
+    """Read a sweep's plan once per process, unless it changes: it is as long as the sweep."""
     return Plan.load(folder)
 
 

@@ -17,7 +17,7 @@ from src.support.input_files import read_text
 
 JOURNAL = "tracking.json"
 HISTORY = "history.csv"
-_LOCK = "run.lock"
+RUN_LOCK = "run.lock"
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 Point = tuple[str, float, int, int]  # key, value, unix time in milliseconds, step
@@ -142,7 +142,7 @@ def pending(folders: Sequence[Path]) -> list[Path]:
 
 def is_running(folder: Path, entry: Entry) -> bool:
     """Return whether the process that owns a run's folder is alive, as far as can be known."""
-    lock = folder / _LOCK
+    lock = folder / RUN_LOCK
     if lock.exists():
         from filelock import FileLock, Timeout
 

@@ -1,6 +1,7 @@
 """Which MLflow store and experiment keep the runs, as ``conf/tracking`` describes them."""
 
 import functools
+import multiprocessing
 import os
 import time
 from collections.abc import Mapping
@@ -103,7 +104,8 @@ class Tracking:
         if self.offline:
             return Tracker(None, entry, folder)
         tracker = Tracker(_store(os.getpid(), self, outputs.absolute()), entry, folder)
-        tracker.when_open(lambda *_: _close_left_open(os.getpid(), outputs.absolute()))
+        if multiprocessing.parent_process() is None:  # the process that a sweep's workers have
+            tracker.when_open(lambda *_: _close_left_open(os.getpid(), outputs.absolute()))
         return tracker
 
 

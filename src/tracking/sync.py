@@ -1,14 +1,26 @@
 """Tells MLflow, after the end of a run, what it could not be told during the run."""
 
 import contextlib
+import json
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from src.support.errors import UserError
-from src.tracking.journal import HISTORY, JOURNAL, Entry, Journal, is_running, read_points
+from src.support.files import write_whole
+from src.tracking.journal import (
+    HISTORY,
+    JOURNAL,
+    RUN_LOCK,
+    Entry,
+    Journal,
+    Status,
+    is_running,
+    read_points,
+)
 from src.tracking.masking import MASK, mask
 from src.tracking.outage import one_line
 from src.tracking.store import check_database, check_server, database_file, database_uri, open_store
@@ -22,6 +34,8 @@ log = logging.getLogger(__name__)
 
 DIED = "its process died"
 _LOCK = "tracking.lock"
+_RESULT = "result.json"
+_KEPT = ("run.json", _RESULT)  # hold MLflow's ids
 
 
 @dataclass(frozen=True)
@@ -83,19 +97,65 @@ def _written(journal: Journal, client: "MlflowClient", experiment_id: str, store
     entry = journal.entry
     if entry.run_id is None:
         raise UserError(f"{journal.folder}: MLflow refuses the run: {refused}")
+    _note_ids(journal.folder, {"experiment_id": entry.experiment_id, "run_id": entry.run_id})
     return Synced(store, str(entry.experiment_id), entry.run_id, refused)
 
 
+def _note_ids(folder: Path | None, ids: Mapping[str, str | None]) -> None:
+    """Add MLflow's ids to what a run's folder says of it: a run that goes on finds its row again.
+
+    What is damaged or can't be written stays as it is.
+    """
+    for name in _KEPT if folder else ():
+        with contextlib.suppress(OSError, ValueError):
+            path = Path(folder or "", name)
+            known = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(known, dict) and known.get("run_id") is None:
+                write_whole(path, json.dumps({**known, **ids}, indent=1).encode())
+
+
+def sync_all(folders: Sequence[Path]) -> None:
+    """Tell MLflow what it does not know of these runs, which have ended in one way or another.
+
+    An error ends it: the rest stays as it is, for the next command or src.sync.
+    """
+    for folder in folders:
+        try:
+            sync(folder)
+        except UserError as error:
+            log.info("MLflow can't be told of a run: %s", error)
+            return
+
+
 def left_open(outputs: Path) -> list[Path]:
-    """Return the folders of single runs whose process died before it could close them."""
+    """Return the folders of runs whose process died before it could close them.
+
+    Those of a sweep that is running are left out: it goes on with them itself.
+    """
     found = []
-    for path in sorted(outputs.glob(f"runs/*/{JOURNAL}")):
+    single = outputs.glob(f"runs/*/{JOURNAL}")
+    idle = (path for path in outputs.glob("sweeps/*") if not _is_locked(path))
+    of_sweeps = (path for sweep in idle for path in sweep.glob(f"*/{JOURNAL}"))
+    for path in sorted([*single, *of_sweeps]):
         with contextlib.suppress(UserError):  # a damaged journal is told by src.sync
             journal = Journal.load(path.parent)
             ended = journal is None or journal.entry.status is not None
             if journal and not ended and not is_running(path.parent, journal.entry):
                 found.append(path.parent)
     return found
+
+
+def _is_locked(folder: Path) -> bool:
+    """Return whether a process owns a folder."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / RUN_LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / RUN_LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def close_left_open(folders: list[Path]) -> None:
@@ -116,12 +176,26 @@ def close_left_open(folders: list[Path]) -> None:
 
 
 def close_dead(journal: Journal) -> None:
-    """Note in the journal that the run's process died, at the time of its last epoch."""
+    """Note in the journal how a run ended whose process died.
+
+    What its result says counts, if it had written that; else it ended KILLED with its last epoch.
+    """
     assert journal.folder is not None
     times = [time for _, _, time, _ in read_points(journal.folder / HISTORY, journal.entry.start)]
+    status, failure = _result(journal.folder) or ("KILLED", DIED)
     with journal.change() as entry:
-        entry.status, entry.failure = "KILLED", DIED
+        entry.status, entry.failure = status, failure
         entry.end = max([entry.start, *times])
+
+
+def _result(folder: Path) -> tuple[Status, str | None] | None:
+    """Return the status and the failure in a run's result, or None without a sound one."""
+    try:
+        known = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+        status, failure = known["status"], known["failure"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return (status, failure) if status in get_args(Status) else None
 
 
 def store_of(entry: Entry) -> str:
