@@ -148,10 +148,10 @@ def test_the_next_command_closes_the_runs_that_a_killed_sweep_left_open(tmp_path
     killed = Ended(tmp_path, 0, "", "").folders
     ended = Result("a run", [], "FINISHED", "val/accuracy", value=0.5)
     ended.write(killed[0])  # its process died before MLflow was told
-    single = run(tmp_path, "epochs=1", "model=relu2_small")
-    assert single.code == 0, single.err
+    other = run(tmp_path, "-m", "epochs=1", "model=relu2_small")
+    assert other.code == 0, other.err
     expected = ["FINISHED", "KILLED", "KILLED"]
-    client = MlflowClient(single.store)
+    client = MlflowClient(other.store)
     for folder, status in zip(killed, expected, strict=True):
         record = RunRecord.load(folder)
         row = client.get_run(str(record.run_id))
