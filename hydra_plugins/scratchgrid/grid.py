@@ -167,6 +167,7 @@ class GridSweeper(Sweeper):
         assert self.config is not None
         from src.config.preflight import claim, exists
         from src.config.rerun import wanted_again
+        from src.config.resume import quoted
         from src.experiment.run_folder import is_owned
         from src.support.errors import ConfigError
         from src.sweep.convergence import earlier_sweep, in_common
@@ -190,8 +191,11 @@ class GridSweeper(Sweeper):
                 "or add rerun=true to run it a second time, in another folder"
             )
         claim(jobs[0].job, folder)
-        with open_dict(self.config):
-            self.config.hydra.sweep.dir = str(folder)
+        if folder != Path(self.config.hydra.sweep.dir):
+            with open_dict(self.config):
+                self.config.hydra.sweep.dir = str(folder)
+                # Other launchers compose the jobs themselves, from the overrides.
+                self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
         return folder
 
     def _place(

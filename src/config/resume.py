@@ -83,7 +83,7 @@ def resume_or_prepare(arguments: Sequence[str]) -> list[str]:
         folder = _folder(wanted, prepared)
         of_run = _command(folder, prepared)
     _resumed = Resume(folder, RunRecord.load(folder), accepts)
-    return [*of_run, f"hydra.run.dir={_quoted(folder)}"]
+    return [*of_run, f"hydra.run.dir={quoted(folder)}"]
 
 
 def _accepted(value: str) -> frozenset[str]:
@@ -93,7 +93,7 @@ def _accepted(value: str) -> frozenset[str]:
     return words
 
 
-def _quoted(folder: Path) -> str:
+def quoted(folder: Path) -> str:
     """Return a path as Hydra reads it as one string, whatever letters it has."""
     escaped = str(folder).replace("'", "\\'").replace("${", "\\${")
     return f"'{escaped}'"
