@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -19,6 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
+    from src.config.sweep_settings import SweepSettings
     from src.experiment.results import Result
     from src.sweep.convergence import Standing
     from src.sweep.jobs import SweepJob
@@ -57,11 +56,13 @@ class GridSweeper(Sweeper):
         """
         assert self.config is not None
         assert self.launcher is not None
+        from src.config.sweep_settings import SweepSettings
         from src.experiment.run_folder import disown
         from src.sweep.sharing import SharedData
         from src.terminal import report
 
-        combinations = self._combinations(arguments)
+        chosen = SweepSettings.of(self.config)
+        combinations = self._combinations(arguments, chosen)
         with SharedData() as data:
             jobs = self._check(combinations, Path(self.config.hydra.sweep.dir), data)
             folder = self._claim(jobs)
@@ -79,25 +80,21 @@ class GridSweeper(Sweeper):
             sys.exit(1)
         return returns
 
-    def _combinations(self, arguments: Sequence[str]) -> list[list[str]]:
-        """Return the overrides of each job: every combination of the values of the settings."""
+    def _combinations(self, arguments: Sequence[str], chosen: "SweepSettings") -> list[list[str]]:
+        """Return the overrides of each job."""
         assert self.hydra_context is not None
+        assert self.config is not None
+        from hydra_plugins.scratchgrid._grammar import fitting, settings
         from src.support.errors import ConfigError
+        from src.sweep.sampling import combinations, drawn, zipped
 
-        most, params = self._max_batch_size, self._params or {}
+        most = self._max_batch_size
         if most is not None and not (type(most) is int and most >= 1):
             raise ConfigError(f"hydra.sweeper.max_batch_size={most}: must be 1 or more, or null")
-        if not OmegaConf.is_dict(params) and not isinstance(params, dict):
-            raise ConfigError(
-                f"hydra.sweeper.params={params}: must be settings and their values, "
-                "such as {lr: '0.1,0.3'}"
-            )
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        given = [f"{key}={value}" for key, value in params.items()]
-        values = {}
-        for override in parser.parse_overrides([*given, *arguments]):
-            values[override.get_key_element()] = _values(override)
-        return [list(combination) for combination in itertools.product(*values.values())]
+        loader = self.hydra_context.config_loader
+        swept = zipped(settings(loader, self._params, arguments), chosen.zip)
+        jobs = drawn(swept, chosen.samples) if chosen.samples else combinations(swept)
+        return fitting(loader, self.config, jobs)
 
     def _check(
         self, combinations: Sequence[Sequence[str]], folder: Path, data: "SharedData"
@@ -330,27 +327,6 @@ def _draw(results: "Sequence[Result]", folders: Sequence[Path]) -> None:
             draw_run(folders[number], log=results[number].run_id is not None)
         except UserError as error:
             report.problem(f"no pictures of {results[number].name}: {error}")
-
-
-def _values(override: Override) -> list[str]:
-    """Return a setting with each of its values. Raises ConfigError if there are none."""
-    from src.support.errors import ConfigError
-
-    key = override.get_key_element()
-    if not override.is_sweep_override():
-        return [f"{key}={override.get_value_element_as_str()}"]
-    if not override.is_discrete_sweep():
-        raise ConfigError(
-            f"{override.input_line}: a grid needs single values, such as {key}=0.1,0.3; "
-            "to sample, install hydra-optuna-sweeper and add hydra/sweeper=optuna"
-        )
-    values = [f"{key}={value}" for value in override.sweep_string_iterator()]
-    if not values:
-        raise ConfigError(
-            f"{override.input_line}: gives no values, so the sweep has no jobs; glob(…) matches "
-            "the options of a choice such as model, range(a,b) counts from a to below b"
-        )
-    return values
 
 
 def _identity(job: "SweepJob") -> object:
