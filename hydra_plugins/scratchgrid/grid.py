@@ -65,9 +65,10 @@ class GridSweeper(Sweeper):
         combinations = self._combinations(arguments, chosen)
         with SharedData() as data:
             jobs = self._check(combinations, Path(self.config.hydra.sweep.dir), data)
+            self._halve(chosen, jobs)  # raises what is wrong before anything is written
             folder = self._claim(jobs)
             try:
-                all_finished, returns, interruption = self._converge(folder, jobs, data)
+                all_finished, returns, interruption = self._converge(folder, jobs, data, chosen)
             finally:
                 disown(folder)
         if isinstance(interruption, Exception):
@@ -134,7 +135,11 @@ class GridSweeper(Sweeper):
         return list(jobs.values())
 
     def _converge(
-        self, folder: Path, jobs: "Sequence[SweepJob]", data: "SharedData"
+        self,
+        folder: Path,
+        jobs: "Sequence[SweepJob]",
+        data: "SharedData",
+        chosen: "SweepSettings",
     ) -> tuple[bool, list[Sequence[JobReturn]], BaseException | None]:
         """Run the jobs that are left, and report on all.
 
@@ -142,7 +147,8 @@ class GridSweeper(Sweeper):
         """
         from src.sweep.convergence import State
 
-        plan, jobs, standings = self._place(folder, jobs)
+        plan, jobs, standings = self._place(folder, jobs, chosen)
+        self._halve(chosen, jobs)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         is_done = [standing.state == State.DONE for standing in standings]
         left = [job for job, done in zip(jobs, is_done, strict=True) if not done]
@@ -154,6 +160,24 @@ class GridSweeper(Sweeper):
         outcomes = dict(zip([job.number for job in left], itertools.chain(*returns), strict=False))
         all_finished = self._report(own, folder, jobs, outcomes, interruption)
         return all_finished, returns, interruption
+
+    def _halve(self, chosen: "SweepSettings", jobs: "Sequence[SweepJob]") -> None:
+        """Let the launcher end the worse runs early, if this is asked for.
+
+        Raises ConfigError where it can't.
+        """
+        from src.support.errors import ConfigError
+        from src.sweep.pruning import Halving
+
+        if chosen.halving is None:
+            return
+        prune_by = getattr(self.launcher, "prune_by", None)
+        if prune_by is None:
+            raise ConfigError(
+                f"sweep.halving={chosen.halving}: compares runs on the way, which needs "
+                "hydra/launcher=stacked"
+            )
+        prune_by(Halving.of(chosen.halving, jobs), chosen.exact)
 
     def _claim(self, jobs: "Sequence[SweepJob]") -> Path:
         """Return the folder of the sweep, which this process owns from now on.
@@ -192,7 +216,7 @@ class GridSweeper(Sweeper):
         return folder
 
     def _place(
-        self, folder: Path, jobs: "Sequence[SweepJob]"
+        self, folder: Path, jobs: "Sequence[SweepJob]", chosen: "SweepSettings"
     ) -> "tuple[Plan, list[SweepJob], list[Standing]]":
         """Return the plan of the whole sweep, the jobs in their places, and how far each has come.
 
@@ -202,10 +226,13 @@ class GridSweeper(Sweeper):
         from src.config.rerun import wanted_again
         from src.sweep.convergence import stand, told, told_of_code
         from src.sweep.plan import Plan
+        from src.sweep.pruning import with_pruned
         from src.terminal import report
 
         before, rerun = Plan.load(folder), wanted_again()
         standings = stand(folder, before, [job.wanted for job in jobs], rerun)
+        if before and chosen.halving:
+            standings = [with_pruned(folder, before, standing) for standing in standings]
         folders = dict(enumerate(before.folders)) if before else {}
         jobs = [
             placed(job, standing.number, folder, folders.get(standing.number))
@@ -302,7 +329,7 @@ class GridSweeper(Sweeper):
             store = example.tracking.store(example.outputs)
             link = view_link(store, opened[1], plan.sweep_id)
             report.whereabouts(folder, with_ui(link, store, example.outputs))
-        return all(result.status == "FINISHED" for result in results)
+        return all(result.status in ("FINISHED", "PRUNED") for result in results)
 
 
 def _draw(results: "Sequence[Result]", folders: Sequence[Path]) -> None:

@@ -3,7 +3,7 @@
 from src.terminal.console import fact, never_fail, problem, show_log, silence
 from src.terminal.progress import progress, sweep_progress
 from src.terminal.run import claims, closing, findings, opening, whereabouts
-from src.terminal.sweep import job_line, sweep_plan, sweep_table
+from src.terminal.sweep import job_line, pruned, rung, sweep_plan, sweep_table
 
 __all__ = [
     "claims",
@@ -15,6 +15,8 @@ __all__ = [
     "opening",
     "problem",
     "progress",
+    "pruned",
+    "rung",
     "show_log",
     "silence",
     "sweep_plan",

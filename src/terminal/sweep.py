@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from src.experiment.results import Result
+from src.sweep.pruning import Saved, Verdict
 from src.terminal.console import console, count, fact, say, table
 
 _ACCURACIES = [f"{part}/accuracy" for part in ("train", "val", "test")]
@@ -26,11 +27,32 @@ def _groups(size: int, number: int) -> str:
 
 def job_line(result: Result, position: str) -> None:
     """Print one run of a sweep in one line."""
-    if result.value is None:
+    if result.status == "PRUNED":
+        outcome = (result.failure or "", "dim")
+    elif result.value is None:
         outcome = (f"{result.status}: {result.failure or ''}", "red")
     else:
         outcome = (f"{result.metric} {result.value:.4f}", "")
     say(f"{position}  {result.name}  ", outcome, f"  {result.seconds:.1f} s")
+
+
+def rung(verdict: Verdict, epoch: int) -> None:
+    """Print what was decided at a rung of a sweep."""
+    fact("rung", verdict.sentence)
+
+
+def pruned(runs: int, epochs: int, saved: Saved) -> None:
+    """Print what a sweep of so many runs and epochs saved."""
+    if not saved.runs:
+        return
+    left = f"{saved.runs} of {runs} runs left early: {saved.epochs:,} of {epochs:,} epochs less"
+    fact("saved", f"{left} ({saved.epochs / epochs:.0%})")
+    if saved.idle:
+        fact(
+            "",
+            f"{saved.idle:,} of these were computed along in stacks, so that the others keep "
+            "their bytes; sweep.exact=false saves them, too",
+        )
 
 
 def sweep_table(results: Sequence[Result], sweep_id: str) -> None:
@@ -38,11 +60,13 @@ def sweep_table(results: Sequence[Result], sweep_id: str) -> None:
     finished = _ranked(results)
     if finished:
         _print_ranking(finished)
+    left = [result for result in results if result.status == "PRUNED"]
     for result in results:
-        if result.value is None:
+        if result.value is None and result not in left:
             overrides = " ".join(result.overrides)
             say((result.status, "red"), f"  {overrides}: {result.failure or ''}")
-    fact("runs", f"{len(finished)} of {len(results)} finished, sweep_id {sweep_id}")
+    early = f", {len(left)} left early" if left else ""
+    fact("runs", f"{len(finished)} of {len(results)} finished{early}, sweep_id {sweep_id}")
 
 
 def _ranked(results: Sequence[Result]) -> list[tuple[float, Result]]:
