@@ -66,6 +66,9 @@ class GridSweeper(Sweeper):
         with SharedData() as data:
             jobs = self._check(combinations, Path(self.config.hydra.sweep.dir), data)
             self._halve(chosen, jobs)  # raises what is wrong before anything is written
+            if chosen.plan:
+                self._show_plan(jobs, data, chosen)
+                return []
             folder = self._claim(jobs)
             try:
                 all_finished, returns, interruption = self._converge(folder, jobs, data, chosen)
@@ -133,6 +136,41 @@ class GridSweeper(Sweeper):
         _check_places(list(jobs.values()))
         _tell_repeated(repeated)
         return list(jobs.values())
+
+    def _show_plan(
+        self, jobs: "Sequence[SweepJob]", data: "SharedData", chosen: "SweepSettings"
+    ) -> None:
+        """Print what the sweep would do and how long it would take; nothing is written."""
+        assert self.config is not None
+        from src.config.rerun import wanted_again
+        from src.sweep.calibration import forecast, total_seconds
+        from src.sweep.convergence import State, earlier_sweep, stand
+        from src.sweep.plan import PLAN, Plan
+        from src.sweep.pruning import with_pruned
+        from src.sweep.sharing import load
+        from src.terminal import report
+
+        folder, rerun = Path(self.config.hydra.sweep.dir), wanted_again()
+        wanted = [job.wanted for job in jobs]
+        if rerun != "true" and not (folder / PLAN).exists():
+            folder = earlier_sweep(folder.parent, wanted) or folder
+        before = Plan.load(folder)
+        standings = stand(folder, before, wanted, rerun)
+        if before and chosen.halving:
+            standings = [with_pruned(folder, before, standing) for standing in standings]
+        left = [
+            job
+            for job, standing in zip(jobs, standings, strict=True)
+            if standing.state != State.DONE
+        ]
+        report.planned(len(jobs), [standing.state.value for standing in standings])
+        if not left:
+            return
+        stacks, workers = [[job] for job in left], 1
+        if divide := getattr(self.launcher, "stacks", None):
+            stacks, workers = divide(left)
+        expected = forecast(stacks, load(data.paths))
+        report.forecast(expected, workers, total_seconds(expected, workers))
 
     def _converge(
         self,

@@ -66,6 +66,15 @@ class StackedLauncher(Launcher):
         """
         self._composed, self._ended = (jobs, data), ended
 
+    def stacks(self, jobs: "Sequence[SweepJob]") -> tuple[list[list["SweepJob"]], int]:
+        """Return the stacks in which these jobs would train, and the number of workers."""
+        from src.support.threads import available_cores
+        from src.sweep.grouping import group
+
+        grouped = group([job.member for job in jobs], self._together)
+        workers = min(self._workers or available_cores(), len(grouped))
+        return [[jobs[n] for n in numbers] for numbers in grouped], workers
+
     def prune_by(self, judge: "Judge", exact: bool) -> None:
         """Let runs leave at the rungs of this judge; it is asked anew in each ``launch``.
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from src.experiment.results import Result
+from src.sweep.calibration import StackForecast
 from src.sweep.pruning import Saved, Verdict
 from src.terminal.console import console, count, fact, say, table
 
@@ -23,6 +24,29 @@ def _groups(size: int, number: int) -> str:
     if size > 1:
         return f"{count(number, 'stack')} of {size}"
     return f"{number} by {'itself' if number == 1 else 'themselves'}"
+
+
+def planned(runs: int, states: Sequence[str]) -> None:
+    """Print how many runs a sweep has, and how many are in which state."""
+    counted = Counter(states)
+    parts = ", ".join(f"{number} {state}" for state, number in counted.items())
+    fact("plan", f"{count(runs, 'run')}: {parts}")
+
+
+def forecast(stacks: Sequence[StackForecast], workers: int, seconds: float) -> None:
+    """Print the stacks of a sweep by size, and how long they take."""
+    shown = table("stacks", "runs each", "epochs", "seconds each")
+    alike: dict[tuple[int, int, str], int] = {}
+    for stack in stacks:
+        key = (stack.runs, stack.epochs, f"{stack.seconds:.1f}")
+        alike[key] = alike.get(key, 0) + 1
+    for (runs, epochs, each), number in alike.items():
+        shown.add_row(str(number), str(runs), str(epochs), each)
+    console().print(shown)
+    processes = count(workers, "process", "processes")
+    length = f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+    fact("time", f"about {length} in {processes}, if this machine has nothing else to do")
+    fact("", "from an epoch of each kind of stack; early stops and pruned runs make it shorter")
 
 
 def job_line(result: Result, position: str) -> None:
