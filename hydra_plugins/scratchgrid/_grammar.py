@@ -63,8 +63,7 @@ def _setting(key: str, override: Override) -> Setting:
 def fitting(loader: ConfigLoader, master: DictConfig, jobs: Sequence[list[str]]) -> list[list[str]]:
     """Return the jobs without the settings that the job's option of a swept choice does not have.
 
-    A setting that no option has stays: its composition says what is wrong. Of jobs that become
-    equal, one is left.
+    A setting that no option has stays: its composition says what is wrong. Jobs may become equal.
     """
     every = list(dict.fromkeys(override for job in jobs for override in job))
     options: dict[str, set[str]] = {}
@@ -84,11 +83,7 @@ def fitting(loader: ConfigLoader, master: DictConfig, jobs: Sequence[list[str]])
         node = OmegaConf.select(keys_of(choice, option), place)
         return OmegaConf.is_dict(node) and name in node
 
-    fitted = {}
-    for job in jobs:
-        own = _fitted(job, swept, options, has)
-        fitted[tuple(own)] = own
-    return list(fitted.values())
+    return [_fitted(job, swept, options, has) for job in jobs]
 
 
 def _fitted(

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from src.experiment.results import Result
     from src.sweep.convergence import Standing
     from src.sweep.jobs import SweepJob
-    from src.sweep.plan import Plan
     from src.sweep.sharing import SharedData
 
 _FAILED_DRAWN = 5  # failed runs whose pictures are drawn at the end
@@ -98,7 +97,7 @@ class GridSweeper(Sweeper):
         loader = self.hydra_context.config_loader
         swept = zipped(settings(loader, self._params, arguments), chosen.zip)
         jobs = drawn(swept, chosen.samples) if chosen.samples else combinations(swept)
-        return fitting(loader, self.config, jobs)
+        return list(map(list, dict.fromkeys(map(tuple, fitting(loader, self.config, jobs)))))
 
     def _check(
         self, combinations: Sequence[Sequence[str]], folder: Path, data: "SharedData"
@@ -183,9 +182,25 @@ class GridSweeper(Sweeper):
 
         Returns whether all have finished, what those that ran returned, and what ended the sweep.
         """
+        jobs, outcomes, interruption = self._run(folder, jobs, data, chosen)
+        all_finished = self._report(folder, jobs, outcomes, interruption)
+        return all_finished, [list(outcomes.values())], interruption
+
+    def _run(
+        self,
+        folder: Path,
+        jobs: "Sequence[SweepJob]",
+        data: "SharedData",
+        chosen: "SweepSettings",
+    ) -> "tuple[list[SweepJob], dict[int, JobReturn], BaseException | None]":
+        """Run the jobs that are left.
+
+        Returns the jobs in their places, what those that ran returned, by their numbers, and what
+        ended the sweep early.
+        """
         from src.sweep.convergence import State
 
-        plan, jobs, standings = self._place(folder, jobs, chosen)
+        jobs, standings = self._place(folder, jobs, chosen)
         self._halve(chosen, jobs)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         is_done = [standing.state == State.DONE for standing in standings]
@@ -194,10 +209,8 @@ class GridSweeper(Sweeper):
         if accept := getattr(self.launcher, "accept", None):
             accept(left, data, [job for job, done in zip(jobs, is_done, strict=True) if done])
         returns, interruption = self._launch(left)
-        own = plan.part([job.number for job in jobs])
         outcomes = dict(zip([job.number for job in left], itertools.chain(*returns), strict=False))
-        all_finished = self._report(own, folder, jobs, outcomes, interruption)
-        return all_finished, returns, interruption
+        return jobs, outcomes, interruption
 
     def _halve(self, chosen: "SweepSettings", jobs: "Sequence[SweepJob]") -> None:
         """Let the launcher end the worse runs early, if this is asked for.
@@ -255,8 +268,8 @@ class GridSweeper(Sweeper):
 
     def _place(
         self, folder: Path, jobs: "Sequence[SweepJob]", chosen: "SweepSettings"
-    ) -> "tuple[Plan, list[SweepJob], list[Standing]]":
-        """Return the plan of the whole sweep, the jobs in their places, and how far each has come.
+    ) -> "tuple[list[SweepJob], list[Standing]]":
+        """Write the plan; return the jobs in their places, and how far each has come.
 
         Says what was done before. Raises ConfigError if two jobs would share a folder.
         """
@@ -282,7 +295,7 @@ class GridSweeper(Sweeper):
         for line in (told(standings), told_of_code(standings, rerun)):
             if line:
                 report.fact("resumed", line)
-        return plan, jobs, standings
+        return jobs, standings
 
     def _launch(
         self, jobs: "Sequence[SweepJob]"
@@ -304,7 +317,6 @@ class GridSweeper(Sweeper):
 
     def _report(
         self,
-        plan: "Plan",
         folder: Path,
         jobs: "Sequence[SweepJob]",
         outcomes: Mapping[int, JobReturn],
@@ -312,19 +324,21 @@ class GridSweeper(Sweeper):
     ) -> bool:
         """Close what is still open, show the table, and return whether every run finished.
 
-        ``plan`` is that of ``jobs`` alone; ``outcomes`` are what those that ran returned, by their
-        numbers.
+        ``outcomes`` are what the jobs that ran returned, by their numbers.
         """
         from src.config.hydra_internals import value_or_error
         from src.experiment.results import RESULT
         from src.support.errors import UserError
-        from src.sweep.plan import collect, in_metric
+        from src.sweep.plan import Plan, collect, in_metric
         from src.terminal import report
         from src.tracking.links import view_link, with_ui
         from src.tracking.store import close_abandoned
         from src.tracking.sync import left_open, sync_all
         from src.tracking.tracker import ending
 
+        whole = Plan.load(folder)
+        assert whole is not None
+        plan = whole.part([job.number for job in jobs])
         example, folders = jobs[0].job, [job.folder for job in jobs]
         reasons: dict[int, tuple[str, str]] = {}
         for place, job in enumerate(jobs):

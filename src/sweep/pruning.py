@@ -108,14 +108,15 @@ class Rounds:
         for rung, told in list(self._told.items()):
             if not self._there <= told.keys() | self._lost:
                 return
-            if self._there <= self._lost:
-                return  # no worker is left
             del self._told[rung]
-            values = {number: told.get(number) for number in sorted(self._there)}
-            verdict = self.judge.judge(rung, values)
+            verdict = Verdict({}, "")  # where none is left to judge
+            if self._there - self._lost:
+                values = {number: told.get(number) for number in sorted(self._there)}
+                verdict = self.judge.judge(rung, values)
             decision = {"jobs": sorted(self._there), "leaving": dict(verdict.leaving)}
             self._there -= verdict.leaving.keys()
-            self.announce(verdict, rung)
+            if verdict.leaving:
+                self.announce(verdict, rung)
             self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(_place(self.folder, rung), json.dumps(decision).encode())
 

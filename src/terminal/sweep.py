@@ -1,7 +1,7 @@
 """What a sweep prints: how its runs are grouped, each run as it ends, and the leaderboard."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from src.experiment.results import Result
 from src.sweep.calibration import StackForecast
@@ -77,6 +77,28 @@ def pruned(runs: int, epochs: int, saved: Saved) -> None:
             f"{saved.idle:,} of these were computed along in stacks, so that the others keep "
             "their bytes; sweep.exact=false saves them, too",
         )
+
+
+def study(
+    name: str,
+    counts: Mapping[str, int],
+    best: tuple[Mapping[str, object], float] | None,
+    importances: Mapping[str, float],
+) -> None:
+    """Print what has come of a study: its trials by state, the best, and what matters."""
+    states = ", ".join(f"{number} {state}" for state, number in counts.items())
+    fact("study", f"{name}: {count(sum(counts.values()), 'trial')}, {states}")
+    if best:
+        chosen = " ".join(_written(key, value) for key, value in best[0].items())
+        fact("best", f"{chosen}: {best[1]:.4f}")
+    if importances:
+        shares = ", ".join(f"{key} {share:.0%}" for key, share in importances.items())
+        fact("importance", f"{shares} (Optuna's, over all trials that came to their end)")
+
+
+def _written(key: str, value: object) -> str:
+    """Return a parameter of a study as an override; that of a list is one already."""
+    return f"{key}={value:.4g}" if isinstance(value, int | float) else str(value)
 
 
 def sweep_table(results: Sequence[Result], sweep_id: str) -> None:
