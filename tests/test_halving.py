@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from src.experiment.recorder import Finished
 from src.sweep.pruning import Halving, Reached, Rounds, await_verdict, rungs
+from src.sweep.stack import Stack
 from tests.conftest import Ended, run
+from tests.test_stacked import assignments
 
 SWEEP = [
     "model=relu2_small,sigmoid3",
@@ -119,14 +122,14 @@ def test_what_was_saved_is_counted(halved: Ended) -> None:
 
 
 def test_the_same_command_again_has_nothing_to_do_and_without_halving_all_go_on(
-    whole: Ended, tmp_path: Path
+    invoke: Callable[..., Ended],
 ) -> None:
     sweep = ["-m", "model=relu2_small", "lr=0.01,0.03,0.1", "epochs=9"]
-    assert run(tmp_path, *sweep, "sweep.halving=3").code == 0
-    again = run(tmp_path, *sweep, "sweep.halving=3")
+    assert invoke(*sweep, "sweep.halving=3").code == 0
+    again = invoke(*sweep, "sweep.halving=3")
     assert "3 of 3 runs were done before" in again.out
     assert [r["status"] for r in results(again)].count("PRUNED") == 2
-    on = run(tmp_path, *sweep)
+    on = invoke(*sweep)
     assert "2 go on from a checkpoint" in on.out
     assert [r["status"] for r in results(on)] == ["FINISHED"] * 3
     assert len(on.folders) == 3
@@ -136,16 +139,30 @@ def test_the_same_command_again_has_nothing_to_do_and_without_halving_all_go_on(
     assert not any("pruned" in run.data.tags for run in found)
 
 
-def test_a_smaller_stack_agrees_to_rounding(halved: Ended, tmp_path: Path) -> None:
-    shrunk = run(tmp_path, "-m", *SWEEP, "sweep.halving=3", "sweep.exact=false", "dtype=float64")
-    exact = run(tmp_path / "exact", "-m", *SWEEP, "sweep.halving=3", "dtype=float64")
-    assert "keep their bytes" in exact.out
-    assert "keep their bytes" not in shrunk.out
-    for ours, theirs in zip(shrunk.folders, exact.folders, strict=True):
-        if (theirs / "weights.npz").exists():
-            a, b = (np.load(folder / "weights.npz") for folder in (ours, theirs))
-            for name in b.files:
-                np.testing.assert_allclose(a[name], b[name], rtol=1e-9, atol=1e-12)
+def pruned_stack(folder: Path, shrinks: bool) -> tuple[Stack, list[int]]:
+    """Train four runs, of which two leave after two of six epochs."""
+    settings = ["model=relu2_small", "dtype=float64", "epochs=6", "tracking.offline=true"]
+    runs = assignments(folder, *([*settings, f"lr={lr}"] for lr in (0.01, 0.02, 0.05, 0.1)))
+    told: list[int | Path] = []
+    with Stack(runs, told.append, shrinks=shrinks) as stack:
+        stack.train(until=2)
+        assert [stack.prune(i, "others are better") for i in (0, 2)] == [4, 4]
+        stack.train()
+        stack.finish()
+    return stack, [news for news in told if isinstance(news, int)]
+
+
+def test_a_smaller_stack_agrees_to_rounding_and_computes_nothing_along(tmp_path: Path) -> None:
+    (small, told), (whole, same) = (pruned_stack(tmp_path / str(s), s) for s in (True, False))
+    assert told == same == [4, 4, 2, 2, 2, 2]
+    assert (small.idle, whole.idle) == (0, 8)
+    for i in (1, 3):
+        ours, theirs = small.outcomes[i], whole.outcomes[i]
+        assert isinstance(ours, Finished)
+        assert isinstance(theirs, Finished)
+        for a, b in zip(ours.parameters, theirs.parameters, strict=True):
+            for x, y in zip(a, b, strict=True):
+                np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(
