@@ -35,6 +35,8 @@ CHOICES = {
     "experiment": "a published recipe, which sets everything it needs",
     "debug": "a check of a configuration that does not learn",
     "tracking": "where MLflow keeps the runs",
+    "sweep": "a preset for `-m`: the lists of a sweep, chosen as `-m +sweep=card`",
+    "hydra/sweeper": "which runs a sweep has",
     "hydra/launcher": "how the runs of a sweep are carried out",
 }
 PICTURES = {"activation": "![Every activation and its derivative](pictures/activations.png)"}
@@ -83,7 +85,7 @@ def options(group: str) -> list[Option]:
 def root_settings() -> list[Setting]:
     """Return the settings of ``conf/config.yaml`` that belong to no choice."""
     text = (CONF / "config.yaml").read_text(encoding="utf-8")
-    choices = {"hydra", *CHOICES}
+    choices = {"hydra", *CHOICES} - {"sweep"}  # whose settings stand beside its presets
     return [s for s in _settings(text) if re.split(r"[. ]", s.key)[0] not in {"override", *choices}]
 
 

@@ -27,6 +27,7 @@ from src.config.preflight import check, claim
 from src.config.recipes import deviations
 from src.config.rerun import take_rerun
 from src.config.resume import resume_or_prepare, resumed_run
+from src.config.sweep_settings import refuse_in_single_run
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
 from src.experiment.recorder import Finished
@@ -135,6 +136,7 @@ class Preflight(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Exit where something is wrong: Hydra turns exceptions of a callback into warnings."""
         try:
+            refuse_in_single_run(config.hydra.overrides.task)
             job, prepared = check(config)
             if job.gradcheck:
                 _check_gradient(job, prepared, config.hydra.runtime.choices)

@@ -747,7 +747,7 @@ def test_a_sweep_has_a_folder_of_its_own_and_so_has_each_run(
     [
         (["lr=glob(*)"], "lr=glob(*): gives no values, so the sweep has no jobs"),
         (["lr=range(0)"], "lr=range(0): gives no values, so the sweep has no jobs"),
-        (["lr=interval(0.1,1)"], "install hydra-optuna-sweeper and add hydra/sweeper=optuna"),
+        (["lr=interval(0.1,1)"], "say how many values to draw, as with samples=20"),
         (["hydra.sweeper.params=3"], "hydra.sweeper.params=3: must be settings and their values"),
     ],
 )
@@ -779,7 +779,7 @@ def test_params_of_the_sweeper_are_swept(invoke: Callable[..., Ended]) -> None:
     ("option", "package"),
     [
         ("hydra/launcher=ray", "hydra-ray-launcher"),
-        ("hydra/sweeper=optuna", "hydra-optuna-sweeper"),
+        ("hydra/sweeper=ax", "hydra-ax-sweeper"),
     ],
 )
 def test_a_plugin_that_is_missing_is_named_with_its_package(

@@ -20,12 +20,13 @@ from src.config.hydra_internals import (
 )
 from src.data import Dataset, Source
 from src.experiment.recorder import RunContext
+from src.support.errors import Pruned
 from src.support.threads import use_at_most
-from src.sweep.company import PlannedStack, run_planned
+from src.sweep.company import PlannedStack, divided, settle
 from src.sweep.jobs import SweepJob
 from src.sweep.run_context import swept
 from src.sweep.sharing import load
-from src.sweep.stack import Assignment
+from src.sweep.stack import Assignment, Stack
 
 
 @dataclass(frozen=True)
@@ -48,48 +49,77 @@ def run_group(group: Group, tell: Callable[[int | Path], None]) -> Sequence[JobR
 
     ``tell`` receives how many epochs were trained, and the folder of each run that has ended.
     """
-    setup_globals()
-    use_at_most(group.cores)
-    datasets = load(group.data)
-    configs = [job.config() for job in group.jobs]
-    set_job_name(configs[0].hydra.job.name)
-    context = context_with_starts_only(group.context)
-    returns = []
-    for job, config in zip(group.jobs, configs, strict=True):
-        ready = functools.partial(
-            _assignment, config, job=job, dataset=datasets[job.job.experiment.data], group=group
-        )
-        returned = run_job(
-            hydra_context=context,
-            task_function=ready,
-            config=config,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
-        returns.append(returned)
-    _train(returns, [_along(job, datasets) for job in group.planned.ended], group, tell)
-    for config, returned in zip(configs, returns, strict=True):
-        with hydra_config(config):
-            group.context.callbacks.on_job_end(config=config, job_return=returned)
-        returned.cfg = returned.hydra_cfg = None  # nobody needs them, and a sweep may be long
-    return returns
+    opened = OpenedGroup(group)
+    for stack in opened.stacks(tell):
+        with stack:
+            stack.train()
+            stack.finish()
+    return opened.close()
 
 
-def _train(
-    returns: Sequence[JobReturn],
-    ended: Sequence[Assignment],
-    group: Group,
-    tell: Callable[[int | Path], None],
-) -> None:
-    """Train the jobs that are ready, and replace what each returned by its outcome."""
-    ready = [returned for returned in returns if returned.status == JobStatus.COMPLETED]
-    own = [returned.return_value for returned in ready]
-    outcomes = run_planned(group.planned.numbers, own, ended, tell)
-    for returned, outcome in zip(ready, outcomes, strict=True):
-        if isinstance(outcome, Exception):
-            returned.status, returned.return_value = JobStatus.FAILED, outcome
-        else:
-            returned.return_value = outcome.result.value
+class OpenedGroup:
+    """A group whose jobs Hydra has started: ready to train in stacks, or failed."""
+
+    def __init__(self, group: Group) -> None:
+        setup_globals()
+        use_at_most(group.cores)
+        self._group, self._datasets = group, load(group.data)
+        self._configs = [job.config() for job in group.jobs]
+        set_job_name(self._configs[0].hydra.job.name)
+        context = context_with_starts_only(group.context)
+        self._returns = [
+            run_job(
+                hydra_context=context,
+                task_function=functools.partial(
+                    _assignment,
+                    config,
+                    job=job,
+                    dataset=self._datasets[job.job.experiment.data],
+                    group=group,
+                ),
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+            for job, config in zip(group.jobs, self._configs, strict=True)
+        ]
+        self._stacks: list[Stack] = []
+        self._runs: list[Assignment] = []
+
+    def stacks(
+        self, tell: Callable[[int | Path], None], *, shrinks: bool = False
+    ) -> Sequence[Stack]:
+        """Return the stacks in which the jobs that are ready train."""
+        ready = [one.return_value for one in self._returns if one.status == JobStatus.COMPLETED]
+        ended = [_along(job, self._datasets) for job in self._group.planned.ended]
+        self._runs = [*ready, *ended]
+        formed = divided(self._group.planned.numbers, ready, ended) if ready else []
+        self._stacks = [Stack(assignments, tell, shrinks=shrinks) for assignments in formed]
+        return self._stacks
+
+    def close(self) -> Sequence[JobReturn]:
+        """Return the outcome of each job, in their order, when all have ended."""
+        settle(self._runs)
+        outcomes = {
+            number: stack.outcomes[place]
+            for stack in self._stacks
+            for number, place in stack.numbers.items()
+        }
+        for job, returned in zip(self._group.jobs, self._returns, strict=True):
+            if returned.status != JobStatus.COMPLETED:
+                continue
+            outcome = outcomes[job.number]
+            if isinstance(outcome, Pruned):
+                returned.return_value = None
+            elif isinstance(outcome, Exception):
+                returned.status, returned.return_value = JobStatus.FAILED, outcome
+            else:
+                returned.return_value = outcome.result.value
+        for config, returned in zip(self._configs, self._returns, strict=True):
+            with hydra_config(config):
+                self._group.context.callbacks.on_job_end(config=config, job_return=returned)
+            returned.cfg = returned.hydra_cfg = None  # nobody needs them, and a sweep may be long
+        return self._returns
 
 
 def _along(job: SweepJob, datasets: Mapping[Source, Dataset]) -> Assignment:

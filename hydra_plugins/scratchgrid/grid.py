@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -19,10 +17,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
+    from src.config.sweep_settings import SweepSettings
     from src.experiment.results import Result
     from src.sweep.convergence import Standing
     from src.sweep.jobs import SweepJob
-    from src.sweep.plan import Plan
     from src.sweep.sharing import SharedData
 
 _FAILED_DRAWN = 5  # failed runs whose pictures are drawn at the end
@@ -57,16 +55,22 @@ class GridSweeper(Sweeper):
         """
         assert self.config is not None
         assert self.launcher is not None
+        from src.config.sweep_settings import SweepSettings
         from src.experiment.run_folder import disown
         from src.sweep.sharing import SharedData
         from src.terminal import report
 
-        combinations = self._combinations(arguments)
+        chosen = SweepSettings.of(self.config)
+        combinations = self._combinations(arguments, chosen)
         with SharedData() as data:
             jobs = self._check(combinations, Path(self.config.hydra.sweep.dir), data)
+            self._halve(chosen, jobs)  # raises what is wrong before anything is written
+            if chosen.plan:
+                self._show_plan(jobs, data, chosen)
+                return []
             folder = self._claim(jobs)
             try:
-                all_finished, returns, interruption = self._converge(folder, jobs, data)
+                all_finished, returns, interruption = self._converge(folder, jobs, data, chosen)
             finally:
                 disown(folder)
         if isinstance(interruption, Exception):
@@ -79,25 +83,21 @@ class GridSweeper(Sweeper):
             sys.exit(1)
         return returns
 
-    def _combinations(self, arguments: Sequence[str]) -> list[list[str]]:
-        """Return the overrides of each job: every combination of the values of the settings."""
+    def _combinations(self, arguments: Sequence[str], chosen: "SweepSettings") -> list[list[str]]:
+        """Return the overrides of each job."""
         assert self.hydra_context is not None
+        assert self.config is not None
+        from hydra_plugins.scratchgrid._grammar import fitting, settings
         from src.support.errors import ConfigError
+        from src.sweep.sampling import combinations, drawn, zipped
 
-        most, params = self._max_batch_size, self._params or {}
+        most = self._max_batch_size
         if most is not None and not (type(most) is int and most >= 1):
             raise ConfigError(f"hydra.sweeper.max_batch_size={most}: must be 1 or more, or null")
-        if not OmegaConf.is_dict(params) and not isinstance(params, dict):
-            raise ConfigError(
-                f"hydra.sweeper.params={params}: must be settings and their values, "
-                "such as {lr: '0.1,0.3'}"
-            )
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        given = [f"{key}={value}" for key, value in params.items()]
-        values = {}
-        for override in parser.parse_overrides([*given, *arguments]):
-            values[override.get_key_element()] = _values(override)
-        return [list(combination) for combination in itertools.product(*values.values())]
+        loader = self.hydra_context.config_loader
+        swept = zipped(settings(loader, self._params, arguments), chosen.zip)
+        jobs = drawn(swept, chosen.samples) if chosen.samples else combinations(swept)
+        return list(map(list, dict.fromkeys(map(tuple, fitting(loader, self.config, jobs)))))
 
     def _check(
         self, combinations: Sequence[Sequence[str]], folder: Path, data: "SharedData"
@@ -136,16 +136,72 @@ class GridSweeper(Sweeper):
         _tell_repeated(repeated)
         return list(jobs.values())
 
+    def _show_plan(
+        self, jobs: "Sequence[SweepJob]", data: "SharedData", chosen: "SweepSettings"
+    ) -> None:
+        """Print what the sweep would do and how long it would take; nothing is written."""
+        assert self.config is not None
+        from src.config.rerun import wanted_again
+        from src.sweep.calibration import forecast, total_seconds
+        from src.sweep.convergence import State, earlier_sweep, stand
+        from src.sweep.plan import PLAN, Plan
+        from src.sweep.pruning import with_pruned
+        from src.sweep.sharing import load
+        from src.terminal import report
+
+        folder, rerun = Path(self.config.hydra.sweep.dir), wanted_again()
+        wanted = [job.wanted for job in jobs]
+        if rerun != "true" and not (folder / PLAN).exists():
+            folder = earlier_sweep(folder.parent, wanted) or folder
+        before = Plan.load(folder)
+        standings = stand(folder, before, wanted, rerun)
+        if before and chosen.halving:
+            standings = [with_pruned(folder, before, standing) for standing in standings]
+        left = [
+            job
+            for job, standing in zip(jobs, standings, strict=True)
+            if standing.state != State.DONE
+        ]
+        report.planned(len(jobs), [standing.state.value for standing in standings])
+        if not left:
+            return
+        stacks, workers = [[job] for job in left], 1
+        if divide := getattr(self.launcher, "stacks", None):
+            stacks, workers = divide(left)
+        expected = forecast(stacks, load(data.paths))
+        report.forecast(expected, workers, total_seconds(expected, workers))
+
     def _converge(
-        self, folder: Path, jobs: "Sequence[SweepJob]", data: "SharedData"
+        self,
+        folder: Path,
+        jobs: "Sequence[SweepJob]",
+        data: "SharedData",
+        chosen: "SweepSettings",
     ) -> tuple[bool, list[Sequence[JobReturn]], BaseException | None]:
         """Run the jobs that are left, and report on all.
 
         Returns whether all have finished, what those that ran returned, and what ended the sweep.
         """
+        jobs, outcomes, interruption = self._run(folder, jobs, data, chosen)
+        all_finished = self._report(folder, jobs, outcomes, interruption)
+        return all_finished, [list(outcomes.values())], interruption
+
+    def _run(
+        self,
+        folder: Path,
+        jobs: "Sequence[SweepJob]",
+        data: "SharedData",
+        chosen: "SweepSettings",
+    ) -> "tuple[list[SweepJob], dict[int, JobReturn], BaseException | None]":
+        """Run the jobs that are left.
+
+        Returns the jobs in their places, what those that ran returned, by their numbers, and what
+        ended the sweep early.
+        """
         from src.sweep.convergence import State
 
-        plan, jobs, standings = self._place(folder, jobs)
+        jobs, standings = self._place(folder, jobs, chosen)
+        self._halve(chosen, jobs)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         is_done = [standing.state == State.DONE for standing in standings]
         left = [job for job, done in zip(jobs, is_done, strict=True) if not done]
@@ -153,10 +209,26 @@ class GridSweeper(Sweeper):
         if accept := getattr(self.launcher, "accept", None):
             accept(left, data, [job for job, done in zip(jobs, is_done, strict=True) if done])
         returns, interruption = self._launch(left)
-        own = plan.part([job.number for job in jobs])
         outcomes = dict(zip([job.number for job in left], itertools.chain(*returns), strict=False))
-        all_finished = self._report(own, folder, jobs, outcomes, interruption)
-        return all_finished, returns, interruption
+        return jobs, outcomes, interruption
+
+    def _halve(self, chosen: "SweepSettings", jobs: "Sequence[SweepJob]") -> None:
+        """Let the launcher end the worse runs early, if this is asked for.
+
+        Raises ConfigError where it can't.
+        """
+        from src.support.errors import ConfigError
+        from src.sweep.pruning import Halving
+
+        if chosen.halving is None:
+            return
+        prune_by = getattr(self.launcher, "prune_by", None)
+        if prune_by is None:
+            raise ConfigError(
+                f"sweep.halving={chosen.halving}: compares runs on the way, which needs "
+                "hydra/launcher=stacked"
+            )
+        prune_by(Halving.of(chosen.halving, jobs), chosen.exact)
 
     def _claim(self, jobs: "Sequence[SweepJob]") -> Path:
         """Return the folder of the sweep, which this process owns from now on.
@@ -199,9 +271,9 @@ class GridSweeper(Sweeper):
         return folder
 
     def _place(
-        self, folder: Path, jobs: "Sequence[SweepJob]"
-    ) -> "tuple[Plan, list[SweepJob], list[Standing]]":
-        """Return the plan of the whole sweep, the jobs in their places, and how far each has come.
+        self, folder: Path, jobs: "Sequence[SweepJob]", chosen: "SweepSettings"
+    ) -> "tuple[list[SweepJob], list[Standing]]":
+        """Write the plan; return the jobs in their places, and how far each has come.
 
         Says what was done before. Raises ConfigError if two jobs would share a folder.
         """
@@ -209,10 +281,13 @@ class GridSweeper(Sweeper):
         from src.config.rerun import wanted_again
         from src.sweep.convergence import stand, told, told_of_code
         from src.sweep.plan import Plan
+        from src.sweep.pruning import with_pruned
         from src.terminal import report
 
         before, rerun = Plan.load(folder), wanted_again()
         standings = stand(folder, before, [job.wanted for job in jobs], rerun)
+        if before and chosen.halving:
+            standings = [with_pruned(folder, before, standing) for standing in standings]
         folders = dict(enumerate(before.folders)) if before else {}
         jobs = [
             placed(job, standing.number, folder, folders.get(standing.number))
@@ -224,7 +299,7 @@ class GridSweeper(Sweeper):
         for line in (told(standings), told_of_code(standings, rerun)):
             if line:
                 report.fact("resumed", line)
-        return plan, jobs, standings
+        return jobs, standings
 
     def _launch(
         self, jobs: "Sequence[SweepJob]"
@@ -246,7 +321,6 @@ class GridSweeper(Sweeper):
 
     def _report(
         self,
-        plan: "Plan",
         folder: Path,
         jobs: "Sequence[SweepJob]",
         outcomes: Mapping[int, JobReturn],
@@ -254,19 +328,21 @@ class GridSweeper(Sweeper):
     ) -> bool:
         """Close what is still open, show the table, and return whether every run finished.
 
-        ``plan`` is that of ``jobs`` alone; ``outcomes`` are what those that ran returned, by their
-        numbers.
+        ``outcomes`` are what the jobs that ran returned, by their numbers.
         """
         from src.config.hydra_internals import value_or_error
         from src.experiment.results import RESULT
         from src.support.errors import UserError
-        from src.sweep.plan import collect, in_metric
+        from src.sweep.plan import Plan, collect, in_metric
         from src.terminal import report
         from src.tracking.links import view_link, with_ui
         from src.tracking.store import close_abandoned
         from src.tracking.sync import left_open, sync_all
         from src.tracking.tracker import ending
 
+        whole = Plan.load(folder)
+        assert whole is not None
+        plan = whole.part([job.number for job in jobs])
         example, folders = jobs[0].job, [job.folder for job in jobs]
         reasons: dict[int, tuple[str, str]] = {}
         for place, job in enumerate(jobs):
@@ -309,7 +385,7 @@ class GridSweeper(Sweeper):
             store = example.tracking.store(example.outputs)
             link = view_link(store, opened[1], plan.sweep_id)
             report.whereabouts(folder, with_ui(link, store, example.outputs))
-        return all(result.status == "FINISHED" for result in results)
+        return all(result.status in ("FINISHED", "PRUNED") for result in results)
 
 
 def _draw(results: "Sequence[Result]", folders: Sequence[Path]) -> None:
@@ -334,27 +410,6 @@ def _draw(results: "Sequence[Result]", folders: Sequence[Path]) -> None:
             draw_run(folders[number], log=results[number].run_id is not None)
         except UserError as error:
             report.problem(f"no pictures of {results[number].name}: {error}")
-
-
-def _values(override: Override) -> list[str]:
-    """Return a setting with each of its values. Raises ConfigError if there are none."""
-    from src.support.errors import ConfigError
-
-    key = override.get_key_element()
-    if not override.is_sweep_override():
-        return [f"{key}={override.get_value_element_as_str()}"]
-    if not override.is_discrete_sweep():
-        raise ConfigError(
-            f"{override.input_line}: a grid needs single values, such as {key}=0.1,0.3; "
-            "to sample, install hydra-optuna-sweeper and add hydra/sweeper=optuna"
-        )
-    values = [f"{key}={value}" for value in override.sweep_string_iterator()]
-    if not values:
-        raise ConfigError(
-            f"{override.input_line}: gives no values, so the sweep has no jobs; glob(…) matches "
-            "the options of a choice such as model, range(a,b) counts from a to below b"
-        )
-    return values
 
 
 def _identity(job: "SweepJob") -> object:

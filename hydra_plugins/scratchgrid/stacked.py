@@ -3,10 +3,10 @@
 Hydra imports this module at every start, so it imports what it needs of ours where it is used.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, setup_globals
 from hydra.plugins.launcher import Launcher
@@ -14,11 +14,16 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from hydra_plugins.scratchgrid._group import Group
+    from src.sweep.executors import Work
     from src.sweep.jobs import SweepJob
+    from src.sweep.pruning import Judge, Rounds
     from src.sweep.sharing import SharedData
 
 # The process that workers are forked from imports these once.
-_PRELOAD = ["src.sweep.preload", "hydra_plugins.scratchgrid._group"]
+_PRELOAD = ["src.sweep.preload", "hydra_plugins.scratchgrid._rungs"]
 
 
 class StackedLauncher(Launcher):
@@ -33,6 +38,8 @@ class StackedLauncher(Launcher):
         self._config: DictConfig | None = None
         self._context: HydraContext | None = None
         self._composed: tuple[Sequence[SweepJob], SharedData] | None = None
+        self._judge: Judge | None = None
+        self._exact = True
         self._ended: Sequence[SweepJob] = ()
 
     def setup(
@@ -58,6 +65,22 @@ class StackedLauncher(Launcher):
         composes and checks.
         """
         self._composed, self._ended = (jobs, data), ended
+
+    def stacks(self, jobs: "Sequence[SweepJob]") -> tuple[list[list["SweepJob"]], int]:
+        """Return the stacks in which these jobs would train, and the number of workers."""
+        from src.support.threads import available_cores
+        from src.sweep.grouping import group
+
+        grouped = group([job.member for job in jobs], self._together)
+        workers = min(self._workers or available_cores(), len(grouped))
+        return [[jobs[n] for n in numbers] for numbers in grouped], workers
+
+    def prune_by(self, judge: "Judge", exact: bool) -> None:
+        """Let runs leave at the rungs of this judge; it is asked anew in each ``launch``.
+
+        With ``exact`` the networks that stay keep the bytes that they would have without a judge.
+        """
+        self._judge, self._exact = judge, exact
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -93,12 +116,13 @@ class StackedLauncher(Launcher):
 
     def _run(self, jobs: "Sequence[SweepJob]", data: "SharedData") -> dict[int, JobReturn]:
         """Run the jobs in workers and return the outcomes by the jobs' numbers."""
-        from hydra_plugins.scratchgrid._group import Group, run_group
+        from hydra_plugins.scratchgrid._group import Group
         from src.config.hydra_internals import failed
         from src.experiment.results import RESULT, Result
         from src.support.threads import available_cores
         from src.sweep.company import form
         from src.sweep.executors import LocalExecutor
+        from src.sweep.pruning import Reached, Saved
         from src.terminal import report
 
         assert self._config is not None
@@ -110,31 +134,77 @@ class StackedLauncher(Launcher):
         report.sweep_plan([len(planned.jobs) for planned in grouped], workers)
         epochs = sum(job.member.experiment.epochs for job in jobs)
         ended: list[Path] = []
+        rounds = self._rounds(jobs)
+        saved = Saved()
         returns: dict[int, JobReturn] = {}
         with (
             report.sweep_progress(epochs) as advance,
             LocalExecutor(workers, self._method) as executor,
         ):
 
-            def hear(news: int | Path) -> None:
+            def hear(news: int | Reached | Saved | Path) -> None:
+                nonlocal saved
                 if isinstance(news, int):
                     advance(news)
+                elif isinstance(news, Saved):
+                    saved += news
+                    advance(news.epochs)
+                elif isinstance(news, Reached):
+                    assert rounds
+                    rounds.hear(news)
                 elif (news / RESULT).exists():  # written whole, by its worker, a moment ago
                     ended.append(news)
                     report.job_line(Result.load(news), f"{len(ended)}/{len(jobs)}")
 
-            own = {}
+            groups = []
             for planned in grouped:
                 sources = {job.job.experiment.data for job in (*planned.jobs, *planned.ended)}
                 paths = {source: data.paths[source] for source in sources}
-                task = Group(planned, self._context, paths, cores)
-                own[executor.submit(run_group, task)] = planned.jobs
+                groups.append(Group(planned, self._context, paths, cores))
+            own: dict[Future[Any], Sequence[SweepJob]] = {}
+            for work, task, members in self._tasks(groups, workers, rounds):
+                own[executor.submit(work, task)] = members
             for future in executor.as_completed(hear):
-                members = own.pop(future)
+                ran = own.pop(future)
                 if error := future.exception():
                     assert isinstance(error, Exception)
-                    returns |= {job.number: failed(job.overrides, error) for job in members}
+                    if rounds:
+                        rounds.lose(job.number for job in ran)
+                    returns |= {job.number: failed(job.overrides, error) for job in ran}
                 else:
-                    returned = zip(members, future.result(), strict=True)
+                    returned = zip(ran, future.result(), strict=True)
                     returns |= {job.number: outcome for job, outcome in returned}
+        report.pruned(len(jobs), epochs, saved)
         return returns
+
+    def _rounds(self, jobs: "Sequence[SweepJob]") -> "Rounds | None":
+        """Return what has the judge decide at the rungs, if there is a judge."""
+        from src.sweep.pruning import Rounds
+        from src.terminal import report
+
+        if self._judge is None:
+            return None
+        assert self._config is not None
+        numbers = [job.number for job in jobs]
+        folder = Path(self._config.hydra.sweep.dir) / "rungs" / self._judge.name
+        return Rounds(self._judge, folder, numbers, report.rung)
+
+    def _tasks(
+        self, groups: "Sequence[Group]", workers: int, rounds: "Rounds | None"
+    ) -> "Iterator[tuple[Work, Any, Sequence[SweepJob]]]":
+        """Yield what the workers do: one group at a time, or with a judge all groups of a worker.
+
+        Each task comes with the jobs that it runs, in their order.
+        """
+        from hydra_plugins.scratchgrid._group import run_group
+        from hydra_plugins.scratchgrid._rungs import Rungs, deal, run_rungs
+
+        if rounds is None:
+            for group in groups:
+                yield run_group, group, group.jobs
+            return
+        work = [sum(job.member.work for job in group.jobs) for group in groups]
+        for places in deal(work, workers):
+            dealt = [groups[place] for place in places]
+            task = Rungs(dealt, rounds.judge.rungs, rounds.folder, not self._exact)
+            yield run_rungs, task, [job for group in dealt for job in group.jobs]

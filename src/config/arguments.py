@@ -10,6 +10,7 @@ from yaml import YAMLError
 
 from src.config.choices import SHORT_FORMS
 from src.config.describe import shortened
+from src.config.swept_choices import forced
 from src.experiment.experiment import Experiment
 from src.experiment.job import Job
 from src.support import plugins
@@ -31,7 +32,8 @@ def prepare(arguments: Sequence[str]) -> list[str]:
         _refuse_dashes(argument, arguments[number + 1 : number + 2])
     # Hydra's parser takes no settings before -m; people do write them there.
     in_order = sorted(arguments, key=lambda argument: argument not in _MULTIRUN)
-    return overrides(in_order)
+    written_out = overrides(in_order)
+    return forced(written_out) if in_order[:1] in ([name] for name in _MULTIRUN) else written_out
 
 
 def overrides(given: Iterable[str]) -> list[str]:
@@ -92,6 +94,8 @@ def _refuse_dashes(argument: str, following: Sequence[str]) -> None:
 
 def _written_out(override: str, given: Sequence[str]) -> str:
     key, equals, value = override.partition("=")
+    if key == "sweep":
+        return f"+{override}"  # a preset is chosen beside the defaults
     if key.startswith("tags."):
         return f"++{override}"  # Hydra's form of a key that may be new
     for group, place in SHORT_FORMS.items():

@@ -27,7 +27,18 @@ _CALLBACKS = (
 _PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")
 _NESTED_TARGETS = ("optuna.samplers.",)
 # Settings of launchers and sweepers whose text can only name or count something.
-_NAMES = ("account", "backend", "direction", "name", "partition", "prefer", "qos", "require")
+_NAMES = (
+    "account",
+    "backend",
+    "direction",
+    "name",
+    "partition",
+    "prefer",
+    "pruner",
+    "qos",
+    "require",
+    "study",
+)
 
 _HANDLERS = {
     "logging.FileHandler": {"filename", "mode", "encoding", "delay"},

@@ -31,7 +31,13 @@ from src.experiment.run_folder import (
 )
 from src.nn.network import Parameters
 from src.nn.weights import save_weights
-from src.support.errors import NotReproduced, TargetMissed, TrainingFailed, first_line
+from src.support.errors import (
+    NotReproduced,
+    Pruned,
+    TargetMissed,
+    TrainingFailed,
+    first_line,
+)
 from src.support.signals import checkpoint_requests
 from src.tracking.provenance import code_digest, git_tags
 from src.tracking.tracker import Tracker, ending
@@ -416,6 +422,9 @@ class Recorder:
 
     def fail(self, error: BaseException) -> None:
         """Close the run with the error that ended it, after a checkpoint of what is trained."""
+        if isinstance(error, Pruned):
+            self._prune(error)
+            return
         if not isinstance(error, TrainingFailed):  # it would fail again
             self.checkpoint()
         status, reason = ending(error)
@@ -428,6 +437,21 @@ class Recorder:
             seconds=self.seconds,
             cause=type(error).__name__,
         )
+        self._end()
+
+    def _prune(self, reason: Pruned) -> None:
+        """Close a run that leaves its sweep early; the checkpoint lets it go on later."""
+        self.checkpoint()
+        metrics = summarize(self._history, ()).metrics() if self._history else {}
+        self._result = replace(
+            self._result,
+            status="PRUNED",
+            failure=str(reason),
+            metrics=metrics,
+            findings=self.findings(),
+            seconds=self.seconds,
+        )
+        self._tracker.files([self._run_context.folder.absolute() / HISTORY])
         self._end()
 
     def close(self) -> None:
@@ -453,14 +477,16 @@ class Recorder:
         folder = self._run_context.folder
         self._result.write(folder)  # whatever happens to MLflow now, the result is known
         known: dict[str, Any] = {}
-        status: Any = self._result.status
+        pruned = self._result.status == "PRUNED"
+        status: Any = "FINISHED" if pruned else self._result.status  # MLflow has no word for it
         if identity := self._tracker.identity(status):
             experiment_id, run_id = identity
             known = {"experiment_id": experiment_id, "run_id": run_id}
             self._result = replace(self._result, **known)
             self._result.write(folder)
-        self._update_record(status=status, **known)
-        self._tracker.close(status, self._result.seconds, self._result.failure)
+        self._update_record(status=self._result.status, **known)
+        reason = {"pruned" if pruned else "failure": self._result.failure}
+        self._tracker.close(status, self._result.seconds, **reason)
 
 
 def _finals_and_bests(summary: Summary) -> dict[str, float]:

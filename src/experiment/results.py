@@ -11,7 +11,7 @@ from src.support.errors import DataError
 from src.support.files import write_whole
 from src.training import diagnostics
 from src.training.scoring import Score
-from src.training.training_run import Epoch
+from src.training.training_run import Epoch, Scores
 
 RESULT = "result.json"
 
@@ -104,6 +104,14 @@ def is_finished(folder: Path) -> bool:
         return False
 
 
+def is_pruned(folder: Path) -> bool:
+    """Return whether the run in a folder has left its sweep early, because others were better."""
+    try:
+        return Result.load(folder).status == "PRUNED"
+    except (OSError, DataError):
+        return False
+
+
 def summarize(history: Sequence[Epoch], findings: Sequence[str]) -> Summary:
     """Return the kept and the best scores of a training run."""
     last = history[-1]
@@ -126,6 +134,18 @@ def summarize(history: Sequence[Epoch], findings: Sequence[str]) -> Summary:
         last.samples,
         last.seconds,
     )
+
+
+def value_after(scores: Sequence[Scores], metric: str) -> float:
+    """Return a metric after the last of the epochs that have these scores.
+
+    A metric such as ``val/best/accuracy`` is the best after any of them.
+    """
+    part, *best, measure = metric.split("/")
+    values = [float(getattr(of_epoch[part], measure)) for of_epoch in scores]
+    if not best:
+        return values[-1]
+    return min(values) if measure == "loss" else max(values)
 
 
 def measurements(epoch: Epoch) -> dict[str, float]:

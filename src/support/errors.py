@@ -41,6 +41,10 @@ class NotReproduced(TrainingFailed):
     """An epoch that was computed again, after an interruption, has another result."""
 
 
+class Pruned(Exception):
+    """A run leaves its sweep before its last epoch, because others are better: not a failure."""
+
+
 class WrongGradient(TrainingFailed):
     """Backpropagation and centred differences disagree."""
 

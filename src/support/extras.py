@@ -7,7 +7,6 @@ _PACKAGES = {
     "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
     "hydra/sweeper/ax": "hydra-ax-sweeper",
     "hydra/sweeper/nevergrad": "hydra-nevergrad-sweeper",
-    "hydra/sweeper/optuna": "hydra-optuna-sweeper",
 }
 
 

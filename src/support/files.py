@@ -52,3 +52,12 @@ def remove_parts(folder: Path) -> None:
     """
     for part in folder.glob(f".*{_PART}"):
         part.unlink(missing_ok=True)
+
+
+def open_many_files() -> None:
+    """Let this process have as many files open as the system allows it."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS allows fewer than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

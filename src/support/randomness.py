@@ -5,9 +5,9 @@ from typing import Literal
 import numpy as np
 
 # The numbers decide what a seed means. Append new streams; never renumber.
-_STREAMS = {"weights": 0, "order": 1, "split": 2, "dropout": 3}
+_STREAMS = {"weights": 0, "order": 1, "split": 2, "dropout": 3, "samples": 4}
 
-Stream = Literal["weights", "order", "split", "dropout"]
+Stream = Literal["weights", "order", "split", "dropout", "samples"]
 
 
 def stream(seed: int, name: Stream, index: int = 0) -> np.random.Generator:

@@ -5,7 +5,7 @@ go on after an epoch of which all have a checkpoint. Runs that have finished mea
 along without being recorded, where they were still there in the epochs to come.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from src.support.errors import DataError, Diverged
 from src.sweep.grouping import group, likeness
 from src.sweep.jobs import SweepJob
 from src.sweep.plan import Plan
-from src.sweep.stack import Assignment, Outcome, run_stack
+from src.sweep.stack import Assignment
 
 
 @dataclass(frozen=True)
@@ -87,56 +87,38 @@ def _is_gone(stage: Stage, epoch: int) -> bool:
     return stage.left is not None and stage.left <= epoch
 
 
-def run_planned(
-    numbers: Sequence[int],
-    own: Sequence[Assignment],
-    ended: Sequence[Assignment],
-    tell: Callable[[int | Path], None],
-) -> list[Outcome]:
-    """Train the runs of a stack, or go on with them, and return the outcome of each of ``own``.
-
-    ``numbers`` are those of the stack's jobs, in order; ``ended`` are runs of it that have ended.
-    See ``run_stack``.
-    """
-    outcomes: dict[int, Outcome] = {}
-    for stack in _stacks(numbers, own, ended):
-        to_record = [one for one in stack if not one.has_ended]
-        found = run_stack(stack, tell)
-        outcomes |= {_number(one): it for one, it in zip(to_record, found, strict=True)}
-    for one in (*own, *ended):
+def settle(runs: Sequence[Assignment]) -> None:
+    """Remove what runs that have finished keep for their stack only, when all of it has ended."""
+    for one in runs:
         if is_finished(one.run_context.folder):
             forget_previous(one.run_context.folder)
-    return [outcomes[_number(one)] for one in own]
 
 
-def _number(assignment: Assignment) -> int:
-    """Return the number of the job in its sweep."""
-    context = assignment.run_context
-    assert context.stack_position is not None
-    return context.stack[context.stack_position]
-
-
-def _stacks(
+def divided(
     numbers: Sequence[int], own: Sequence[Assignment], ended: Sequence[Assignment]
 ) -> list[list[Assignment]]:
-    """Return in which stacks runs go on, each with the epoch after which it does."""
+    """Return in which stacks the runs of a planned stack go on, each after an epoch of all of it.
+
+    ``numbers`` are those of the planned stack's jobs, in order; ``own`` are the runs to train, and
+    ``ended`` those of it that have ended.
+    """
     goes_on = any(one.run_context.goes_on for one in own)
     if len(numbers) == 1 or not (goes_on or ended):
         return [list(own)]
-    stages = {_number(one): _stage(one) for one in (*own, *ended)}
-    by_number = {_number(one): one for one in (*own, *ended)}
+    stages = {one.number: _stage(one) for one in (*own, *ended)}
+    by_number = {one.number: one for one in (*own, *ended)}
     members = [by_number[n] for n in numbers if n in by_number]
     start = common_start([stages[n] for n in numbers if n in stages])
-    along = [one for one in ended if not _is_gone(stages[_number(one)], start)]
+    along = [one for one in ended if not _is_gone(stages[one.number], start)]
     is_exact = len(members) == len(numbers)
     # To train more along than the runs would take from their beginning is not worth it.
-    if sum((stages[_number(one)].left or 0) - start for one in along) > sum(map(_epochs, own)):
+    if sum((stages[one.number].left or 0) - start for one in along) > sum(map(_epochs, own)):
         members, along, is_exact = list(own), [], False
-        start = common_start([stages[_number(one)] for one in own])
+        start = common_start([stages[one.number] for one in own])
     present = [
         one
         for one in members
-        if (one in along if one.has_ended else not _is_gone(stages[_number(one)], start))
+        if (one in along if one.has_ended else not _is_gone(stages[one.number], start))
     ]
     alone = [one for one in own if one not in present]
     together = [_from(one, start, is_exact) for one in present]

@@ -134,7 +134,7 @@ def run_name(overrides: Sequence[str]) -> str:
 
 def _is_bookkeeping(name: str) -> bool:
     first = name.partition(".")[0].partition("/")[0]
-    return first in ("outputs", "name", "note", "tags", "tracking", "checkpoint", "hydra")
+    return first in ("outputs", "name", "note", "tags", "tracking", "checkpoint", "hydra", "sweep")
 
 
 def collect(

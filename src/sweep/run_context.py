@@ -8,13 +8,14 @@ from typing import Any
 from omegaconf import DictConfig
 
 from src.config.reader import flatten
+from src.config.sweep_settings import SWEEP_KEYS
 from src.experiment.job import Job
 from src.experiment.recorder import RunContext
 from src.experiment.run_folder import RUN, RunRecord
 from src.sweep.plan import PLAN, Plan, run_name
 
 # A URI may hold a password; name, note and tags are MLflow's own. Checkpoints decide no result.
-_NO_PARAMETERS = ("tracking.uri", "name", "note", "tags", "checkpoint")
+_NO_PARAMETERS = ("tracking.uri", "name", "note", "tags", "checkpoint", *SWEEP_KEYS)
 
 
 def single(config: DictConfig, context: Any, job: Job) -> RunContext:
@@ -80,7 +81,7 @@ def _settings(config: DictConfig, context: Any) -> dict[str, Any]:
     choices = {
         group.rpartition("@")[2]: choice
         for group, choice in chosen
-        if not group.startswith("hydra/")
+        if not group.startswith("hydra/") and group != "sweep"
     }
     settings = {
         key: value for key, value in flatten(config).items() if not key.startswith(_NO_PARAMETERS)

@@ -2,17 +2,21 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
 from src.experiment.recorder import Finished, RunContext, record
+from src.experiment.results import value_after
 from src.experiment.run_folder import Identity, load_checkpoint
 from src.nn.network import Parameters
-from src.support.errors import Diverged, TrainingFailed, first_line
+from src.support.errors import Diverged, Pruned, TrainingFailed, first_line
 from src.training.loop import train
 from src.training.training_run import Epoch, Progress
 
@@ -35,53 +39,160 @@ class Assignment:
     scope: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     has_ended: bool = False
 
+    @property
+    def number(self) -> int:
+        """The number of the job in its sweep."""
+        context = self.run_context
+        assert context.stack_position is not None
+        return context.stack[context.stack_position]
+
 
 def run_stack(
     assignments: Sequence[Assignment], tell: Callable[[int | Path], None]
 ) -> list[Outcome]:
     """Train the runs and return the outcome of each: what it finished with, or what ended it.
 
-    Runs that have ended already are trained along and have no outcome. All that go on start after
-    the same epoch.
-
-    ``tell`` receives how many epochs were trained, and the folder of each run that has ended. A run
-    that fails leaves the others alone. An interruption closes all open runs and is raised again.
+    Runs that have ended already are trained along and have no outcome. See ``Stack``.
     """
-    outcomes: dict[int, Outcome] = {}
-    running: dict[int, _Running] = {}
+    with Stack(assignments, tell) as stack:
+        stack.train()
+        stack.finish()
+    return [stack.outcomes[i] for i in sorted(stack.outcomes)]
 
-    def end(i: int, outcome: Outcome) -> None:
-        outcomes[i] = outcome
-        del running[i]
-        tell(assignments[i].run_context.folder)
 
-    try:
-        for i, assignment in enumerate(assignments):
+class Stack:
+    """Runs that train side by side; its ``with`` block opens them, and closes what is still open.
+
+    ``tell`` receives how many epochs were trained, and the folder of each run that has ended. Runs
+    that have ended before are trained along and have no outcome. All that go on start after the
+    same epoch.
+
+    A run that fails leaves the others alone. An interruption closes all. With ``shrinks`` the
+    networks of runs that are pruned leave the stack, which then adds some sums in another order.
+    Otherwise they are trained along as long as others are, whose bytes so stay what they would be.
+    """
+
+    def __init__(
+        self,
+        assignments: Sequence[Assignment],
+        tell: Callable[[int | Path], None],
+        *,
+        shrinks: bool = False,
+    ) -> None:
+        self._assignments, self._tell, self._shrinks = assignments, tell, shrinks
+        self.outcomes: dict[int, Outcome] = {}  # of the runs that have ended, by their places
+        self._running: dict[int, _Running] = {}
+        self._left: set[int] = set()  # their networks are no longer trained
+        self._epoch = 0
+        self.idle = 0  # epochs that were trained for runs that were pruned before
+
+    @property
+    def numbers(self) -> dict[int, int]:
+        """The places of the runs in the stack, by the numbers of their jobs."""
+        return {one.number: i for i, one in enumerate(self._assignments) if not one.has_ended}
+
+    def __enter__(self) -> Self:
+        self._taking_part: list[int] = []
+        self._epochs: Iterator[Sequence[Epoch | Diverged | None]] = iter(())
+        try:
+            self._open()
+        except Exception as error:
+            self._fail(error)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        return self
+
+    def _open(self) -> None:
+        """Open the runs, each by itself: one that can't be opened has failed."""
+        for i, assignment in enumerate(self._assignments):
             try:
                 if not assignment.has_ended:
-                    running[i] = _Running(assignment)
+                    self._running[i] = _Running(assignment)
             except Exception as error:
-                outcomes[i] = error
-        taking_part = [i for i, own in enumerate(assignments) if i in running or own.has_ended]
+                self.outcomes[i] = error
+        numbered = enumerate(self._assignments)
+        self._taking_part = [i for i, own in numbered if i in self._running or own.has_ended]
+        taking_part = [self._assignments[i] for i in self._taking_part]
         starts = [
-            running[i].start if i in running else _start_of(assignments[i]) for i in taking_part
+            self._running[i].start if i in self._running else _start_of(self._assignments[i])
+            for i in self._taking_part
         ]
-        for records in _epochs([assignments[i] for i in taking_part], starts):
-            for i, epoch in zip(taking_part, records, strict=True):
-                if i in running and epoch is not None:
-                    outcome = running[i].take(epoch)
-                    if outcome:
-                        end(i, outcome)
-            _checkpoint(list(running.values()))
-            tell(sum(epoch is not None for epoch in records))
-        for i in list(running):
-            end(i, running[i].finish())
-    except BaseException as error:
-        for i, run in running.items():
-            outcomes[i] = run.fail(error)
-        if not isinstance(error, Exception):
-            raise
-    return [outcomes[i] for i in sorted(outcomes)]
+        self._epoch = next((one.epoch for one in starts if isinstance(one, Progress)), 0)
+        self._epochs = _epochs(taking_part, starts, self._left)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._fail(error)
+
+    def train(self, until: float = math.inf) -> None:
+        """Train to the end of epoch ``until``, or to the last one."""
+        try:
+            while self._running and self._epoch < until:
+                records = next(self._epochs, None)
+                if records is None:
+                    break
+                self._epoch += 1
+                self._take(records)
+        except Exception as error:
+            self._fail(error)
+
+    def _take(self, records: Sequence[Epoch | Diverged | None]) -> None:
+        """Give each run the record of its epoch."""
+        own = zip(self._taking_part, records, strict=True)
+        trained = {i: epoch for i, epoch in own if epoch is not None}
+        active = [i for i in trained if i in self._running]
+        for i in active:
+            outcome = self._running[i].take(trained[i])
+            if outcome:
+                self._end(i, outcome)
+        _checkpoint(list(self._running.values()))
+        pruned = [i for i in trained if isinstance(self.outcomes.get(i), Pruned)]
+        self.idle += len(pruned)
+        self._tell(len(active))
+
+    def value(self, i: int, epoch: int) -> float | None:
+        """Return the metric of a run after an epoch or after its last, or None if it has failed."""
+        if i in self._running:
+            return self._running[i].value(epoch)
+        outcome = self.outcomes[i]
+        return None if isinstance(outcome, Exception) else outcome.result.value
+
+    def prune(self, i: int, reason: str) -> int:
+        """Close a run before its last epoch, unless it has ended.
+
+        Returns how many epochs it would have had before it.
+        """
+        if i not in self._running:
+            return 0
+        if self._shrinks:
+            self._left.add(self._taking_part.index(i))
+        self._end(i, self._running[i].fail(Pruned(reason)))
+        return self._assignments[i].job.experiment.epochs - self._epoch
+
+    def finish(self) -> None:
+        """Close the runs that have trained their last epoch."""
+        try:
+            for i in list(self._running):
+                self._end(i, self._running[i].finish())
+        except Exception as error:
+            self._fail(error)
+
+    def _end(self, i: int, outcome: Outcome) -> None:
+        self.outcomes[i] = outcome
+        del self._running[i]
+        self._tell(self._assignments[i].run_context.folder)
+
+    def _fail(self, error: BaseException) -> None:
+        """Close what is still open with the error that ended it."""
+        for i, run in self._running.items():
+            self.outcomes[i] = run.fail(error)
+        self._running.clear()
 
 
 def _checkpoint(running: "Sequence[_Running]") -> None:
@@ -112,6 +223,8 @@ class _Running:
         with self._scope():
             recording = record(assignment.job, assignment.prepared, assignment.run_context)
             self.recorder = self._open.enter_context(recording)
+        self._metric = assignment.job.metric
+        self._scores = list(self.recorder.start.history) if self.recorder.start else []
 
     @property
     def start(self) -> Parameters | Progress:
@@ -122,11 +235,16 @@ class _Running:
         """Record an epoch; return the run's outcome if this was its last, else None."""
         if isinstance(epoch, Diverged):
             return self.fail(epoch)
+        self._scores.append(epoch.scores)
         try:
             self.recorder.keep(epoch)
         except Exception as error:  # a full disk, a store that is gone
             return self.fail(error)
         return self.finish() if epoch.stopped else None
+
+    def value(self, epoch: int) -> float | None:
+        """Return the metric after an epoch, or after the last one so far."""
+        return value_after(self._scores[:epoch], self._metric) if self._scores else None
 
     def finish(self) -> Outcome:
         """Record the end of training, close the run and return its outcome."""
@@ -145,7 +263,7 @@ class _Running:
             try:
                 with self._open:
                     last()
-            except TrainingFailed as error:
+            except (Pruned, TrainingFailed) as error:
                 return error
             except Exception as error:
                 log.exception("the run failed")
@@ -158,7 +276,9 @@ class _Running:
 
 
 def _epochs(
-    assignments: Sequence[Assignment], starts: Sequence[Parameters | Progress]
+    assignments: Sequence[Assignment],
+    starts: Sequence[Parameters | Progress],
+    left: Container[int],
 ) -> Iterator[Sequence[Epoch | Diverged | None]]:
     """Yield the records of each epoch, one per network."""
     if assignments:
@@ -166,4 +286,5 @@ def _epochs(
             [own.prepared.training_run(own.job.diagnose) for own in assignments],
             starts,
             engine=assignments[0].prepared.experiment.engine,
+            left=left,
         )

@@ -3,20 +3,34 @@
 from src.terminal.console import fact, never_fail, problem, show_log, silence
 from src.terminal.progress import progress, sweep_progress
 from src.terminal.run import claims, closing, findings, opening, whereabouts
-from src.terminal.sweep import job_line, sweep_plan, sweep_table
+from src.terminal.sweep import (
+    forecast,
+    job_line,
+    planned,
+    pruned,
+    rung,
+    study,
+    sweep_plan,
+    sweep_table,
+)
 
 __all__ = [
     "claims",
     "closing",
     "fact",
     "findings",
+    "forecast",
     "job_line",
     "never_fail",
     "opening",
+    "planned",
     "problem",
     "progress",
+    "pruned",
+    "rung",
     "show_log",
     "silence",
+    "study",
     "sweep_plan",
     "sweep_progress",
     "sweep_table",

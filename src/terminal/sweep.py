@@ -1,9 +1,11 @@
 """What a sweep prints: how its runs are grouped, each run as it ends, and the leaderboard."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from src.experiment.results import Result
+from src.sweep.calibration import StackForecast
+from src.sweep.pruning import Saved, Verdict
 from src.terminal.console import console, count, fact, say, table
 
 _ACCURACIES = [f"{part}/accuracy" for part in ("train", "val", "test")]
@@ -24,13 +26,79 @@ def _groups(size: int, number: int) -> str:
     return f"{number} by {'itself' if number == 1 else 'themselves'}"
 
 
+def planned(runs: int, states: Sequence[str]) -> None:
+    """Print how many runs a sweep has, and how many are in which state."""
+    counted = Counter(states)
+    parts = ", ".join(f"{number} {state}" for state, number in counted.items())
+    fact("plan", f"{count(runs, 'run')}: {parts}")
+
+
+def forecast(stacks: Sequence[StackForecast], workers: int, seconds: float) -> None:
+    """Print the stacks of a sweep by size, and how long they take."""
+    shown = table("stacks", "runs each", "epochs", "seconds each")
+    alike: dict[tuple[int, int, str], int] = {}
+    for stack in stacks:
+        key = (stack.runs, stack.epochs, f"{stack.seconds:.1f}")
+        alike[key] = alike.get(key, 0) + 1
+    for (runs, epochs, each), number in alike.items():
+        shown.add_row(str(number), str(runs), str(epochs), each)
+    console().print(shown)
+    processes = count(workers, "process", "processes")
+    length = f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+    fact("time", f"about {length} in {processes}, if this machine has nothing else to do")
+    fact("", "from an epoch of each kind of stack; early stops and pruned runs make it shorter")
+
+
 def job_line(result: Result, position: str) -> None:
     """Print one run of a sweep in one line."""
-    if result.value is None:
+    if result.status == "PRUNED":
+        outcome = (result.failure or "", "dim")
+    elif result.value is None:
         outcome = (f"{result.status}: {result.failure or ''}", "red")
     else:
         outcome = (f"{result.metric} {result.value:.4f}", "")
     say(f"{position}  {result.name}  ", outcome, f"  {result.seconds:.1f} s")
+
+
+def rung(verdict: Verdict, epoch: int) -> None:
+    """Print what was decided at a rung of a sweep."""
+    fact("rung", verdict.sentence)
+
+
+def pruned(runs: int, epochs: int, saved: Saved) -> None:
+    """Print what a sweep of so many runs and epochs saved."""
+    if not saved.runs:
+        return
+    left = f"{saved.runs} of {runs} runs left early: {saved.epochs:,} of {epochs:,} epochs less"
+    fact("saved", f"{left} ({saved.epochs / epochs:.0%})")
+    if saved.idle:
+        fact(
+            "",
+            f"{saved.idle:,} of these were computed along in stacks, so that the others keep "
+            "their bytes; sweep.exact=false saves them, too",
+        )
+
+
+def study(
+    name: str,
+    counts: Mapping[str, int],
+    best: tuple[Mapping[str, object], float] | None,
+    importances: Mapping[str, float],
+) -> None:
+    """Print what has come of a study: its trials by state, the best, and what matters."""
+    states = ", ".join(f"{number} {state}" for state, number in counts.items())
+    fact("study", f"{name}: {count(sum(counts.values()), 'trial')}, {states}")
+    if best:
+        chosen = " ".join(_written(key, value) for key, value in best[0].items())
+        fact("best", f"{chosen}: {best[1]:.4f}")
+    if importances:
+        shares = ", ".join(f"{key} {share:.0%}" for key, share in importances.items())
+        fact("importance", f"{shares} (Optuna's, over all trials that came to their end)")
+
+
+def _written(key: str, value: object) -> str:
+    """Return a parameter of a study as an override; that of a list is one already."""
+    return f"{key}={value:.4g}" if isinstance(value, int | float) else str(value)
 
 
 def sweep_table(results: Sequence[Result], sweep_id: str) -> None:
@@ -38,11 +106,13 @@ def sweep_table(results: Sequence[Result], sweep_id: str) -> None:
     finished = _ranked(results)
     if finished:
         _print_ranking(finished)
+    left = [result for result in results if result.status == "PRUNED"]
     for result in results:
-        if result.value is None:
+        if result.value is None and result not in left:
             overrides = " ".join(result.overrides)
             say((result.status, "red"), f"  {overrides}: {result.failure or ''}")
-    fact("runs", f"{len(finished)} of {len(results)} finished, sweep_id {sweep_id}")
+    early = f", {len(left)} left early" if left else ""
+    fact("runs", f"{len(finished)} of {len(results)} finished{early}, sweep_id {sweep_id}")
 
 
 def _ranked(results: Sequence[Result]) -> list[tuple[float, Result]]:

@@ -46,6 +46,7 @@ class Entry:
     model_id: str | None = None
     status: Status | None = None  # None: the run has not ended
     failure: str | None = None
+    pruned: str | None = None  # why the run left its sweep early
     end: int | None = None
     written: list[str] = field(default_factory=list)  # the parts that MLflow has
 

@@ -149,14 +149,21 @@ class Tracker:
             }
         self._follow()
 
-    def close(self, status: Status, seconds: float, failure: str | None = None) -> None:
+    def close(
+        self,
+        status: Status,
+        seconds: float,
+        failure: str | None = None,
+        pruned: str | None = None,
+    ) -> None:
         """Give the run its status when all is written, and wait for that.
 
-        The run's end is ``seconds`` after its start. ``failure`` is kept as a tag. A store that is
-        away is waited for for some seconds.
+        The run's end is ``seconds`` after its start. ``failure`` is kept as a tag, and so is
+        ``pruned``, why a run left its sweep early. A store that is away is waited for for some
+        seconds.
         """
         with self._change() as entry:
-            entry.status, entry.failure = status, failure
+            entry.status, entry.failure, entry.pruned = status, failure, pruned
             entry.end = self.milliseconds(seconds)
         self._follow()
         complete = self._wait(lambda: self._complete, status)

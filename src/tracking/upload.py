@@ -137,8 +137,9 @@ class Upload:
         for key, value in tags.items():
             if run.data.tags.get(key) != value:
                 client.set_tag(entry.run_id, key, value)
-        if "failure" in run.data.tags:
-            client.delete_tag(entry.run_id, "failure")
+        for ended in ("failure", "pruned"):
+            if ended in run.data.tags:
+                client.delete_tag(entry.run_id, ended)
         self._kept = run.data.params
         self._leave_out_known(client)
         with self.journal.change():
@@ -213,6 +214,8 @@ class Upload:
         entry = self.journal.entry
         if entry.failure:
             client.set_tag(self._id, "failure", cut(entry.failure, _TAG_LENGTH))
+        if entry.pruned:
+            client.set_tag(self._id, "pruned", cut(entry.pruned, _TAG_LENGTH))
         client.set_terminated(self._id, entry.status, entry.end)
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -27,13 +27,15 @@ def train(
     *,
     engine: Literal["fast", "plain"] = "fast",
     hear: Hear | None = None,
+    left: Container[int] = (),
 ) -> Iterator[list[Record]]:
     """Train networks side by side and yield, epoch by epoch, a record of each.
 
     Each starts from its first parameters, or from the progress of an earlier training run; all must
     have come equally far. The runs may differ in learning rate, schedule, stopping, seed, weight
     decay and data. A network that diverges leaves with what ended it, one that stops early with its
-    last record; None stands for those that have left. The others go on.
+    last record; None stands for those that have left. The others go on. The caller may add the
+    numbers of more networks to ``left`` between two epochs.
 
     ``hear`` is called within long epochs, once in thousands of updates.
 
@@ -58,6 +60,9 @@ def train(
             if isinstance(record, Diverged) or runs[j].has_ended(active[j]):
                 del active[j]
                 stack = None  # the others form a smaller one
+        for j in [j for j in active if j in left]:
+            del active[j]
+            stack = None
 
 
 def train_one(
