@@ -329,7 +329,7 @@ def test_of_the_same_sweep_twice_at_once_the_second_is_refused(
         assert second.code == 2
         assert "another process is running this sweep" in second.err
         (folder,) = {folder.parent for folder in second.folders}
-        named = invoke(*GRID, "lr=0.1,0.3", f"hydra.sweep.dir={folder}")
+        named = invoke(*GRID, "lr=0.1,0.3", "epochs=20000", f"hydra.sweep.dir={folder}")
         assert named.code == 2
         assert "another process is running this sweep" in named.err
     finally:
