@@ -23,9 +23,10 @@ PACKAGES = [
     "experiment",
     "config",
     "sweep",
+    "comparison",
     "terminal",
 ]
-ENTRY_POINTS = {"run", "sync", "ui", "baselines", "api", "estimator", "pictures"}
+ENTRY_POINTS = {"run", "sync", "ui", "baselines", "api", "estimator", "pictures", "compare"}
 LIBRARIES = {
     "mlflow": {"tracking"},
     "hydra": {"run", "config", "api"},

@@ -116,12 +116,18 @@ def _open(
     if known and known.epochs != epochs:  # MLflow keeps the parameter as it was
         tags["epochs"] = str(epochs)
     run_id = known.run_id if known else None
+    settings = {key: str(value) for key, value in run_context.settings.items()}
     tracker = store.start(job.outputs, run_context.name, tags, run_id, folder.absolute())
     if known:
         (folder / RESULT).unlink(missing_ok=True)  # the run has not ended any more
         overrides = list(run_context.overrides)
         record = replace(
-            known, overrides=overrides, status="RUNNING", epochs=epochs, identity=identity
+            known,
+            overrides=overrides,
+            status="RUNNING",
+            epochs=epochs,
+            identity=identity,
+            settings=settings,
         )
     else:
         record = RunRecord(
@@ -130,6 +136,7 @@ def _open(
             int(time.time() * 1000),
             epochs,
             identity,
+            settings,
             {name: str(value) for name, value in job.tags.items()},
             store.experiment,
             position=run_context.position,

@@ -143,6 +143,7 @@ class RunRecord:
     started: int  # milliseconds since 1970
     epochs: int
     identity: Identity
+    settings: Mapping[str, str] = field(default_factory=dict)  # and choices, as MLflow has them
     tags: Mapping[str, str] = field(default_factory=dict)
     experiment: str = ""  # of MLflow
     status: str = "RUNNING"

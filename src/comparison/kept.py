@@ -1,0 +1,182 @@
+"""Reads kept runs: what each was asked, how it ended, and its history."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from src.experiment.results import RESULT
+from src.experiment.run_folder import HISTORY, RUN
+from src.support.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PREDICTIONS = "predictions.npz"
+# As training says it: "training loss inf in epoch 3, after 99 updates; …".
+_DIVERGED = re.compile(r" in epoch \d+, after \d+ updates")
+
+
+@dataclass(frozen=True)
+class KeptRun:
+    """A run as its folder or MLflow keeps it. What they do not hold is None or empty."""
+
+    name: str
+    # Every resolved setting by its dotted key, and every choice by its group, as MLflow has them.
+    settings: Mapping[str, str]
+    status: str  # FINISHED, FAILED, KILLED, PRUNED, RUNNING
+    failure: str | None = None
+    metric: str | None = None  # by which its sweep ranks
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of the kept epoch, and the best
+    findings: Sequence[str] = ()
+    seconds: float | None = None
+    epochs: int | None = None  # that it was asked to train
+    started: int = 0  # milliseconds since 1970
+    overrides: Sequence[str] = ()
+    sweep_id: str | None = None
+    folder: Path | None = None
+    run_id: str = ""  # in MLflow
+    experiment_id: str = ""
+    data: str = ""  # digests
+    code: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss or a weight became infinite, or no number."""
+        return self.status == "FAILED" and bool(_DIVERGED.search(self.failure or ""))
+
+    @property
+    def predictions(self) -> Path | None:
+        """The file of its predictions, or None if it was not kept."""
+        path = self.folder / _PREDICTIONS if self.folder else None
+        return path if path and path.exists() else None
+
+
+def run_folders(places: Iterable[Path]) -> list[Path]:
+    """Return the folders of all runs at or below these folders, in the order of their numbers.
+
+    Raises DataError if a place does not exist or holds no run.
+    """
+    found: dict[Path, None] = {}
+    for place in places:
+        if not place.is_dir():
+            raise DataError(
+                f"{place}: no such folder: give the folder of a sweep, a run or outputs"
+            )
+        own = [place] if (place / RUN).exists() else [path.parent for path in place.rglob(RUN)]
+        if not own:
+            raise DataError(f"{place}: holds no run.json: give the folder of a sweep or a run")
+        found |= dict.fromkeys(sorted(own, key=_order))
+    return list(found)
+
+
+def _order(folder: Path) -> tuple[str, int, str]:
+    number = int(folder.name) if folder.name.isdecimal() else -1
+    return str(folder.parent), number, folder.name
+
+
+def read_folder(folder: Path) -> KeptRun:
+    """Return the run in a folder. Raises DataError if its files are damaged."""
+    record = _json(folder / RUN)
+    result = _json(folder / RESULT) if (folder / RESULT).exists() else {}
+    identity = record.get("identity", {})
+    return KeptRun(
+        name=record["name"],
+        settings=record.get("settings") or _configured(folder),
+        status=result.get("status", record["status"]),
+        failure=result.get("failure"),
+        metric=result.get("metric"),
+        metrics=result.get("metrics", {}),
+        findings=result.get("findings", ()),
+        seconds=result.get("seconds"),
+        epochs=record.get("epochs"),
+        started=record.get("started", 0),
+        overrides=record.get("overrides", ()),
+        sweep_id=record.get("sweep_id"),
+        folder=folder,
+        run_id=result.get("run_id") or record.get("run_id") or "",
+        experiment_id=result.get("experiment_id") or record.get("experiment_id") or "",
+        data=identity.get("data", ""),
+        code=identity.get("code", ""),
+        versions=identity.get("versions", {}),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: can't be read ({error})") from None
+    if not isinstance(known, dict):
+        raise DataError(f"{path}: can't be read (it is not an object)")
+    return known
+
+
+def _configured(folder: Path) -> dict[str, str]:
+    """Return the settings of a run whose run.json does not hold them: it is of an older version."""
+    config = _yaml(folder / ".hydra" / "config.yaml")
+    hydra = _yaml(folder / ".hydra" / "hydra.yaml").get("hydra", {})
+    choices = {
+        group.rpartition("@")[2]: choice
+        for group, choice in hydra.get("runtime", {}).get("choices", {}).items()
+        if choice and not group.startswith("hydra/")
+    }
+    settings = {**choices, **_leaves(config, "")}
+    return {key: str(value) for key, value in settings.items()}
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        known = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
+    except (OSError, yaml.YAMLError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _leaves(node: Any, place: str) -> dict[str, Any]:
+    if not isinstance(node, dict) or not node:
+        return {place: node}
+    leaves: dict[str, Any] = {}
+    for name, child in node.items():
+        if name != "_target_":
+            leaves |= _leaves(child, f"{place}.{name}" if place else str(name))
+    return leaves
+
+
+def read_histories(folders: Mapping[int, Path]) -> "pd.DataFrame":
+    """Return the epochs of runs, each given by its number and its folder, in one frame.
+
+    The column ``run`` holds the number. What a run did not measure is NaN. A torn last line is
+    left out.
+    """
+    import io
+
+    import numpy as np
+    import pandas as pd
+
+    bodies: dict[str, list[str]] = {}
+    runs: dict[str, list[int]] = {}
+    for number, folder in folders.items():
+        try:
+            text = (folder / HISTORY).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            continue
+        header, _, body = text.partition("\n")
+        body = body[: body.rfind("\n") + 1]
+        bodies.setdefault(header.strip(), []).append(body)
+        runs.setdefault(header.strip(), []).extend([number] * body.count("\n"))
+    frames = []
+    for header, parts in bodies.items():
+        frame = pd.read_csv(io.StringIO("".join(parts)), names=header.split(","), dtype=float)
+        frame.insert(0, "run", np.array(runs[header], dtype=int))
+        frames.append(frame)
+    if not frames:
+        return pd.DataFrame({"run": np.array([], dtype=int), "epoch": np.array([], dtype=int)})
+    history = pd.concat(frames, ignore_index=True)
+    history["epoch"] = history["epoch"].astype(int)
+    return history.sort_values(["run", "epoch"], kind="stable", ignore_index=True)
