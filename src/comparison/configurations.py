@@ -49,8 +49,9 @@ def group(runs: Sequence[KeptRun]) -> Grouping:
     ]
     replicated = [key for key in REPLICATES if key in varying] or ["seed"]
     replicate = [
-        "/".join(values.get(key, [""] * len(runs))[i] for key in replicated)
-        for i in range(len(runs))
+        # A run of unknown seed is a replicate of its own, paired with no other.
+        "/".join(values[key][i] for key in replicated) if run.settings.get("seed") else f"run {i}"
+        for i, run in enumerate(runs)
     ]
     common = {key: values[key][0] for key in keys if key not in varying and key != DATA}
     return Grouping(of_run, replicate, _telling(runs, deciding, values), common)

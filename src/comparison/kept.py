@@ -44,6 +44,7 @@ class KeptRun:
     data: str = ""  # digests
     code: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    history: "pd.DataFrame | None" = None  # its epochs, if it has no folder
 
     @property
     def diverged(self) -> bool:

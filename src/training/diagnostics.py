@@ -18,8 +18,8 @@ _EQUAL = 1e-4
 
 # From these shares of a layer's units on, and outside these update ratios, a layer has a finding.
 # An update ratio of about 1e-3 is usual.
-_MANY_SATURATED, _MANY_DEAD = 0.25, 0.4
-_HUGE_UPDATE, _TINY_UPDATE = 0.1, 1e-7
+MANY_SATURATED, MANY_DEAD = 0.25, 0.4
+HUGE_UPDATE, TINY_UPDATE = 0.1, 1e-7
 # If the pre-activations spread wider than this, they start on the flat parts of a sigmoid.
 _WIDE = 2.0
 
@@ -130,24 +130,24 @@ def _trouble(layer: Dense, epochs: Sequence[int], states: Sequence[LayerState]) 
         return (
             f"its {last.units} units have had equal weights {when}: equal gradients keep them equal"
         )
-    if when := since(lambda state: (state.saturated or 0) >= _MANY_SATURATED * state.units):
+    if when := since(lambda state: (state.saturated or 0) >= MANY_SATURATED * state.units):
         remedy = "a smaller lr may help"
         if first.spread > _WIDE:
             remedy = f"the initializer is wide for {layer.fan_in} inputs"
         return f"{last.saturated} of {last.units} units saturated {when}; {remedy}"
-    if when := since(lambda state: (state.dead or 0) >= _MANY_DEAD * state.units):
+    if when := since(lambda state: (state.dead or 0) >= MANY_DEAD * state.units):
         remedy = "another initializer" if when == "from the start" else "a smaller lr"
         return f"{last.dead} of {last.units} units dead {when}; {remedy} or leaky_relu may help"
     if when := since(lambda state: state.gradient_norm == 0):
         return (
             f"its gradient is 0 {when}: its inputs are 0, or the layers after it pass no gradient"
         )
-    if when := since(lambda state: state.update_ratio < _TINY_UPDATE):
+    if when := since(lambda state: state.update_ratio < TINY_UPDATE):
         return (
-            f"an update changes its weights by less than {_TINY_UPDATE:g} of their norm {when}: "
+            f"an update changes its weights by less than {TINY_UPDATE:g} of their norm {when}: "
             "it hardly learns, a larger lr may help"
         )
-    if when := since(lambda state: state.update_ratio > _HUGE_UPDATE):
+    if when := since(lambda state: state.update_ratio > HUGE_UPDATE):
         return (
             f"an update changes its weights by {last.update_ratio:.0%} of their norm {when}: "
             "lr is too large for these weights"

@@ -1,0 +1,254 @@
+"""Says in sentences what a comparison found: the answer, what to know beside it, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from src.comparison import reasons
+from src.comparison.importance import HIGHER, LEFT, NOISE
+from src.comparison.provenance import seeds_command
+
+if TYPE_CHECKING:
+    from src.comparison.comparison import Comparison
+
+_EFFECTS = 4  # named in the second sentence
+_LEAST_SHARE = 0.005
+_VISIBLE = 0.00005
+
+
+def described(comparison: Comparison, label: str) -> str:
+    """Return a configuration in words: its settings as they are typed."""
+    row = comparison.configurations.loc[label]
+    settings = " ".join(f"{key}={_shown(row[key])}" for key in comparison.differing)
+    return settings or "the configuration"
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
+
+
+def answer(comparison: Comparison) -> list[str]:
+    """Return the two sentences at the top of a comparison."""
+    frame = comparison.configurations
+    if not frame["finished"].any():
+        return [f"None of the {count(int(frame['n'].sum()), 'run')} has a {comparison.metric}."]
+    return [_which(comparison), *_what_matters(comparison)]
+
+
+def _which(comparison: Comparison) -> str:
+    frame = comparison.configurations
+    best = frame.iloc[0]
+    name, score = described(comparison, "C1"), _score(comparison, best)
+    others = frame.iloc[1:]
+    others = others[others["finished"] > 0]
+    if others.empty:
+        return f"{name} has {score}; there is no other configuration to compare it with."
+    gap = abs(best["mean"] - others["mean"].iloc[0])
+    following = f"{gap:.4f} from {described(comparison, others.index[0])}, the next"
+    if others["p"].isna().all():
+        reason = (
+            "each configuration has one seed"
+            if (frame["finished"] <= 1).all()
+            else "too few seeds are known"
+        )
+        return f"{name} leads with {score}, {following}; {reason}, so this may be chance."
+    tied = int(others["tied"].sum())
+    if tied == 0:
+        return f"{name} is the best: {score}, {following}, which is more than chance explains."
+    return (
+        f"{name} leads with {score}, but {tied} of the other {len(others)} "
+        f"can't be told from it: {following}."
+        if len(others) > 1
+        else f"{name} leads with {score}, but the other can't be told from it: {following}."
+    )
+
+
+def _score(comparison: Comparison, row: pd.Series) -> str:
+    text = f"{comparison.metric} {row['mean']:.4f}"
+    seeds = count(int(row["finished"]), "seed")
+    if np.isfinite(row["low"]):
+        text += f" (95 % interval {row['low']:.4f} to {row['high']:.4f}, {seeds})"
+    else:
+        text += f" ({seeds})"
+    if np.isfinite(row["test_mean"]) and not comparison.metric.startswith("test/"):
+        measure = comparison.metric.rpartition("/")[2]
+        text += f", test/{measure} {row['test_mean']:.4f}"
+    if comparison.budget:
+        text += f" at {comparison.budget}"
+    return text
+
+
+def _what_matters(comparison: Comparison) -> list[str]:
+    effects = comparison.importance()
+    if effects.empty:
+        return []
+    estimated = "estimated" in effects["method"].iloc[0]
+    settings = effects[~effects["effect"].isin([NOISE, HIGHER, LEFT])]
+    named = settings[settings["share"] >= _LEAST_SHARE].head(_EFFECTS)
+    rest = effects[effects["effect"].isin([NOISE, LEFT])]
+    parts = [f"{row.effect} {row.share:.0%}" for row in named.itertuples()]
+    parts += [
+        f"{'the seed' if r.effect == NOISE else 'the rest'} {r.share:.0%}"
+        for r in rest.itertuples()
+    ]
+    if not parts:
+        return []
+    first, *others = parts
+    effect, _, share = first.rpartition(" ")
+    about = "about " if estimated else ""
+    sentence = f"{effect} explains {about}{share} of the variance between runs"
+    return [", ".join([sentence, *others]) + "."]
+
+
+def explanations(comparison: Comparison) -> dict[str, str]:
+    """Return why configurations are worse than the best, by label, where it shows."""
+    frame = comparison.configurations
+    found: dict[str, str] = {}
+    worse = list(frame.index[1:])
+    found |= reasons.sentences(comparison.reasons(), "C1", worse)
+    shares = reasons.still_learning(comparison.history, comparison.runs["configuration"])
+    for label in worse:
+        diverged = int(frame["diverged"][label])
+        if diverged:
+            found[label] = f"{diverged} of {frame['n'][label]} diverged"
+        elif label not in found and not frame["tied"][label]:
+            share = float(shares.get(label, np.nan))
+            if reasons.is_still_learning(share, float(shares.get("C1", np.nan))):
+                found[label] = (
+                    f"{share:.0%} of the fall of its loss came in the last tenth of training: "
+                    "more epochs would help"
+                )
+    return {label: found[label] for label in worse if label in found}
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """Return what a reader must know beside the numbers, a sentence each."""
+    return [
+        note
+        for part in (_seeds, _selection, _tests, _unfinished, _kept, _origin)
+        for note in part(comparison)
+    ]
+
+
+def _seeds(comparison: Comparison) -> list[str]:
+    frame = comparison.configurations
+    single = int((frame["finished"] == 1).sum())
+    if not single:
+        return []
+    owner = "Each configuration" if single == len(frame) else count(single, "configuration")
+    text = f"{owner} has one seed: no interval exists."
+    labels = comparison.runs["configuration"]
+    configurations = [
+        [comparison.kept[i] for i in labels.index[labels == label]] for label in frame.index
+    ]
+    added = seeds_command(comparison.kept, configurations)
+    return [f"{text} This adds four seeds: {added}" if added else text]
+
+
+def _selection(comparison: Comparison) -> list[str]:
+    found: list[str] = []
+    part = comparison.metric.partition("/")[0]
+    if len(comparison.configurations) < 2:
+        return found
+    if part == "val" and comparison.runs["test"].notna().any():
+        found.append("The best is chosen by the validation set and reported on the test set.")
+    elif part == "val":
+        found.append("There is no test set: the best is chosen and reported on the same samples.")
+    else:
+        found.append(f"The best is chosen by {comparison.metric}, which flatters it.")
+    gain, number = comparison.optimism, len(comparison.configurations)
+    if gain is not None and gain >= _VISIBLE:
+        found.append(
+            f"Being the best of {number} flatters its mean by about {gain:.4f}: chosen without one "
+            "seed, the best falls by so much on the seed left out."
+        )
+    elif gain is not None:
+        found.append(
+            f"Being the best of {number} does not flatter its mean: chosen without one seed, the "
+            "best is as good on the seed left out."
+        )
+    return found
+
+
+def _tests(comparison: Comparison) -> list[str]:
+    frame = comparison.configurations
+    found = []
+    if np.isfinite(frame["low"]).any():
+        found.append(
+            "Intervals are Student's t over seeds, since the spread is known from few seeds only."
+        )
+    if frame["p"].notna().any():
+        found.append(
+            "A configuration is told from the best if their seeds differ by more than chance "
+            "(two-sided t tests, Holm's correction for all pairs)"
+            + (
+                " and so do their answers to the same test samples (McNemar's test)."
+                if frame["p_samples"].notna().any()
+                else "."
+            )
+        )
+    return found
+
+
+def _unfinished(comparison: Comparison) -> list[str]:
+    runs = comparison.runs
+    found = []
+    missing = runs[runs["value"].isna()]
+    ended = {
+        "diverged": int(missing["diverged"].sum()),
+        "failed": int(((missing["status"] == "FAILED") & ~missing["diverged"]).sum()),
+        "interrupted": int((missing["status"] == "KILLED").sum()),
+        "still running": int((missing["status"] == "RUNNING").sum()),
+        "pruned": int((missing["status"] == "PRUNED").sum()),
+    }
+    said = [f"{number} {word}" for word, number in ended.items() if number]
+    if said:
+        found.append(
+            f"Of {count(len(runs), 'run')}, {', '.join(said)}; means are over those that finished."
+        )
+    others = len(missing) - sum(ended.values())
+    if others and comparison.budget:
+        found.append(f"{count(others, 'run')} ended before {comparison.budget} and do not count.")
+    elif others:
+        found.append(f"{count(others, 'run')} finished without a {comparison.metric}.")
+    if ended["diverged"]:
+        found.append("Configurations of which a run diverged are listed last.")
+    return found
+
+
+def _kept(comparison: Comparison) -> list[str]:
+    found = []
+    if comparison.repeated:
+        found.append(
+            f"{count(comparison.repeated, 'run')} repeat another one, equal in settings, data and "
+            "seed: the last of each counts."
+        )
+    frame = comparison.configurations
+    without = len(comparison.history) == 0
+    if without:
+        found.append("No history is kept: there are no curves.")
+    if frame["p_samples"].isna().all() and frame["finished"].any() and len(frame) > 1:
+        if comparison.budget:
+            reason = "predictions are those of the kept weights, not at this budget"
+        else:
+            reason = "no predictions of the same test samples are kept, or the test set chooses"
+        found.append(f"There is no test over samples: {reason}.")
+    return found
+
+
+def _origin(comparison: Comparison) -> list[str]:
+    found = []
+    runs = comparison.kept
+    if len({run.code for run in runs if run.code}) > 1:
+        found.append("The runs were computed by different versions of the code.")
+    if any(not run.settings.get("seed") for run in runs):
+        found.append("Some runs do not say their seed: they count as replicates, unpaired.")
+    return found
