@@ -1,0 +1,64 @@
+"""Writes a comparison as one HTML file that holds everything it shows.
+
+The file needs no network: Plotly's script and the data are inside, compressed. Its security policy
+admits these scripts only, so a run's name cannot bring another one.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.comparison.page import tables
+from src.comparison.page.inlined import digest, packed
+from src.comparison.page.payload import payload
+from src.support.files import write_whole
+
+if TYPE_CHECKING:
+    from src.comparison.comparison import Comparison
+
+_FOLDER = Path(__file__).parent
+# In the order in which they read each other.
+_SCRIPTS = ("data", "selection", "tables", "charts", "curves", "settings", "pairs", "start")
+
+
+def write_page(comparison: "Comparison", path: Path) -> None:
+    """Write the page of a comparison to ``path``, all of it or nothing."""
+    write_whole(path, page(comparison).encode())
+
+
+def page(comparison: "Comparison") -> str:
+    """Return the page of a comparison as HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,  # names and reasons may hold anything
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    plotly = get_plotlyjs()
+    script = "\n".join(_read(f"script/{name}.js") for name in _SCRIPTS)
+    data = json.dumps(payload(comparison), allow_nan=False, separators=(",", ":"))
+    return environment.get_template("page.html.jinja").render(
+        comparison=comparison,
+        summary=tables.summary(comparison),
+        leaderboard=tables.leaderboard(comparison),
+        intervals=tables.intervals(comparison),
+        runs=tables.runs(comparison),
+        failures=tables.failures(comparison),
+        diagnosis=tables.diagnosis(comparison),
+        colours=tables.COLOURS,
+        style=_read("page.css"),
+        # As the page writes it, with a line break at each end: the digest covers both.
+        script=f"\n{script}\n",
+        script_digest=digest(f"\n{script}\n"),
+        plotly_digest=digest(plotly),
+        plotly=packed(plotly.encode()),
+        data=packed(data.encode()),
+    )
+
+
+def _read(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")

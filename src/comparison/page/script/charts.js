@@ -1,0 +1,114 @@
+// The look that all charts share.
+
+const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "6px,2px,2px,2px"];
+const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down"];
+const COLOURED = DASHES.length;
+
+let data; // what payload.py collected
+let rankOf; // from a configuration's label to its place, the best is 0
+const drawers = []; // functions that draw a chart anew
+
+function theme() {
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+  return {
+    ink: colour("ink"),
+    muted: colour("muted"),
+    faint: colour("faint"),
+    line: colour("line"),
+    ground: colour("ground"),
+    good: colour("good"),
+    poor: colour("poor"),
+    bad: colour("bad"),
+    series: DASHES.map((_, place) => colour(`s${place}`)),
+  };
+}
+
+// How a configuration looks in every chart: the best ones have a colour, a dash and a symbol.
+function lookOf(label, look) {
+  const rank = rankOf.get(label);
+  if (rank < COLOURED) {
+    return { colour: look.series[rank], dash: DASHES[rank], symbol: SYMBOLS[rank] };
+  }
+  return { colour: look.faint, dash: "solid", symbol: "circle-open" };
+}
+
+// How strongly a configuration shows while another one is highlighted.
+const strength = (label) =>
+  selection.configuration === null || selection.configuration === label ? 1 : 0.25;
+
+function draw(id, traces, layout) {
+  const look = theme();
+  const axis = {
+    gridcolor: look.line,
+    linecolor: look.muted,
+    zeroline: false,
+    automargin: true,
+    ticks: "outside",
+    tickcolor: look.line,
+  };
+  const whole = {
+    height: 340,
+    margin: { l: 8, r: 12, t: 8, b: 8 },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: "system-ui, sans-serif", size: 12, color: look.ink },
+    showlegend: false,
+    hovermode: "closest",
+    hoverlabel: { bgcolor: look.ground, bordercolor: look.muted, font: { color: look.ink } },
+    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+    ...layout,
+    xaxis: { ...axis, ...layout.xaxis },
+    yaxis: { ...axis, ...layout.yaxis },
+  };
+  const element = byId(id);
+  const first = !element.data;
+  Plotly.react(element, traces, whole, {
+    responsive: true,
+    displaylogo: false,
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+  });
+  if (first) {
+    element.on("plotly_click", (event) => {
+      const target = event.points[0].customdata;
+      if (target) pick(target[0], target[1] ?? null);
+    });
+  }
+}
+
+function redraw() {
+  for (const drawer of drawers) drawer();
+}
+
+// The words under which a configuration stands in a chart: C1 lr=0.1 model=relu2.
+function describe(configuration) {
+  const settings = data.settings.map((name, i) => `${name}=${configuration.settings[i]}`);
+  return [configuration.label, ...settings].join(" ");
+}
+
+function figure(value) {
+  if (value === null || value === undefined) return "–";
+  const size = Math.abs(value);
+  return value === 0 || (size >= 1e-3 && size < 1e4) ? value.toFixed(4) : value.toPrecision(3);
+}
+
+// Where a value stands between two ends, as a mixture of two colours such as #0072B2.
+function mixture(from, to, share) {
+  const part = (colour, i) => parseInt(colour.slice(1 + 2 * i, 3 + 2 * i), 16);
+  const mixed = [0, 1, 2].map((i) =>
+    Math.round(part(from, i) + share * (part(to, i) - part(from, i))),
+  );
+  return `rgb(${mixed.join(",")})`;
+}
+
+// The values between which colours change: outliers on the poor side share the poorest colour.
+function colourRange(values) {
+  const sorted = known(values).sort((a, b) => a - b);
+  if (!sorted.length) return [0, 1];
+  const at = (share) => sorted[Math.round(share * (sorted.length - 1))];
+  const reach = 1.5 * (at(0.75) - at(0.25));
+  let [low, high] = [sorted[0], sorted[sorted.length - 1]];
+  if (data.largerIsBetter) low = Math.max(low, at(0.25) - reach);
+  else high = Math.min(high, at(0.75) + reach);
+  return low < high ? [low, high] : [low - 0.5, high + 0.5];
+}

@@ -1,0 +1,305 @@
+"""The page's tables: which columns they have, and how each cell reads and sorts."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from src.comparison.page.wording import (
+    count,
+    duration,
+    number,
+    probability,
+    real,
+    setting,
+    share,
+    span,
+)
+
+if TYPE_CHECKING:
+    from src.comparison.comparison import Comparison
+
+# The number of configurations that have a colour of their own in the charts.
+COLOURS = 7
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell says, and the number by which it is sorted, if it has one."""
+
+    text: str
+    value: float | None = None
+    kind: str = ""  # a class of the style sheet
+    link: str = ""
+    note: str = ""  # shown when the pointer rests on the cell
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row, and what it stands for."""
+
+    cells: list[Cell]
+    configuration: str
+    run: int | None = None
+    words: str = ""  # what the filter searches, with ``lr=0.1`` for a setting
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its interval as shares of the width of a drawing."""
+
+    mean: float
+    low: float
+    high: float
+    cut_low: bool
+    cut_high: bool
+
+
+def leaderboard(comparison: "Comparison") -> tuple[list[str], list[Row]]:
+    """Return the titles and the rows of the configurations' table, from the best to the worst."""
+    titles = [
+        "Configuration",
+        *comparison.differing,
+        "mean",
+        "95 % interval",
+        "against the best",
+        "test mean",
+        "runs",
+        "sd",
+        "lowest",
+        "highest",
+        "seconds",
+    ]
+    frame = comparison.configurations
+    rows = []
+    for position, (label, row) in enumerate(zip(frame.index, frame.to_dict("records"), strict=True)):
+        settings = [_setting(row[name]) for name in comparison.differing]
+        lowest, highest = sorted_ends(row["worst"], row["best"])
+        cells = [
+            Cell(str(label), position + 1, "label"),
+            *settings,
+            _number(row["mean"], "mean"),
+            Cell(span(row["low"], row["high"]), real(row["low"]), "number interval"),
+            _verdict(row, first=position == 0),
+            _number(row["test_mean"]),
+            _finished(row),
+            _number(row["sd"]),
+            _number(lowest),
+            _number(highest),
+            Cell(duration(row["seconds"]), real(row["seconds"]), "number"),
+        ]
+        words = [str(label), *_words(comparison, row), "tied" if row["tied"] else ""]
+        rows.append(Row(cells, str(label), words=" ".join(words)))
+    return titles, rows
+
+
+def sorted_ends(worst: Any, best: Any) -> tuple[float | None, float | None]:
+    """Return the lowest and the highest of the two, whichever of them is the better one."""
+    ends = [end for end in (real(worst), real(best)) if end is not None]
+    return (min(ends), max(ends)) if ends else (None, None)
+
+
+def intervals(comparison: "Comparison") -> dict[str, Interval]:
+    """Return for each configuration its mean and interval on one scale.
+
+    The scale spans the better half, so that one bad configuration does not hide how the good ones
+    differ. What lies outside is cut off.
+    """
+    frame = comparison.configurations
+    known = frame[frame["mean"].notna()]
+    if known.empty:
+        return {}
+    low = known["low"].fillna(known["mean"])
+    high = known["high"].fillna(known["mean"])
+    better = slice(0, max(2, (len(known) + 1) // 2))
+    start, end = float(low.iloc[better].min()), float(high.iloc[better].max())
+    width = (end - start) or abs(end) or 1.0
+    start, end = start - 0.04 * width, end + 0.04 * width
+
+    def place(value: float) -> float:
+        return min(max((value - start) / (end - start), 0.0), 1.0)
+
+    return {
+        str(label): Interval(
+            place(known["mean"][label]),
+            place(low[label]),
+            place(high[label]),
+            bool(low[label] < start),
+            bool(high[label] > end),
+        )
+        for label in known.index
+    }
+
+
+def runs(comparison: "Comparison") -> tuple[list[str], list[Row]]:
+    """Return the titles and the rows of the table of single runs."""
+    titles = [
+        "Run",
+        "configuration",
+        *comparison.differing,
+        "seed",
+        "status",
+        comparison.metric,
+        "test",
+        "epochs",
+        "seconds",
+    ]
+    return titles, [
+        Row(
+            [
+                _run(row),
+                Cell(str(row["configuration"]), _rank(row["configuration"])),
+                *(_setting(row[name]) for name in comparison.differing),
+                _setting(row["seed"]),
+                Cell(str(row["status"]).lower(), kind=_status(row)),
+                _number(row["value"]),
+                _number(row["test"]),
+                Cell(setting(real(row["epochs"])), real(row["epochs"]), "number"),
+                Cell(duration(row["seconds"]), real(row["seconds"]), "number"),
+            ],
+            str(row["configuration"]),
+            position,
+            " ".join(
+                [
+                    str(row["name"]),
+                    str(row["configuration"]),
+                    *_words(comparison, row),
+                    f"seed={setting(row['seed'])}",
+                    str(row["status"]).lower(),
+                ]
+            ),
+        )
+        for position, row in enumerate(comparison.runs.to_dict("records"))
+    ]
+
+
+def failures(comparison: "Comparison") -> tuple[list[str], list[Row]]:
+    """Return the titles and the rows of the runs that did not finish, with the reason of each."""
+    titles = ["Run", "configuration", "seed", "status", "reason"]
+    found = []
+    for position, row in enumerate(comparison.runs.to_dict("records")):
+        if not _status(row):
+            continue
+        reason = row["failure"] if isinstance(row["failure"], str) else ""
+        cells = [
+            _run(row),
+            Cell(str(row["configuration"]), _rank(row["configuration"])),
+            _setting(row["seed"]),
+            Cell(str(row["status"]).lower(), kind=_status(row)),
+            Cell(reason or "no reason was kept", kind="reason"),
+        ]
+        found.append(Row(cells, str(row["configuration"]), position))
+    return titles, found
+
+
+def diagnosis(comparison: "Comparison") -> tuple[list[str], list[Row]]:
+    """Return the titles and the rows of the layers' states, beside the configurations' means."""
+    titles = [
+        "Configuration",
+        *comparison.differing,
+        "mean",
+        "layer",
+        "dead units",
+        "saturated units",
+        "update / weight",
+        "gradient, first",
+        "gradient, last",
+    ]
+    configurations = comparison.configurations
+    known = {str(label): row for label, row in configurations.iterrows()}
+    rows = []
+    for row in comparison.reasons().to_dict("records"):
+        label = str(row["configuration"])
+        own = known[label]
+        rows.append(
+            Row(
+                [
+                    Cell(label, _rank(label), "label"),
+                    *(_setting(own[name]) for name in comparison.differing),
+                    _number(own["mean"]),
+                    _setting(row["layer"]),
+                    _share(row["dead"]),
+                    _share(row["saturated"]),
+                    *(
+                        Cell(_short(row[name]), real(row[name]), "number")
+                        for name in ("update_ratio", "gradient_first", "gradient_last")
+                    ),
+                ],
+                label,
+            )
+        )
+    return titles, rows
+
+
+def _number(value: Any, kind: str = "") -> Cell:
+    return Cell(number(value), real(value), f"number {kind}".strip())
+
+
+def _short(value: Any) -> str:
+    figure = real(value)
+    return "–" if figure is None else f"{figure:.2g}"
+
+
+def _share(value: Any) -> Cell:
+    figure = real(value)
+    kind = "number" + (" many" if figure is not None and figure >= 0.25 else "")
+    return Cell(share(value), figure, kind)
+
+
+def _setting(value: Any) -> Cell:
+    return Cell(setting(value), real(value), "setting")
+
+
+def _words(comparison: "Comparison", row: Mapping[Any, Any]) -> Iterable[str]:
+    return (f"{name}={setting(row[name])}" for name in comparison.differing)
+
+
+def _verdict(row: Mapping[Any, Any], *, first: bool) -> Cell:
+    """Say whether a configuration can be told from the best one."""
+    if real(row["mean"]) is None:
+        return Cell("no finished run", kind="verdict")
+    if first:
+        return Cell("the best", 2.0, "verdict best")
+    p = probability(row["p"])
+    note = f"{p}, corrected for the number of comparisons" if p else ""
+    if row["tied"]:
+        said = f"not told apart ({p})" if p else "not told apart"
+        return Cell(said, 1 + (real(row["p"]) or 0), "verdict tied", note=note)
+    return Cell(f"differs ({p})" if p else "differs", real(row["p"]) or 0.0, "verdict", note=note)
+
+
+def _finished(row: Mapping[Any, Any]) -> Cell:
+    """Say how many runs finished, and what became of the others."""
+    lost = [
+        f"{int(row[name])} {name}" for name in ("diverged", "failed", "pruned") if real(row[name])
+    ]
+    if not lost:
+        return Cell(str(int(row["n"])), float(row["finished"]), "number")
+    said = f"{int(row['finished'])} of {int(row['n'])}"
+    return Cell(f"{said}: {', '.join(lost)}", float(row["finished"]), "number lost")
+
+
+def _status(row: Mapping[Any, Any]) -> str:
+    """Return the class of a run that did not finish, and nothing for one that did."""
+    return "" if str(row["status"]).upper() == "FINISHED" else "lost"
+
+
+def _run(row: Mapping[Any, Any]) -> Cell:
+    """Return the cell of a run's name, with the link to its page in MLflow."""
+    link = row["link"] if isinstance(row["link"], str) else ""
+    # A store from elsewhere may hold any text: only the address of a web page becomes a link.
+    link = link if link.startswith(("http://", "https://")) else ""
+    return Cell(str(row["name"]), kind="name", link=link, note=str(row["run_id"]))
+
+
+def _rank(label: Any) -> float | None:
+    digits = str(label).lstrip("C")
+    return float(digits) if digits.isdigit() else None
+
+
+def summary(comparison: "Comparison") -> str:
+    """Return how many runs and configurations the page compares, and by what."""
+    amount = count(len(comparison.runs), "run")
+    groups = count(len(comparison.configurations), "configuration")
+    budget = f" at {comparison.budget}" if comparison.budget else ""
+    direction = "higher" if comparison.larger_is_better else "lower"
+    return f"{amount} of {groups}, by {comparison.metric}{budget}: {direction} is better"
