@@ -22,7 +22,7 @@ def picture(pixels: npt.NDArray[np.uint8] | None) -> str | None:
 
 def packed(content: bytes) -> str:
     """Return content compressed, as letters that are safe in HTML."""
-    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
 
 
 def digest(script: str) -> str:

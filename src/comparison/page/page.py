@@ -50,10 +50,10 @@ def page(comparison: "Comparison") -> str:
         failures=tables.failures(comparison),
         diagnosis=tables.diagnosis(comparison),
         colours=tables.COLOURS,
+        methods=sorted(set(map(str, comparison.importance()["method"]))),
         style=_read("page.css"),
-        # As the page writes it, with a line break at each end: the digest covers both.
-        script=f"\n{script}\n",
-        script_digest=digest(f"\n{script}\n"),
+        script=script,
+        script_digest=digest(script),
         plotly_digest=digest(plotly),
         plotly=packed(plotly.encode()),
         data=packed(data.encode()),

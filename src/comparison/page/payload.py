@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.comparison.page.inlined import picture
+from src.comparison.page.tables import status
 from src.comparison.page.wording import real, setting
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ BUDGETS = ("epoch", "updates", "samples", "seconds")
 # From here on each run's curve is thinned out, so that the page stays below 5 MB.
 MOST_POINTS = 120_000
 # Digits of a drawn number. A screen shows about three.
-_DIGITS = 5
+_DIGITS = 4
 # The configurations that can be compared in pairs, from the best one on, and the samples that
 # are shown of each pair.
 COMPARED, SAMPLES = 6, 24
@@ -57,11 +58,18 @@ def _configurations(comparison: "Comparison") -> list[dict[str, Any]]:
     ]
 
 
-def _runs(comparison: "Comparison") -> list[dict[str, Any]]:
-    """Return the runs in the order of the frame, to which the curves refer."""
-    names = ["name", "configuration", "seed", "status"]
-    rows = comparison.runs[names].to_dict("records")
-    return [{name: setting(row[name]) for name in names} for row in rows]
+def _runs(comparison: "Comparison") -> dict[str, dict[str, Any]]:
+    """Return the runs by the number with which the curves refer to them."""
+    frame = comparison.runs
+    return {
+        str(number): {
+            "name": str(row["name"]),
+            "configuration": str(row["configuration"]),
+            "seed": setting(row["seed"]),
+            "status": status(row),
+        }
+        for number, row in zip(frame.index, frame.to_dict("records"), strict=True)
+    }
 
 
 def _curves(curves: "pd.DataFrame", every: int) -> dict[str, dict[str, list[float | None]]]:

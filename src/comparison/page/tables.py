@@ -32,6 +32,16 @@ class Cell:
     link: str = ""
     note: str = ""  # shown when the pointer rests on the cell
 
+    @property
+    def sorted_by(self) -> str:
+        """The number by which the cell is sorted, unless its text is that number."""
+        if self.value is None:
+            return ""
+        try:
+            return "" if float(self.text) == self.value else repr(self.value)
+        except ValueError:
+            return repr(self.value)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -50,16 +60,14 @@ class Interval:
     mean: float
     low: float
     high: float
-    cut_low: bool
-    cut_high: bool
 
 
 def leaderboard(comparison: "Comparison") -> tuple[list[str], list[Row]]:
     """Return the titles and the rows of the configurations' table, from the best to the worst."""
     titles = [
         "Configuration",
-        *comparison.differing,
         "mean",
+        *comparison.differing,
         "95 % interval",
         "against the best",
         "test mean",
@@ -76,8 +84,8 @@ def leaderboard(comparison: "Comparison") -> tuple[list[str], list[Row]]:
         lowest, highest = sorted_ends(row["worst"], row["best"])
         cells = [
             Cell(str(label), position + 1, "label"),
-            *settings,
             _number(row["mean"], "mean"),
+            *settings,
             Cell(span(row["low"], row["high"]), real(row["low"]), "number interval"),
             _verdict(row, first=position == 0),
             _number(row["test_mean"]),
@@ -102,7 +110,7 @@ def intervals(comparison: "Comparison") -> dict[str, Interval]:
     """Return for each configuration its mean and interval on one scale.
 
     The scale spans the better half, so that one bad configuration does not hide how the good ones
-    differ. What lies outside is cut off.
+    differ. What lies outside is put at its end, 0 or 1.
     """
     frame = comparison.configurations
     known = frame[frame["mean"].notna()]
@@ -123,8 +131,6 @@ def intervals(comparison: "Comparison") -> dict[str, Interval]:
             place(known["mean"][label]),
             place(low[label]),
             place(high[label]),
-            bool(low[label] < start),
-            bool(high[label] > end),
         )
         for label in known.index
     }
@@ -150,44 +156,35 @@ def runs(comparison: "Comparison") -> tuple[list[str], list[Row]]:
                 Cell(str(row["configuration"]), _rank(row["configuration"])),
                 *(_setting(row[name]) for name in comparison.differing),
                 _setting(row["seed"]),
-                Cell(str(row["status"]).lower(), kind=_status(row)),
+                _status(row),
                 _number(row["value"]),
                 _number(row["test"]),
                 Cell(setting(real(row["epochs"])), real(row["epochs"]), "number"),
                 Cell(duration(row["seconds"]), real(row["seconds"]), "number"),
             ],
             str(row["configuration"]),
-            position,
-            " ".join(
-                [
-                    str(row["name"]),
-                    str(row["configuration"]),
-                    *_words(comparison, row),
-                    f"seed={setting(row['seed'])}",
-                    str(row["status"]).lower(),
-                ]
-            ),
+            number,
         )
-        for position, row in enumerate(comparison.runs.to_dict("records"))
+        for number, row in _numbered(comparison)
     ]
 
 
 def failures(comparison: "Comparison") -> tuple[list[str], list[Row]]:
     """Return the titles and the rows of the runs that did not finish, with the reason of each."""
-    titles = ["Run", "configuration", "seed", "status", "reason"]
+    titles = ["Run", "status", "reason", "configuration", "seed"]
     found = []
-    for position, row in enumerate(comparison.runs.to_dict("records")):
-        if not _status(row):
+    for number, row in _numbered(comparison):
+        if status(row) == "finished":
             continue
         reason = row["failure"] if isinstance(row["failure"], str) else ""
         cells = [
             _run(row),
+            _status(row),
+            Cell(reason or "no reason was kept", kind="reason"),
             Cell(str(row["configuration"]), _rank(row["configuration"])),
             _setting(row["seed"]),
-            Cell(str(row["status"]).lower(), kind=_status(row)),
-            Cell(reason or "no reason was kept", kind="reason"),
         ]
-        found.append(Row(cells, str(row["configuration"]), position))
+        found.append(Row(cells, str(row["configuration"]), number))
     return titles, found
 
 
@@ -230,6 +227,13 @@ def diagnosis(comparison: "Comparison") -> tuple[list[str], list[Row]]:
     return titles, rows
 
 
+def _numbered(comparison: "Comparison") -> Iterable[tuple[int, Mapping[Any, Any]]]:
+    """Return the rows of all runs, each with the number by which the curves know it."""
+    frame = comparison.runs
+    numbers = (int(number) for number in frame.index)
+    return zip(numbers, frame.to_dict("records"), strict=True)
+
+
 def _number(value: Any, kind: str = "") -> Cell:
     return Cell(number(value), real(value), f"number {kind}".strip())
 
@@ -264,7 +268,7 @@ def _verdict(row: Mapping[Any, Any], *, first: bool) -> Cell:
     if row["tied"]:
         said = f"not told apart ({p})" if p else "not told apart"
         return Cell(said, 1 + (real(row["p"]) or 0), "verdict tied", note=note)
-    return Cell(f"differs ({p})" if p else "differs", real(row["p"]) or 0.0, "verdict", note=note)
+    return Cell(f"worse ({p})" if p else "worse", real(row["p"]) or 0.0, "verdict", note=note)
 
 
 def _finished(row: Mapping[Any, Any]) -> Cell:
@@ -278,9 +282,14 @@ def _finished(row: Mapping[Any, Any]) -> Cell:
     return Cell(f"{said}: {', '.join(lost)}", float(row["finished"]), "number lost")
 
 
-def _status(row: Mapping[Any, Any]) -> str:
-    """Return the class of a run that did not finish, and nothing for one that did."""
-    return "" if str(row["status"]).upper() == "FINISHED" else "lost"
+def status(row: Mapping[Any, Any]) -> str:
+    """Return what became of a run, in one word."""
+    return "diverged" if row.get("diverged") is True else str(row["status"]).lower()
+
+
+def _status(row: Mapping[Any, Any]) -> Cell:
+    said = status(row)
+    return Cell(said, kind="" if said == "finished" else "lost")
 
 
 def _run(row: Mapping[Any, Any]) -> Cell:
@@ -288,7 +297,7 @@ def _run(row: Mapping[Any, Any]) -> Cell:
     link = row["link"] if isinstance(row["link"], str) else ""
     # A store from elsewhere may hold any text: only the address of a web page becomes a link.
     link = link if link.startswith(("http://", "https://")) else ""
-    return Cell(str(row["name"]), kind="name", link=link, note=str(row["run_id"]))
+    return Cell(str(row["name"]), kind="name", link=link)
 
 
 def _rank(label: Any) -> float | None:

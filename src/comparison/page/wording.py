@@ -16,6 +16,8 @@ def number(value: object, digits: int = 4) -> str:
     figure = real(value)
     if figure is None:
         return NOTHING
+    if abs(figure) < 1e-12:  # the standard deviation of equal numbers, up to rounding
+        figure = 0.0
     if figure == 0 or 1e-3 <= abs(figure) < 1e4:
         return f"{figure:.{digits}f}"
     return f"{figure:.3g}"

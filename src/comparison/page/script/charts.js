@@ -45,6 +45,7 @@ function draw(id, traces, layout) {
     zeroline: false,
     automargin: true,
     ticks: "outside",
+    exponentformat: "power",
     tickcolor: look.line,
   };
   const whole = {
@@ -65,8 +66,7 @@ function draw(id, traces, layout) {
   const first = !element.data;
   Plotly.react(element, traces, whole, {
     responsive: true,
-    displaylogo: false,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    displayModeBar: false,
   });
   if (first) {
     element.on("plotly_click", (event) => {
@@ -92,13 +92,23 @@ function figure(value) {
   return value === 0 || (size >= 1e-3 && size < 1e4) ? value.toFixed(4) : value.toPrecision(3);
 }
 
-// Where a value stands between two ends, as a mixture of two colours such as #0072B2.
+// The red, green and blue of a colour such as #0072B2.
+const partsOf = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+
+// Return the colour that stands at a share of the way between two others.
 function mixture(from, to, share) {
-  const part = (colour, i) => parseInt(colour.slice(1 + 2 * i, 3 + 2 * i), 16);
-  const mixed = [0, 1, 2].map((i) =>
-    Math.round(part(from, i) + share * (part(to, i) - part(from, i))),
-  );
-  return `rgb(${mixed.join(",")})`;
+  const [start, end] = [partsOf(from), partsOf(to)];
+  const mixed = start.map((part, i) => Math.round(part + share * (end[i] - part)));
+  return `#${mixed.map((part) => part.toString(16).padStart(2, "0")).join("")}`;
+}
+
+// Return black or white, whichever has the larger contrast with a colour (WCAG 2.2).
+function readableOn(colour) {
+  const [red, green, blue] = partsOf(colour).map((part) => {
+    const share = part / 255;
+    return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000000" : "#ffffff";
 }
 
 // The values between which colours change: outliers on the poor side share the poorest colour.

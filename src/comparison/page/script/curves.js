@@ -45,6 +45,7 @@ function drawCurves() {
     "Thick: the mean of a configuration's finished runs, as far as all of them go.",
     "Band: from the lowest to the highest of them.",
     "Thin: single runs; × is the last epoch of one that did not finish.",
+    "Drag to zoom, double-click to see all.",
   ];
   if (data.every > 1) notes.push(`Of every ${data.every} epochs one is drawn.`);
   byId("curves-note").textContent = notes.join(" ");
@@ -76,25 +77,8 @@ function drawMetric(id, metric, over, scale) {
 
 // One trace for the curves of many runs, with gaps between them.
 function singles(labels, metric, over, colour, opacity) {
-  const trace = { x: [], y: [], customdata: [], text: [] };
-  for (const label of labels) {
-    for (const run of memberOf.get(label)) {
-      const curve = data.curves[run];
-      const name = plain(`${data.runs[run].name} (${label}, seed ${data.runs[run].seed})`);
-      for (let i = 0; i < curve[over].length; i++) {
-        trace.x.push(curve[over][i]);
-        trace.y.push(curve[metric][i]);
-        trace.customdata.push([label, run]);
-        trace.text.push(name);
-      }
-      trace.x.push(null);
-      trace.y.push(null);
-      trace.customdata.push(null);
-      trace.text.push("");
-    }
-  }
   return {
-    ...trace,
+    ...pointsOf(labels, metric, over),
     mode: "lines",
     line: { color: colour, width: 1 },
     opacity,
@@ -103,9 +87,43 @@ function singles(labels, metric, over, colour, opacity) {
   };
 }
 
+// The points of many runs. They are kept, because Plotly redraws the same ones much faster.
+const keptPoints = new Map();
+
+function pointsOf(labels, metric, over) {
+  const key = [metric, over, ...labels].join("\n");
+  if (!keptPoints.has(key)) {
+    if (keptPoints.size > 200) keptPoints.clear();
+    keptPoints.set(key, collectPoints(labels, metric, over));
+  }
+  return keptPoints.get(key);
+}
+
+function collectPoints(labels, metric, over) {
+  const trace = { x: [], y: [], customdata: [], text: [] };
+  for (const label of labels) {
+    for (const run of memberOf.get(label)) {
+      const curve = data.curves[run];
+      const name = plain(`${data.runs[run].name} (${label}, seed ${data.runs[run].seed})`);
+      const target = [label, run];
+      for (let i = 0; i < curve[over].length; i++) {
+        trace.x.push(curve[over][i]);
+        trace.y.push(curve[metric][i]);
+        trace.customdata.push(target);
+        trace.text.push(name);
+      }
+      trace.x.push(null);
+      trace.y.push(null);
+      trace.customdata.push(null);
+      trace.text.push("");
+    }
+  }
+  return trace;
+}
+
 // The mean over the finished runs at each epoch that all of them reached, and their range.
 function meanOf(label, metric, over) {
-  const finished = memberOf.get(label).filter((run) => data.runs[run].status === "FINISHED");
+  const finished = memberOf.get(label).filter((run) => data.runs[run].status === "finished");
   const epochs = new Map();
   for (const run of finished) {
     const curve = data.curves[run];
@@ -190,14 +208,14 @@ function ends(labels, metric, over, look) {
   const trace = { x: [], y: [], customdata: [], text: [] };
   for (const label of labels) {
     for (const run of memberOf.get(label)) {
-      if (data.runs[run].status === "FINISHED") continue;
+      if (data.runs[run].status === "finished") continue;
       const curve = data.curves[run];
       const last = curve[metric].findLastIndex((value) => value !== null);
       if (last < 0) continue;
       trace.x.push(curve[over][last]);
       trace.y.push(curve[metric][last]);
       trace.customdata.push([label, run]);
-      trace.text.push(plain(`${data.runs[run].name}: ${data.runs[run].status.toLowerCase()}`));
+      trace.text.push(plain(`${data.runs[run].name}: ${data.runs[run].status}`));
     }
   }
   return {
@@ -212,7 +230,7 @@ function ends(labels, metric, over, look) {
 // are no others.
 function extent(labels, metric, over) {
   const all = labels.flatMap((label) => memberOf.get(label));
-  const finished = all.filter((run) => data.runs[run].status === "FINISHED");
+  const finished = all.filter((run) => data.runs[run].status === "finished");
   const ends = (name) => {
     let [low, high, positive] = [Infinity, -Infinity, Infinity];
     for (const run of finished.length ? finished : all) {

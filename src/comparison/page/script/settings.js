@@ -19,12 +19,13 @@ function drawSettings() {
   const note = byId("settings-note");
   if (values.length === 0) {
     note.textContent = "All runs have the same settings.";
+    byId("settings-chart").hidden = true;
   } else if (values.length === 1) {
     drawOne(values[0]);
     note.textContent = "Points: means. Lines: 95 % intervals.";
   } else if (grid) {
     drawGrid(values);
-    note.textContent = `Mean ${data.metric} of each pair of settings. Darker is better in light colours, brighter in dark ones.`;
+    note.textContent = `Mean ${data.metric} of each pair of settings. The stronger the colour, the better.`;
   } else {
     drawParallel(values);
     note.textContent =
@@ -77,21 +78,32 @@ function drawGrid([rows, columns]) {
   const look = theme();
   const empty = () => rows.map(() => columns.map(() => null));
   const [z, text, customdata] = [empty(), empty(), empty()];
-  const shapes = [];
-  for (const configuration of data.configurations) {
-    if (!isVisible(configuration.label)) continue;
+  const [shapes, annotations] = [[], []];
+  const shown = data.configurations.filter(({ label }) => isVisible(label));
+  const [low, high] = colourRange(shown.map(({ mean }) => mean));
+  const ends = data.largerIsBetter ? [look.poor, look.good] : [look.good, look.poor];
+  for (const configuration of shown) {
     const row = rows.indexOf(configuration.settings[0]);
     const column = columns.indexOf(configuration.settings[1]);
-    z[row][column] = configuration.mean;
-    text[row][column] = `${plain(configuration.label)}<br>${figure(configuration.mean)}`;
+    const { label, mean } = configuration;
+    const share = Math.min(Math.max((mean - low) / (high - low), 0), 1);
+    z[row][column] = mean;
+    text[row][column] = `${plain(label)}<br>${mean === null ? "none finished" : figure(mean)}`;
+    annotations.push({
+      x: column,
+      y: row,
+      text: text[row][column],
+      showarrow: false,
+      font: { size: 11, color: mean === null ? look.muted : readableOn(mixture(...ends, share)) },
+    });
     customdata[row][column] = [configuration.label];
     if (configuration.label === selection.configuration) {
       const [x0, x1, y0, y1] = [column - 0.48, column + 0.48, row - 0.47, row + 0.47];
       shapes.push({ type: "rect", x0, x1, y0, y1, line: { color: look.bad, width: 4 } });
     }
   }
-  const [low, high] = colourRange(z.flat());
-  const ends = data.largerIsBetter ? [look.poor, look.good] : [look.good, look.poor];
+  byId("settings-chart").style.minWidth = `${150 + 66 * columns.length}px`;
+  byId("settings-chart").style.maxWidth = `${200 + 130 * columns.length}px`;
   const ticks = (values) => ({
     tickvals: values.map((_, i) => i),
     ticktext: values.map(plain),
@@ -105,7 +117,6 @@ function drawGrid([rows, columns]) {
         z,
         text,
         customdata,
-        texttemplate: "%{text}",
         hovertemplate: "%{text}<extra></extra>",
         zmin: low,
         zmax: high,
@@ -121,6 +132,7 @@ function drawGrid([rows, columns]) {
     ],
     {
       shapes,
+      annotations,
       height: Math.max(240, 110 + 56 * rows.length),
       xaxis: { title: { text: plain(data.settings[1]) }, ...ticks(columns) },
       yaxis: { title: { text: plain(data.settings[0]) }, ...ticks(rows), autorange: "reversed" },

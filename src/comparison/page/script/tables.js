@@ -16,6 +16,7 @@ function prepareTables() {
     if (event.key === "Escape") release();
   });
   listeners.push(markRows);
+  markRows();
   prepareFilter();
 }
 
@@ -42,8 +43,9 @@ function compareCells(a, b, direction) {
 
 function sortKey(cell) {
   const text = cell.textContent.trim();
-  const number = "value" in cell.dataset ? Number(cell.dataset.value) : null;
-  return { text, number, missing: number === null && (text === "–" || text === "") };
+  const number = Number(cell.dataset.value ?? (text || NaN));
+  const missing = text === "–" || text === "";
+  return { text, number: Number.isNaN(number) ? null : number, missing };
 }
 
 function prepareFilter() {
@@ -76,7 +78,7 @@ function prepareFilter() {
     choice.append(...values.map((value) => make("option", { value }, value)));
     choice.addEventListener("change", apply);
     choices.push(choice);
-    byId("choices").append(make("label", {}, titles[setting + 1].textContent.trim(), " ", choice));
+    byId("choices").append(make("label", {}, titles[setting + 2].textContent.trim(), " ", choice));
   }
   byId("filter").addEventListener("input", apply);
   document.querySelector(".filters").hidden = rows.length < 2;
@@ -84,6 +86,9 @@ function prepareFilter() {
 
 const settingsOf = (row) =>
   [...row.querySelectorAll("td.setting")].map((cell) => cell.textContent.trim());
+
+const nameOf = (run) =>
+  document.querySelector(`#runs tr[data-run="${run}"] .pick`).textContent.trim();
 
 function markRows() {
   const { configuration, run } = selection;
@@ -98,11 +103,11 @@ function markRows() {
   const bar = byId("picked");
   bar.hidden = configuration === null;
   if (configuration !== null) {
-    const row = document.querySelector(
+    const row = `#leaderboard tr[data-configuration="${CSS.escape(configuration)}"]`;
+    const words =
       run === null
-        ? `#leaderboard tr[data-configuration="${CSS.escape(configuration)}"]`
-        : `#runs tr[data-run="${run}"]`,
-    );
-    bar.firstElementChild.textContent = `Highlighted: ${row ? row.dataset.words : configuration}`;
+        ? document.querySelector(row).dataset.words
+        : `${nameOf(run)} (${configuration})`;
+    bar.firstElementChild.textContent = `Highlighted: ${words}`;
   }
 }
