@@ -32,6 +32,8 @@ LIBRARIES = {
     "hydra": {"run", "config", "api"},
     "omegaconf": {"run", "sync", "config", "ui", "api", "sweep"},
     "matplotlib": {"experiment"},
+    "plotly": {"comparison"},
+    "jinja2": {"comparison"},
     "rich": {"terminal"},
     "sklearn": {"data", "estimator"},
 }

@@ -48,7 +48,9 @@ def payload(comparison: "Comparison") -> dict[str, Any]:
 def _configurations(comparison: "Comparison") -> list[dict[str, Any]]:
     """Return the configurations from the best to the worst, with settings as words."""
     frame = comparison.configurations
-    numbers = [name for name in ("mean", "low", "high", "best", "worst", "seconds") if name in frame]
+    numbers = [
+        name for name in ("mean", "low", "high", "best", "worst", "seconds") if name in frame
+    ]
     return [
         {"label": str(label)}
         | {name: real(row[name]) for name in numbers}

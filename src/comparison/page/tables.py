@@ -79,7 +79,9 @@ def leaderboard(comparison: "Comparison") -> tuple[list[str], list[Row]]:
     ]
     frame = comparison.configurations
     rows = []
-    for position, (label, row) in enumerate(zip(frame.index, frame.to_dict("records"), strict=True)):
+    for position, (label, row) in enumerate(
+        zip(frame.index, frame.to_dict("records"), strict=True)
+    ):
         settings = [_setting(row[name]) for name in comparison.differing]
         lowest, highest = sorted_ends(row["worst"], row["best"])
         cells = [
@@ -95,7 +97,7 @@ def leaderboard(comparison: "Comparison") -> tuple[list[str], list[Row]]:
             _number(highest),
             Cell(duration(row["seconds"]), real(row["seconds"]), "number"),
         ]
-        words = [str(label), *_words(comparison, row), "tied" if row["tied"] else ""]
+        words = [str(label), *_words(comparison, row)]
         rows.append(Row(cells, str(label), words=" ".join(words)))
     return titles, rows
 
@@ -163,9 +165,9 @@ def runs(comparison: "Comparison") -> tuple[list[str], list[Row]]:
                 Cell(duration(row["seconds"]), real(row["seconds"]), "number"),
             ],
             str(row["configuration"]),
-            number,
+            run,
         )
-        for number, row in _numbered(comparison)
+        for run, row in _numbered(comparison)
     ]
 
 
@@ -173,7 +175,7 @@ def failures(comparison: "Comparison") -> tuple[list[str], list[Row]]:
     """Return the titles and the rows of the runs that did not finish, with the reason of each."""
     titles = ["Run", "status", "reason", "configuration", "seed"]
     found = []
-    for number, row in _numbered(comparison):
+    for run, row in _numbered(comparison):
         if status(row) == "finished":
             continue
         reason = row["failure"] if isinstance(row["failure"], str) else ""
@@ -184,7 +186,7 @@ def failures(comparison: "Comparison") -> tuple[list[str], list[Row]]:
             Cell(str(row["configuration"]), _rank(row["configuration"])),
             _setting(row["seed"]),
         ]
-        found.append(Row(cells, str(row["configuration"]), number))
+        found.append(Row(cells, str(row["configuration"]), run))
     return titles, found
 
 

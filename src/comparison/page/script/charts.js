@@ -33,6 +33,12 @@ function lookOf(label, look) {
   return { colour: look.faint, dash: "solid", symbol: "circle-open" };
 }
 
+// The colour of a point; one that is highlighted never has the grey of the others.
+function markedColour(label, look) {
+  const grey = rankOf.get(label) >= COLOURED;
+  return grey && label === selection.configuration ? look.ink : lookOf(label, look).colour;
+}
+
 // How strongly a configuration shows while another one is highlighted.
 const strength = (label) =>
   selection.configuration === null || selection.configuration === label ? 1 : 0.25;

@@ -29,7 +29,7 @@ function drawSettings() {
   } else {
     drawParallel(values);
     note.textContent =
-      "Each line is a configuration, from setting to setting to its mean. Strong lines are better.";
+      "Each line is a configuration, from setting to setting to its mean. Strong lines are better, and lie above the others at each value.";
   }
 }
 
@@ -55,7 +55,7 @@ function drawOne(values) {
         mode: "markers",
         marker: {
           size: shown.map(({ label }) => (label === selection.configuration ? 17 : 10)),
-          color: shown.map(({ label }) => lookOf(label, look).colour),
+          color: shown.map(({ label }) => markedColour(label, look)),
           symbol: shown.map(({ label }) => lookOf(label, look).symbol),
           opacity: shown.map(({ label }) => strength(label)),
         },
@@ -146,6 +146,7 @@ function drawParallel(values) {
   const look = theme();
   const axes = values.map((own, place) => settingAxis(own, place));
   axes.push(resultAxis());
+  spread(axes);
   const shown = data.configurations.filter(({ label, mean }) => isVisible(label) && mean !== null);
   const [low, high] = colourRange(shown.map(({ mean }) => mean));
   const goodness = ({ mean }) => {
@@ -187,8 +188,23 @@ function drawParallel(values) {
       gridcolor: look.muted,
       fixedrange: true,
     },
-    yaxis: { visible: false, range: [-0.08, 1.08], fixedrange: true },
+    yaxis: { visible: false, range: [-0.1, 1.1], fixedrange: true },
   });
+}
+
+// Lines through one value would cover each other. Around it they lie in the order of their means,
+// the better ones above.
+function spread(axes) {
+  const ranked = data.configurations.filter(({ mean }) => mean !== null);
+  const order = new Map(
+    ranked.map(({ label }, rank) => [label, ranked.length < 2 ? 0 : 0.5 - rank / (ranked.length - 1)]),
+  );
+  for (const axis of axes.slice(0, -1)) {
+    const middle = axis.place;
+    const width = Math.min(0.14, 0.45 / Math.max(1, axis.values - 1));
+    axis.place = (configuration) =>
+      middle(configuration) + width * (order.get(configuration.label) ?? 0);
+  }
 }
 
 function settingAxis(values, place) {
@@ -200,6 +216,7 @@ function settingAxis(values, place) {
     const every = Math.ceil(values.length / 12);
     return {
       title,
+      values: values.length,
       place: ({ settings }) => at(values.indexOf(settings[place])),
       ticks: values.map((value, i) => [at(i), value]).filter((_, i) => i % every === 0),
     };
@@ -213,7 +230,7 @@ function settingAxis(values, place) {
     const value = logarithmic ? 10 ** inverse(share) : inverse(share);
     return [share, String(Number(value.toPrecision(2)))];
   });
-  return { title, place: ({ settings }) => at(Number(settings[place])), ticks };
+  return { title, values: 100, place: ({ settings }) => at(Number(settings[place])), ticks };
 }
 
 function resultAxis() {
@@ -310,7 +327,7 @@ function drawTime() {
         mode: "markers",
         marker: {
           size: shown.map((one) => (one.configuration === selection.configuration ? 18 : 10)),
-          color: shown.map((one) => lookOf(one.configuration, look).colour),
+          color: shown.map(({ configuration }) => markedColour(configuration, look)),
           symbol: shown.map((one) => lookOf(one.configuration, look).symbol),
           opacity: shown.map((one) => strength(one.configuration)),
         },

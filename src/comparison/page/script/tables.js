@@ -55,7 +55,7 @@ function prepareFilter() {
     const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
     const wanted = choices.filter((choice) => choice.value !== "");
     const shown = rows.filter((row) => {
-      const text = row.dataset.words.toLowerCase();
+      const text = `${row.dataset.words} ${row.textContent}`.toLowerCase();
       const own = settingsOf(row);
       return (
         words.every((word) => text.includes(word)) &&
