@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,9 @@ from src.comparison.statistics import (
 from src.config.arguments import setting
 from src.support.errors import ConfigError, DataError, suggest
 from src.tracking.links import run_link
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 CURVES = ("train/loss", "val/loss", "train/accuracy", "val/accuracy")
 _DEFAULT_METRIC = "val/accuracy"
@@ -63,6 +67,7 @@ class Comparison:
         metric: Ranks the configurations; by default the one that the runs name.
         at: A budget such as ``epochs=10``: each run counts with its last epoch within it, instead
             of with the epoch whose weights are kept.
+        client: Of the MLflow store that has the curves of runs that have no files here.
 
     Raises:
         DataError: There are no runs, or none of them knows the metric.
@@ -70,10 +75,15 @@ class Comparison:
     """
 
     def __init__(
-        self, runs: Sequence[KeptRun], metric: str | None = None, at: str | None = None
+        self,
+        runs: Sequence[KeptRun],
+        metric: str | None = None,
+        at: str | None = None,
+        client: MlflowClient | None = None,
     ) -> None:
         if not runs:
             raise DataError("there are no runs to compare: train some with python -m src.run -m …")
+        self._client = client
         self._budget = Budget.parse(at) if at else None
         self._kept = _distinct(runs)
         self._repeated = len(runs) - len(self._kept)
@@ -93,6 +103,28 @@ class Comparison:
         """
         folders = run_folders(map(Path, places))
         return Comparison([read_folder(folder) for folder in folders], metric, at)
+
+    @staticmethod
+    def find(
+        search_filter: str = "",
+        outputs: Path | str = "outputs",
+        experiment: str = "scratchgrid",
+        metric: str | None = None,
+        at: str | None = None,
+    ) -> Comparison:
+        """Return the comparison of the runs that MLflow finds, in its own search grammar.
+
+        The store is the one of ``MLFLOW_TRACKING_URI``, else the database in ``outputs``. Raises
+        UserError if it can't be opened, does not exist, refuses the filter or finds no run.
+        """
+        from src.comparison.from_mlflow import runs_in_mlflow
+        from src.tracking.kept_run import require_store
+        from src.tracking.settings import Tracking
+
+        tracking = Tracking(os.environ.get("MLFLOW_TRACKING_URI") or None, experiment)
+        require_store(tracking.store(Path(outputs)))
+        client, experiment_id = tracking.open(Path(outputs))
+        return Comparison(runs_in_mlflow(client, experiment_id, search_filter), metric, at, client)
 
     def _require(self, metric: str) -> None:
         """Raise DataError unless a run knows the metric."""
@@ -130,13 +162,15 @@ class Comparison:
     @functools.cached_property
     def history(self) -> pd.DataFrame:
         """The epochs of all runs; ``run`` is the index of ``runs``."""
-        frame = read_histories({i: run.folder for i, run in enumerate(self._kept) if run.folder})
-        others = [
-            run.history.assign(run=i)
-            for i, run in enumerate(self._kept)
-            if run.history is not None and not run.folder
-        ]
-        return pd.concat([frame, *others], ignore_index=True) if others else frame
+        files = {i: run.history for i, run in enumerate(self._kept)}
+        frame = read_histories({i: path for i, path in files.items() if path})
+        left = [run for i, run in enumerate(self._kept) if files[i] is None]
+        if self._client is None or not left:
+            return frame
+        from src.comparison.from_mlflow import curves_in_mlflow
+
+        others = curves_in_mlflow(self._client, self._kept)
+        return pd.concat([frame, others], ignore_index=True) if len(others) else frame
 
     @functools.cached_property
     def _plain_runs(self) -> pd.DataFrame:
@@ -269,14 +303,33 @@ class Comparison:
         runs = self._plain_runs
         return list(runs.index[runs["group"] == number])
 
-    def _of(self, label: str) -> list[int]:
-        return self._of_group(int(self._row_of(label)["group"]))
+    def _of(self, name: str) -> list[int]:
+        """Return the numbers of the runs of a configuration, or of the run in a folder.
 
-    def _row_of(self, label: str) -> pd.Series:
+        Raises ConfigError if there is no such configuration or run.
+        """
         frame = self.configurations
-        if label not in frame.index:
-            raise ConfigError(f"{label}: no such configuration{suggest(label, frame.index)}")
-        return frame.loc[label]
+        if name in frame.index:
+            return self._of_group(int(frame.loc[name, "group"]))
+        path = Path(name).absolute()
+        found = [
+            i
+            for i, run in enumerate(self._kept)
+            if run.folder and (run.folder.absolute() == path or run.folder.name == name)
+        ]
+        if len(found) != 1:
+            near = suggest(name, frame.index)
+            raise ConfigError(f"{name}: no such configuration, and not the folder of one run{near}")
+        return found
+
+    def says(self, name: str) -> str:
+        """Return the settings of a configuration or a run, as they are typed."""
+        from src.comparison.wording import settings
+
+        number = self._of(name)[0]
+        row = self._plain_runs.loc[number]
+        seed = "" if name in self.configurations.index else f" seed={row['seed']}"
+        return settings(self, row) + seed
 
     @functools.cached_property
     def runs(self) -> pd.DataFrame:
@@ -393,14 +446,40 @@ class Comparison:
         return same_samples(ours, theirs) if len(ours) and len(theirs) else None
 
     def pair(self, a: str, b: str) -> Pair:
-        """Return the comparison of two configurations, given by their labels.
+        """Return the comparison of two configurations by their labels, or of runs by their folders.
 
-        Raises ConfigError if there is no such configuration.
+        Raises ConfigError if there is no such configuration or run.
         """
-        groups = [int(self._row_of(label)["group"]) for label in (a, b)]
-        values = self._matrix(groups)
-        gap, (low, high), p, paired = paired_difference(*values)
+        runs = self._plain_runs
+        seeds = list(dict.fromkeys(runs["seed"]))
+        values = [runs.loc[self._of(name)].set_index("seed")["value"] for name in (a, b)]
+        first, second = (own.reindex(seeds).to_numpy(float) for own in values)
+        gap, (low, high), p, paired = paired_difference(first, second)
         return Pair(a, b, gap, float(low), float(high), p, paired, self.mcnemar(a, b))
+
+    def draw_disagreement(self, a: str, b: str, path: Path) -> str:
+        """Draw the samples on which two configurations disagree most; return what is shown.
+
+        Nothing is drawn, and nothing returned, if they agree or the images are not at hand. Raises
+        ConfigError if the file can't be written.
+        """
+        found, images = self.disagreement(a, b), self._images
+        if found.empty or images is None:
+            return ""
+        from src.experiment.pictures.images import disagreement
+        from src.experiment.pictures.style import save
+
+        figure = disagreement(
+            images[found["sample"].to_numpy(int)],
+            found["label"].to_numpy(int),
+            (a, b),
+            found[["a", "b"]].to_numpy(float),
+        )
+        try:
+            save(figure, path)
+        except OSError as error:
+            raise ConfigError(f"--picture {path}: can't be written ({error.strerror})") from None
+        return f"{len(found)} samples that one of them gets right more often"
 
     def image(self, sample: int) -> npt.NDArray[np.uint8] | None:
         """Return the pixels (H, W) of a test sample, or None if the data is gone or has changed."""

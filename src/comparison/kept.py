@@ -44,7 +44,8 @@ class KeptRun:
     data: str = ""  # digests
     code: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
-    history: "pd.DataFrame | None" = None  # its epochs, if it has no folder
+    files: Path | None = None  # where its history and predictions are; by default its folder
+    is_ours: bool = True  # not logged to MLflow by another program
 
     @property
     def diverged(self) -> bool:
@@ -54,8 +55,16 @@ class KeptRun:
     @property
     def predictions(self) -> Path | None:
         """The file of its predictions, or None if it was not kept."""
-        path = self.folder / _PREDICTIONS if self.folder else None
-        return path if path and path.exists() else None
+        return self._file(_PREDICTIONS)
+
+    @property
+    def history(self) -> Path | None:
+        """The file of its history, or None if it was not kept."""
+        return self._file(HISTORY)
+
+    def _file(self, name: str) -> Path | None:
+        folder = self.folder or self.files
+        return folder / name if folder and (folder / name).exists() else None
 
 
 def run_folders(places: Iterable[Path]) -> list[Path]:
@@ -149,11 +158,11 @@ def _leaves(node: Any, place: str) -> dict[str, Any]:
     return leaves
 
 
-def read_histories(folders: Mapping[int, Path]) -> "pd.DataFrame":
-    """Return the epochs of runs, each given by its number and its folder, in one frame.
+def read_histories(files: Mapping[int, Path]) -> "pd.DataFrame":
+    """Return the epochs of runs, each given by its number and its ``history.csv``, in one frame.
 
     The column ``run`` holds the number. What a run did not measure is NaN. A torn last line is
-    left out.
+    left out. Raises DataError if a file is damaged.
     """
     import io
 
@@ -162,22 +171,24 @@ def read_histories(folders: Mapping[int, Path]) -> "pd.DataFrame":
 
     bodies: dict[str, list[str]] = {}
     runs: dict[str, list[int]] = {}
-    for number, folder in folders.items():
-        try:
-            text = (folder / HISTORY).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            continue
+    for number, file in files.items():
+        text = file.read_text(encoding="utf-8")
         header, _, body = text.partition("\n")
         body = body[: body.rfind("\n") + 1]
         bodies.setdefault(header.strip(), []).append(body)
         runs.setdefault(header.strip(), []).extend([number] * body.count("\n"))
     frames = []
     for header, parts in bodies.items():
-        frame = pd.read_csv(io.StringIO("".join(parts)), names=header.split(","), dtype=float)
-        frame.insert(0, "run", np.array(runs[header], dtype=int))
+        columns = header.split(",")
+        try:
+            frame = pd.read_csv(io.StringIO("".join(parts)), names=columns, dtype=float)
+            frame.insert(0, "run", np.array(runs[header], dtype=int))
+            frame["epoch"] = frame["epoch"].astype(int)
+        except (ValueError, KeyError) as error:
+            own = ", ".join(str(files[number]) for number in dict.fromkeys(runs[header]))
+            raise DataError(f"{own}: not the history of a run ({error})") from None
         frames.append(frame)
     if not frames:
         return pd.DataFrame({"run": np.array([], dtype=int), "epoch": np.array([], dtype=int)})
     history = pd.concat(frames, ignore_index=True)
-    history["epoch"] = history["epoch"].astype(int)
     return history.sort_values(["run", "epoch"], kind="stable", ignore_index=True)

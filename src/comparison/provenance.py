@@ -11,6 +11,7 @@ from src.config.arguments import setting
 
 _SINGLE = "python -m src.run"
 _FIRST_COMMANDS = 5
+_NEW_SEEDS = 4
 
 
 def sweep_overrides(folder: Path) -> list[str] | None:
@@ -71,14 +72,19 @@ def seeds_command(runs: Sequence[KeptRun], configurations: Sequence[Sequence[Kep
         runs: All that are compared.
         configurations: The runs of each configuration.
     """
-    seeds = [run.settings.get("seed", "") for run in runs]
-    last = max((int(seed) for seed in seeds if seed.isdecimal()), default=0)
-    new = f"seed=range({last + 1},{last + 5})"
+    known = sorted(
+        {int(seed) for run in runs if (seed := run.settings.get("seed", "")).isdecimal()}
+    )
+    most = max(known, default=-1) + 1
+    if known == list(range(most)):
+        seeds = f"seed=range({most + _NEW_SEEDS})"
+    else:
+        seeds = f"seed={','.join(map(str, [*known, *range(most, most + _NEW_SEEDS)]))}"
     sweeps = sweep_folders(runs)
     whole = len(sweeps) == 1 and all(run.folder and run.folder.parent == sweeps[0] for run in runs)
     if whole and (overrides := sweep_overrides(sweeps[0])) is not None:
         own = [override for override in overrides if setting(override) != "seed"]
-        return command([*own, new], swept=True)
+        return command([*own, seeds], swept=True)
     best = configurations[0][0]
     own = [override for override in best.overrides if setting(override) != "seed"]
-    return command([*own, new], swept=True) if best.overrides else ""
+    return command([*own, seeds], swept=True) if best.overrides else ""

@@ -21,9 +21,13 @@ _VISIBLE = 0.00005
 
 def described(comparison: Comparison, label: str) -> str:
     """Return a configuration in words: its settings as they are typed."""
-    row = comparison.configurations.loc[label]
-    settings = " ".join(f"{key}={_shown(row[key])}" for key in comparison.differing)
-    return settings or "the configuration"
+    return settings(comparison, comparison.configurations.loc[label])
+
+
+def settings(comparison: Comparison, row: pd.Series) -> str:
+    """Return the settings of a row of a frame, as they are typed."""
+    typed = " ".join(f"{key}={_shown(row[key])}" for key in comparison.differing)
+    return typed or "the configuration"
 
 
 def _shown(value: object) -> str:
@@ -52,23 +56,21 @@ def _which(comparison: Comparison) -> str:
     if others.empty:
         return f"{name} has {score}; there is no other configuration to compare it with."
     gap = abs(best["mean"] - others["mean"].iloc[0])
-    following = f"{gap:.4f} from {described(comparison, others.index[0])}, the next"
+    ahead = f"{gap:.4f} ahead of {described(comparison, others.index[0])}"
     if others["p"].isna().all():
         reason = (
             "each configuration has one seed"
             if (frame["finished"] <= 1).all()
             else "too few seeds are known"
         )
-        return f"{name} leads with {score}, {following}; {reason}, so this may be chance."
+        return f"{name} leads with {score}, {ahead}; {reason}, so this may be chance."
     tied = int(others["tied"].sum())
     if tied == 0:
-        return f"{name} is the best: {score}, {following}, which is more than chance explains."
-    return (
-        f"{name} leads with {score}, but {tied} of the other {len(others)} "
-        f"can't be told from it: {following}."
-        if len(others) > 1
-        else f"{name} leads with {score}, but the other can't be told from it: {following}."
-    )
+        return f"{name} is the best: {score}, {ahead}, which is more than chance explains."
+    which = {1: "the other"}.get(len(others), f"any of the other {len(others)}")
+    if tied == len(others):
+        return f"{name} leads with {score}, {ahead}, but can't be told from {which}."
+    return f"{name} leads with {score}, {ahead}, but {tied} of the other {len(others)} can't be told from it."
 
 
 def _score(comparison: Comparison, row: pd.Series) -> str:
@@ -91,8 +93,8 @@ def _what_matters(comparison: Comparison) -> list[str]:
     if effects.empty:
         return []
     estimated = "estimated" in effects["method"].iloc[0]
-    settings = effects[~effects["effect"].isin([NOISE, HIGHER, LEFT])]
-    named = settings[settings["share"] >= _LEAST_SHARE].head(_EFFECTS)
+    known = effects[~effects["effect"].isin([NOISE, HIGHER, LEFT])]
+    named = known[known["share"] >= _LEAST_SHARE].head(_EFFECTS)
     rest = effects[effects["effect"].isin([NOISE, LEFT])]
     parts = [f"{row.effect} {row.share:.0%}" for row in named.itertuples()]
     parts += [

@@ -1,5 +1,11 @@
 """Everything that is printed, under one name: ``report.opening(…)``, ``report.problem(…)``."""
 
+from src.terminal.comparison import (
+    comparison_answer,
+    comparison_details,
+    comparison_pair,
+    comparison_table,
+)
 from src.terminal.console import fact, never_fail, problem, show_log, silence
 from src.terminal.progress import progress, sweep_progress
 from src.terminal.run import claims, closing, findings, opening, whereabouts
@@ -17,6 +23,10 @@ from src.terminal.sweep import (
 __all__ = [
     "claims",
     "closing",
+    "comparison_answer",
+    "comparison_details",
+    "comparison_pair",
+    "comparison_table",
     "fact",
     "findings",
     "forecast",

@@ -120,6 +120,37 @@ def chosen_samples(
 
 
 @in_our_style
+def disagreement(
+    images: npt.NDArray[Any], labels: Integers, names: tuple[str, str], shares: Floats
+) -> Figure:
+    """Draw a page of samples that one of two configurations gets right more often than the other.
+
+    Args:
+        images: (n, height, width), those that differ most first.
+        labels: (n,), the right answers.
+        names: Of the two.
+        shares: (n, 2), the share of the networks of each that are right.
+    """
+    shown = min(len(images), _PAGE)
+    first, second = names
+    figure, _ = _page(
+        _viewable(images[:shown].reshape(shown, -1), images.shape[1:]),
+        [
+            f"{labels[k]}\n{first} {shares[k, 0]:.0%}\n{second} {shares[k, 1]:.0%}"
+            for k in range(shown)
+        ],
+        [RIGHT if shares[k, 0] > shares[k, 1] else WRONG for k in range(shown)],
+        cmap="gray_r",
+    )
+    add_title(
+        figure,
+        f"{shown} of {len(images):,} samples on which {first} and {second} disagree",
+        "above each: the label, and how many of the networks of each are right",
+    )
+    return figure
+
+
+@in_our_style
 def first_layer(W: Floats, shape: tuple[int, ...], *, most: int = 64) -> Figure:
     """Draw the weights of each first-layer unit as an image: positive ones red, negative ones blue.
 

@@ -1,0 +1,136 @@
+"""Prints a comparison: the configurations, the answer, and what to know beside it."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from src.terminal.console import console, count, fact, table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from src.comparison.comparison import Comparison, Pair
+
+_MOST_ROWS = 30
+_TIED = "≈"
+_BAR = 24  # characters
+_EFFECTS = 8
+_REASONS = 5
+_WIDTH = 100  # characters of a sentence's line
+
+
+def comparison_table(comparison: "Comparison") -> None:
+    """Print a row per configuration, the best first, and what all of them share."""
+    frame = comparison.configurations
+    shown = frame.head(_MOST_ROWS)
+    common = {key: value for key, value in comparison.common.items() if "." not in key}
+    if common:
+        _sentence("all", " ".join(f"{key}={value}" for key, value in common.items()))
+    has_interval, has_test = shown["low"].notna().any(), shown["test_mean"].notna().any()
+    is_tested = frame["p"].notna().any()
+    measure = comparison.metric.rpartition("/")[2]
+    has_test = has_test and not comparison.metric.startswith("test/")
+    headings = [
+        "",
+        *([_TIED] if is_tested else []),
+        *comparison.differing,
+        "runs",
+        comparison.metric,
+        *(["95 % interval", "worst", "best"] if has_interval else []),
+        *([f"test/{measure}"] if has_test else []),
+        "seconds",
+    ]
+    made = table(*headings)
+    for label, row in shown.iterrows():
+        made.add_row(
+            str(label),
+            *([_TIED if row["tied"] else ""] if is_tested else []),
+            *(_plain(row[key]) for key in comparison.differing),
+            _runs(row),
+            _number(row["mean"]),
+            *(_interval(row) if has_interval else []),
+            *([_number(row["test_mean"])] if has_test else []),
+            _number(row["seconds"], 1),
+        )
+    console().print(made)
+    if len(frame) > len(shown):
+        fact("more", f"{count(len(frame) - len(shown), 'configuration')}: --csv FILE writes all")
+    if is_tested:
+        fact(_TIED, "can't be told from the best")
+
+
+def comparison_answer(comparison: "Comparison") -> None:
+    """Print what the runs say in two sentences."""
+    for number, sentence in enumerate(comparison.answer):
+        _sentence("" if number else "answer", sentence)
+
+
+def comparison_details(comparison: "Comparison") -> None:
+    """Print what matters, why configurations lag, and what to know beside the numbers."""
+    effects = comparison.importance()
+    if not effects.empty:
+        fact("matters", effects["method"].iloc[0])
+        for row in effects.head(_EFFECTS).itertuples():
+            bar = "█" * round(_BAR * row.share)
+            fact("", f"{row.share:>4.0%} {bar:<{_BAR}} {row.effect}")
+    reasons = comparison.explanations
+    for number, (label, reason) in enumerate(list(reasons.items())[:_REASONS]):
+        _sentence("" if number else "why", f"{label}: {reason}")
+    if len(reasons) > _REASONS:
+        fact("", f"… and {len(reasons) - _REASONS} more in the report: --html FILE")
+    for number, note in enumerate(comparison.notes):
+        _sentence("" if number else "note", note)
+
+
+def comparison_pair(pair: "Pair", metric: str, first: str, second: str) -> None:
+    """Print two configurations compared; ``first`` and ``second`` say what they are."""
+    fact(pair.first, first)
+    fact(pair.second, second)
+    text = f"{metric} {pair.difference:+.4f}"
+    if math.isfinite(pair.low):
+        kind = "paired over seeds" if pair.paired else "Welch's test: the seeds are not the same"
+        text += f", 95 % interval {pair.low:+.4f} to {pair.high:+.4f}, p = {pair.p:.2g} ({kind})"
+    else:
+        text += "; no interval: it needs two seeds of each, that differ"
+    _sentence("difference", text)
+    samples = pair.samples
+    if samples is None:
+        fact("samples", "no predictions of the same test samples are kept")
+        return
+    _sentence(
+        "samples",
+        f"of {samples.samples} test samples {pair.first} alone is right on {samples.only_first}, "
+        f"{pair.second} alone on {samples.only_second}"
+        + (f", summed over {samples.networks} seeds" if samples.networks > 1 else "")
+        + f": accuracy {samples.difference:+.4f}, 95 % interval {samples.low:+.4f} to "
+        f"{samples.high:+.4f}, p = {samples.p:.2g} ({samples.method})",
+    )
+
+
+def _sentence(key: str, text: str) -> None:
+    """Print a sentence under a key, in lines of a readable length."""
+    for number, line in enumerate(textwrap.wrap(text, _WIDTH, break_long_words=False)):
+        fact("" if number else key, line)
+
+
+def _runs(row: "pd.Series") -> str:
+    """Return how many runs finished, and what became of the others."""
+    lost = {name: int(row[name]) for name in ("diverged", "failed", "pruned") if row[name]}
+    if row["finished"] == row["n"]:
+        return str(row["n"])
+    said = ", ".join(f"{number} {name}" for name, number in lost.items())
+    return f"{row['finished']} of {row['n']}" + (f" ({said})" if said else "")
+
+
+def _interval(row: "pd.Series") -> Sequence[str]:
+    ends = "" if math.isnan(row["low"]) else f"{row['low']:.4f}–{row['high']:.4f}"
+    return [ends, _number(row["worst"]), _number(row["best"])]
+
+
+def _number(value: float, digits: int = 4) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
