@@ -70,7 +70,8 @@ def _which(comparison: Comparison) -> str:
     which = {1: "the other"}.get(len(others), f"any of the other {len(others)}")
     if tied == len(others):
         return f"{name} leads with {score}, {ahead}, but can't be told from {which}."
-    return f"{name} leads with {score}, {ahead}, but {tied} of the other {len(others)} can't be told from it."
+    which = f"{tied} of the other {len(others)}"
+    return f"{name} leads with {score}, {ahead}, but {which} can't be told from it."
 
 
 def _score(comparison: Comparison, row: pd.Series) -> str:
