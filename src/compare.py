@@ -12,13 +12,35 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from src.comparison.comparison import Comparison
 from src.support.errors import ConfigError, DataError, UserError
 
-__all__ = ["Comparison", "latest", "main"]
+if TYPE_CHECKING:
+    from src.experiment.results import Result
+
+__all__ = ["Comparison", "compare_results", "latest", "main"]
 
 _SWEEPS, _RUNS = "sweeps", "runs"
+
+
+def compare_results(
+    results: Sequence["Result"], folders: Sequence[Path], metric: str
+) -> Comparison | None:
+    """Return the comparison of a sweep that has ended, given its results and their folders.
+
+    None if fewer than two runs finished, or if the runs name different metrics: then there is no
+    order.
+    """
+    from src.comparison.kept import read_folder
+    from src.experiment.run_folder import RUN
+
+    finished = [result for result in results if result.value is not None]
+    if len(finished) < 2 or len({result.metric for result in finished}) > 1:
+        return None
+    kept = [read_folder(folder) for folder in folders if (folder / RUN).exists()]
+    return Comparison(kept, metric)
 
 
 def latest(outputs: Path) -> list[Path]:

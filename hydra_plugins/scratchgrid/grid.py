@@ -6,6 +6,7 @@ Hydra imports this module at every start, so it imports what it needs of ours wh
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -330,6 +331,8 @@ class GridSweeper(Sweeper):
 
         ``outcomes`` are what the jobs that ran returned, by their numbers.
         """
+        from src.compare import compare_results
+        from src.comparison.summary import track_summary, write_summary
         from src.config.hydra_internals import value_or_error
         from src.experiment.results import RESULT
         from src.support.errors import UserError
@@ -339,6 +342,7 @@ class GridSweeper(Sweeper):
         from src.tracking.store import close_abandoned
         from src.tracking.sync import left_open, sync_all
         from src.tracking.tracker import ending
+        from src.tracking.view import SEEDS, run_by_run
 
         whole = Plan.load(folder)
         assert whole is not None
@@ -378,13 +382,21 @@ class GridSweeper(Sweeper):
         results = [in_metric(one, job.job.metric) for one, job in zip(results, jobs, strict=True)]
         if outcomes and not interruption:
             _draw(results, folders)
-        report.sweep_table(results, plan.sweep_id)
+        comparison = compare_results(results, folders, example.metric)
+        report.sweep_table(results, plan.sweep_id, comparison)
+        page = None
+        if comparison and not interruption:
+            page = write_summary(comparison, folder)
+            store_used = example.tracking if opened else replace(example.tracking, offline=True)
+            track_summary(comparison, folder, plan.sweep_id, store_used, example.outputs)
         if opened is None:
-            report.whereabouts(folder, f"not told yet: python -m src.sync {folder}")
+            report.whereabouts(folder, f"not told yet: python -m src.sync {folder}", page)
         else:
             store = example.tracking.store(example.outputs)
-            link = view_link(store, opened[1], plan.sweep_id)
-            report.whereabouts(folder, with_ui(link, store, example.outputs))
+            link = with_ui(view_link(store, opened[1], plan.sweep_id), store, example.outputs)
+            has_seeds = any(name in SEEDS for name in plan.varied)
+            single = view_link(store, opened[1], run_by_run(plan.sweep_id)) if has_seeds else ""
+            report.whereabouts(folder, link, page, single)
         return all(result.status in ("FINISHED", "PRUNED") for result in results)
 
 

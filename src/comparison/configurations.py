@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from src.comparison.kept import KeptRun
 from src.config.arguments import setting
+from src.tracking.view import SEEDS
 
 # Settings that name, place or watch a run: they decide no result.
 _BOOKKEEPING = {
     *("outputs", "name", "note", "tags", "tracking", "checkpoint", "hydra", "plugins"),
     *("metric", "diagnose", "gradcheck", "reference"),
 }
-# Chosen at random: runs that differ in these alone are replicates of one configuration.
-REPLICATES = ("seed", "data.split.seed")
+REPLICATES = SEEDS  # chosen at random
 # Choices that only stand for other settings.
 _SHORTHANDS = ("experiment", "debug", "sweep")
 DATA = "data digest"  # stands beside the settings where equal settings read different data

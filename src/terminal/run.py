@@ -108,11 +108,20 @@ def findings(sentences: Sequence[str]) -> None:
         fact("look at", sentence)
 
 
-def whereabouts(folder: Path, link: str) -> None:
-    """Print where the results are."""
-    here = Path.cwd()
-    fact("folder", str(folder.relative_to(here) if folder.is_relative_to(here) else folder))
+def whereabouts(folder: Path, link: str, page: Path | None = None, runs: str = "") -> None:
+    """Print where the results are; of a sweep also its report, and the link to the single runs."""
+    fact("folder", _near(folder))
+    if page:
+        fact("report", _near(page))
     fact("MLflow", link)
+    if runs:
+        fact("single runs", runs)
+
+
+def _near(path: Path) -> str:
+    """Return a path from the current folder, if it is below."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def claims(rows: Sequence[tuple[str, str, str, str, str, str]]) -> None:

@@ -2,11 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from src.experiment.results import Result
 from src.sweep.calibration import StackForecast
 from src.sweep.pruning import Saved, Verdict
+from src.terminal.comparison import comparison_answer, comparison_table
 from src.terminal.console import console, count, fact, say, table
+
+if TYPE_CHECKING:
+    from src.comparison.comparison import Comparison
 
 _ACCURACIES = [f"{part}/accuracy" for part in ("train", "val", "test")]
 
@@ -101,10 +106,17 @@ def _written(key: str, value: object) -> str:
     return f"{key}={value:.4g}" if isinstance(value, int | float) else str(value)
 
 
-def sweep_table(results: Sequence[Result], sweep_id: str) -> None:
-    """Print the runs of a sweep, the best first, and the failed ones with their overrides."""
+def sweep_table(
+    results: Sequence[Result], sweep_id: str, comparison: "Comparison | None" = None
+) -> None:
+    """Print the leaderboard of a sweep, the failed runs with their overrides, and the answer.
+
+    A row is a configuration where some have several seeds, else a run.
+    """
     finished = _ranked(results)
-    if finished:
+    if comparison and (comparison.configurations["n"] > 1).any():
+        comparison_table(comparison)
+    elif finished:
         _print_ranking(finished)
     left = [result for result in results if result.status == "PRUNED"]
     for result in results:
@@ -113,6 +125,8 @@ def sweep_table(results: Sequence[Result], sweep_id: str) -> None:
             say((result.status, "red"), f"  {overrides}: {result.failure or ''}")
     early = f", {len(left)} left early" if left else ""
     fact("runs", f"{len(finished)} of {len(results)} finished{early}, sweep_id {sweep_id}")
+    if comparison:
+        comparison_answer(comparison)
 
 
 def _ranked(results: Sequence[Result]) -> list[tuple[float, Result]]:

@@ -21,7 +21,7 @@ from src.tracking.journal import Entry, Journal, Point, Status, texts
 from src.tracking.model import describe
 from src.tracking.outage import Store
 from src.tracking.upload import Upload, described
-from src.tracking.view import comparison, sweep_filter, view_tag
+from src.tracking.view import sweep_views
 from src.tracking.writer import writer
 
 log = logging.getLogger("src.tracking.outage")  # shown on the terminal too
@@ -105,12 +105,12 @@ class Tracker:
         self._writer.plan(self._advance)
 
     def sweep(self, sweep_id: str, metric: str, varied: Sequence[str]) -> None:
-        """Arrange the view of the run's sweep, whose runs differ in the parameters ``varied``.
+        """Arrange the views of the run's sweep, whose runs differ in the parameters ``varied``.
 
         The best run by ``metric`` comes first.
         """
         with self._change() as entry:
-            entry.sweep[view_tag(sweep_id)] = comparison(sweep_filter(sweep_id), metric, varied)
+            entry.sweep |= sweep_views(sweep_id, metric, varied)
         self._follow()
 
     def dataset(self, dataset: Dataset) -> None:

@@ -10,6 +10,9 @@ from typing import Any
 
 _MOST_RUNS = 100
 _TAG_LENGTH = 5000  # MLflow's limit for an experiment's tag
+_LONG = 1000  # characters of the names of parameters
+# Runs that differ in these parameters alone repeat one configuration.
+SEEDS = ("seed", "data.split.seed")
 
 
 # The key of the view of all runs of an experiment; the key of a sweep's view is its sweep_id.
@@ -26,10 +29,34 @@ def sweep_filter(sweep_id: str) -> str:
     return f"tags.sweep_id = '{sweep_id}'"
 
 
-def comparison(search_filter: str, metric: str, varied: Sequence[str]) -> str:
+def run_by_run(key: str) -> str:
+    """Return the key of the view that shows single runs, where the one of ``key`` groups them."""
+    return f"{key}-runs"
+
+
+def sweep_views(sweep_id: str, metric: str, varied: Sequence[str]) -> dict[str, str]:
+    """Return the views of a sweep whose runs differ in the parameters ``varied``, by their tags.
+
+    Where seeds vary, the first view groups the runs by configuration: it draws mean curves with
+    bands from the least to the greatest. A second view then shows the runs one by one, with
+    parallel coordinates, which MLflow draws of single runs only.
+    """
+    found, settings = sweep_filter(sweep_id), [name for name in varied if name not in SEEDS]
+    if len(settings) == len(varied):
+        return {view_tag(sweep_id): comparison(found, metric, varied)}
+    return {
+        view_tag(sweep_id): comparison(found, metric, varied, settings or ["model"]),
+        view_tag(run_by_run(sweep_id)): comparison(found, metric, varied),
+    }
+
+
+def comparison(
+    search_filter: str, metric: str, varied: Sequence[str], grouped: Sequence[str] = ()
+) -> str:
     """Return the view of the runs that a filter finds, as JSON.
 
-    The runs differ in the parameters ``varied``; the best one by ``metric`` comes first.
+    The runs differ in the parameters ``varied``; the best one by ``metric`` comes first. Runs with
+    equal parameters ``grouped`` are drawn as one.
     """
     part = metric.split("/")[0]
     parts = [part, *(other for other in ("val", "test", "train") if other != part)]
@@ -70,7 +97,12 @@ def comparison(search_filter: str, metric: str, varied: Sequence[str]) -> str:
         "selectedMetrics": [metric],
         "showAllRuns": True,
     }
-    section(part, line(f"{part}/accuracy"), line(f"{part}/loss"), *([parallel] if varied else []))
+    section(
+        part,
+        line(f"{part}/accuracy"),
+        line(f"{part}/loss"),
+        *([parallel] if varied and not grouped else []),
+    )
     for other in parts[1:]:
         section(other, line(f"{other}/accuracy"), line(f"{other}/loss"))
     state = {
@@ -83,7 +115,18 @@ def comparison(search_filter: str, metric: str, varied: Sequence[str]) -> str:
         "runsHiddenMode": "SHOWALL",
         "hideEmptyCharts": True,
         "useGroupedValuesInCharts": True,
+        "groupBy": _grouping(grouped),
         "selectedColumns": [f"metrics.`{metric}`", *(f"params.`{name}`" for name in varied)],
     }
     text = json.dumps(state, separators=(",", ":"))
-    return text if len(text) <= _TAG_LENGTH or not varied else comparison(search_filter, metric, [])
+    if len(text) <= _TAG_LENGTH or not varied:
+        return text
+    return comparison(search_filter, metric, [], grouped if len(str(grouped)) < _LONG else ())
+
+
+def _grouping(parameters: Sequence[str]) -> dict[str, Any] | None:
+    """Return how the UI groups runs by parameters."""
+    if not parameters:
+        return None
+    keys = [{"mode": "param", "groupByData": name} for name in parameters]
+    return {"aggregateFunction": "average", "groupByKeys": keys}
