@@ -524,6 +524,13 @@ class Comparison:
         return answer(self)
 
     @functools.cached_property
+    def advice(self) -> str | None:
+        """What single seeds leave open, with the command that adds seeds; the first of ``notes``."""
+        from src.comparison.wording import advice
+
+        return advice(self)
+
+    @functools.cached_property
     def notes(self) -> list[str]:
         """What a reader must know to take the numbers for what they are, a sentence each."""
         from src.comparison.wording import notes

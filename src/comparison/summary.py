@@ -24,7 +24,9 @@ def write_summary(comparison: "Comparison", folder: Path) -> Path:
     """Write the report and the leaderboard into a sweep's folder; return the report's path."""
     report = folder / REPORT
     write_page(comparison, report)
-    table = comparison.configurations.drop(columns="group").reset_index()
+    first = [*comparison.differing, "mean", "low", "high", "n", "test_mean", "tied"]
+    frame = comparison.configurations.drop(columns="group")
+    table = frame[[*first, *(name for name in frame if name not in first)]].reset_index()
     write_whole(folder / LEADERBOARD, table.to_json(orient="split", index=False, indent=1).encode())
     return report
 

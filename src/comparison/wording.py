@@ -141,19 +141,28 @@ def notes(comparison: Comparison) -> list[str]:
     ]
 
 
-def _seeds(comparison: Comparison) -> list[str]:
+def advice(comparison: Comparison) -> str | None:
+    """Return what single seeds leave open, with the command that adds seeds, or None."""
     frame = comparison.configurations
     single = int((frame["finished"] == 1).sum())
     if not single:
-        return []
-    owner = "Each configuration" if single == len(frame) else count(single, "configuration")
-    text = f"{owner} has one seed: no interval exists."
+        return None
+    if single == len(frame):
+        text = "Each configuration has one seed: no interval exists."
+    else:
+        text = (
+            f"{single} of {count(len(frame), 'configuration')} have one seed: no interval exists."
+        )
     labels = comparison.runs["configuration"]
     configurations = [
         [comparison.kept[i] for i in labels.index[labels == label]] for label in frame.index
     ]
     added = seeds_command(comparison.kept, configurations)
-    return [f"{text} This adds four seeds: {added}" if added else text]
+    return f"{text} This adds four seeds: {added}" if added else text
+
+
+def _seeds(comparison: Comparison) -> list[str]:
+    return [comparison.advice] if comparison.advice else []
 
 
 def _selection(comparison: Comparison) -> list[str]:

@@ -61,9 +61,11 @@ def comparison_table(comparison: "Comparison") -> None:
 
 
 def comparison_answer(comparison: "Comparison") -> None:
-    """Print what the runs say in two sentences."""
+    """Print what the runs say in two sentences, and how to know more where seeds are single."""
     for number, sentence in enumerate(comparison.answer):
         _sentence("" if number else "answer", sentence)
+    if comparison.advice:
+        _sentence("note", comparison.advice)
 
 
 def comparison_details(comparison: "Comparison") -> None:
@@ -79,8 +81,9 @@ def comparison_details(comparison: "Comparison") -> None:
         _sentence("" if number else "why", f"{label}: {reason}")
     if len(reasons) > _REASONS:
         fact("", f"… and {len(reasons) - _REASONS} more in the report: --html FILE")
-    for number, note in enumerate(comparison.notes):
-        _sentence("" if number else "note", note)
+    notes = [note for note in comparison.notes if note != comparison.advice]
+    for number, note in enumerate(notes):
+        _sentence("" if number or comparison.advice else "note", note)
 
 
 def comparison_pair(pair: "Pair", metric: str, first: str, second: str) -> None:
