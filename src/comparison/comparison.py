@@ -525,7 +525,7 @@ class Comparison:
 
     @functools.cached_property
     def advice(self) -> str | None:
-        """What single seeds leave open, with the command that adds seeds; the first of ``notes``."""
+        """What single seeds leave open, with the command that adds seeds, or None."""
         from src.comparison.wording import advice
 
         return advice(self)
