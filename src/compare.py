@@ -30,17 +30,24 @@ def compare_results(
 ) -> Comparison | None:
     """Return the comparison of a sweep that has ended, given its results and their folders.
 
-    None if fewer than two runs finished, or if the runs name different metrics: then there is no
-    order.
+    None if fewer than two runs finished, if the runs name different metrics, since there is no
+    order then, or if a file is damaged, which is printed.
     """
     from src.comparison.kept import read_folder
     from src.experiment.run_folder import RUN
+    from src.terminal import report
 
     finished = [result for result in results if result.value is not None]
     if len(finished) < 2 or len({result.metric for result in finished}) > 1:
         return None
-    kept = [read_folder(folder) for folder in folders if (folder / RUN).exists()]
-    return Comparison(kept, metric)
+    try:
+        kept = [read_folder(folder) for folder in folders if (folder / RUN).exists()]
+        comparison = Comparison(kept, metric)
+        assert comparison.answer  # reads everything
+    except UserError as error:
+        report.problem(f"the runs can't be compared: {error}")
+        return None
+    return comparison
 
 
 def latest(outputs: Path) -> list[Path]:

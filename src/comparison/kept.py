@@ -175,6 +175,8 @@ def read_histories(files: Mapping[int, Path]) -> "pd.DataFrame":
         text = file.read_text(encoding="utf-8")
         header, _, body = text.partition("\n")
         body = body[: body.rfind("\n") + 1]
+        if not body:  # it ended in its first epoch
+            continue
         bodies.setdefault(header.strip(), []).append(body)
         runs.setdefault(header.strip(), []).extend([number] * body.count("\n"))
     frames = []

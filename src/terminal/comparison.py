@@ -45,7 +45,7 @@ def comparison_table(comparison: "Comparison") -> None:
     for label, row in shown.iterrows():
         made.add_row(
             str(label),
-            *([_TIED if row["tied"] else ""] if is_tested else []),
+            *([_TIED if row["tied"] and label != frame.index[0] else ""] if is_tested else []),
             *(_plain(row[key]) for key in comparison.differing),
             _runs(row),
             _number(row["mean"]),
@@ -56,7 +56,7 @@ def comparison_table(comparison: "Comparison") -> None:
     console().print(made)
     if len(frame) > len(shown):
         fact("more", f"{count(len(frame) - len(shown), 'configuration')}: --csv FILE writes all")
-    if is_tested:
+    if shown["tied"].iloc[1:].any() and is_tested:
         fact(_TIED, "can't be told from the best")
 
 
