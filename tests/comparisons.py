@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from src.comparison.comparison import Comparison
+from src.comparison.comparison import Comparison, Pair
+from src.comparison.importance import NOISE
+from src.comparison.statistics import Samples
 
 METRICS = ("train/loss", "val/loss", "train/accuracy", "val/accuracy")
 
@@ -30,7 +32,7 @@ class StandIn:
     pixels: npt.NDArray[np.uint8]
     answer: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    explanations: list[str] = field(default_factory=list)
+    explanations: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, str] = field(default_factory=dict)
     common: dict[str, str] = field(default_factory=dict)
     metric: str = "val/accuracy"
@@ -79,9 +81,11 @@ class StandIn:
         )
         return frame[frame["a"] != frame["b"]]
 
-    def mcnemar(self, a: str, b: str) -> str:
+    def pair(self, a: str, b: str) -> Pair:
         right, wrong = (int((self.shares[one] > 0.5).sum()) for one in (a, b))
-        return f"{a} is right on {right} samples and {b} on {wrong}."
+        gap = self.configurations["mean"][a] - self.configurations["mean"][b]
+        samples = Samples(right, wrong, len(self.labels), 3, 0.01, -0.02, 0.04, 0.5, "made up")
+        return Pair(a, b, gap, gap - 0.01, gap + 0.01, 0.04, True, samples)
 
     def image(self, sample: int) -> npt.NDArray[np.uint8] | None:
         return self.pixels[sample] if sample < len(self.pixels) else None
@@ -101,7 +105,9 @@ def compared(
         dict(zip(settings, values, strict=True)) for values in itertools.product(*settings.values())
     ]
     worth = 0.99 - 0.4 * np.linspace(0, 1, len(choices)) ** 1.5
-    rows, runs, curves = [], [], []
+    rows: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
+    curves: list[pd.DataFrame] = []
     for rank, own in enumerate(random.permutation(len(choices))):
         label, chosen = f"C{rank + 1}", choices[own]
         diverged = rank >= len(choices) - diverging
@@ -170,6 +176,7 @@ def compared(
                 "test_mean": known.mean() - 0.01,
                 "seconds": float(np.mean(durations)),
                 "tied": rank < 3,
+                "p_samples": np.nan,
                 "p": np.nan if rank == 0 or diverged else 0.4 / (1 + rank) ** 3,
             }
         )
@@ -188,7 +195,7 @@ def compared(
         np.add.at(matrix, (np.broadcast_to(labels, answers.shape), answers), 1)
         matrices[label] = matrix
     names = list(settings)
-    effects = [*names, *(f"{a} × {b}" for a, b in itertools.combinations(names, 2)), "seed (noise)"]
+    effects = [*names, *(f"{a} × {b}" for a, b in itertools.combinations(names, 2)), NOISE]
     weights = 0.5 ** np.arange(len(effects))
     best = configurations.iloc[0]
     return StandIn(
@@ -223,7 +230,7 @@ def compared(
             "C2 and C3 can't be told apart from it; all others are worse.",
         ],
         notes=["The best of 12 was chosen by the validation set."],
-        explanations=["C1 keeps all units active; in C2 layer 2 has 20 % saturated units."],
+        explanations={"C3": "20% of the units of layer 2 are saturated (C1: 0%)"},
         provenance={"command": "python -m src.run -m model=relu2 lr=0.1", "numpy": np.__version__},
         common={"data": "digits", "epochs": str(epochs)},
     )

@@ -179,6 +179,7 @@ def test_a_choice_is_highlighted_everywhere(shown: Page, tmp_path: Path) -> None
     shown.click("#leaderboard tr[data-configuration=C3] td")
     assert shown.value(picked) == [
         ["leaderboard", "C3"],
+        ["explained", "C3"],
         ["layers", "C3"],
         ["layers", "C3"],
         *[["runs", "C3"]] * 3,
@@ -357,9 +358,10 @@ def test_two_configurations_are_compared_by_their_mistakes(shown: Page, tmp_path
     read = shown.value(cells.replace("{}", "difference"))
     found = [[float(cell.replace("−", "-") or 0) for cell in row] for row in read]
     np.testing.assert_allclose(found, difference, atol=0.051)
-    assert shown.value("document.getElementById('pair-verdict').innerText") == comparison.mcnemar(
-        "C2", "C3"
-    )
+    said = shown.value("document.getElementById('pair-verdict').innerText")
+    gap = comparison.configurations["mean"]["C2"] - comparison.configurations["mean"]["C3"]
+    assert f"val/accuracy differs by {gap:+.4f} (C2 minus C3, 95 % interval " in said
+    assert "Of 180 test samples C2 alone is right on " in said
     samples = shown.value(
         """[...document.querySelectorAll('#samples li')].map((item) => [item.title,
             item.querySelector('img').naturalWidth, ...[...item.querySelectorAll('span')]
@@ -401,7 +403,11 @@ def test_hostile_names_stay_text(shown: Page, tmp_path: Path) -> None:
     comparison.runs["failure"] = comparison.runs["failure"].where(
         comparison.runs["failure"] == "", HOSTILE[0]
     )
-    comparison.answer, comparison.notes, comparison.explanations = HOSTILE[:2], HOSTILE, HOSTILE
+    comparison.answer, comparison.notes, comparison.explanations = (
+        HOSTILE[:2],
+        HOSTILE,
+        {"C2": HOSTILE[0]},
+    )
     comparison.provenance = dict.fromkeys(HOSTILE, HOSTILE[0])
     comparison.effects["effect"] = (HOSTILE * 2)[: len(comparison.effects)]
     opened(shown, comparison, tmp_path)
@@ -468,7 +474,7 @@ def test_what_is_missing_is_said(shown: Page, tmp_path: Path) -> None:
     comparison.differing = []
     comparison.epochs = comparison.epochs.iloc[:0]
     comparison.effects, comparison.layers = comparison.effects.iloc[:0], comparison.layers.iloc[:0]
-    comparison.answer, comparison.notes, comparison.explanations, comparison.common = [], [], [], {}
+    comparison.answer, comparison.notes, comparison.explanations, comparison.common = [], [], {}, {}
     for name in ("sd", "low", "high", "p", "seconds", "test_mean"):
         comparison.configurations[name] = np.nan
     opened(shown, comparison, tmp_path)
@@ -507,7 +513,7 @@ def test_the_tables_are_there_without_scripts(tmp_path: Path) -> None:
 
 
 def test_a_thousand_runs_stay_below_five_megabytes(tmp_path: Path) -> None:
-    settings = {
+    settings: dict[str, list[Any]] = {
         "model": ["relu2", "relu3", "sigmoid3", "relu2_small", "relu2_dropout"],
         "initializer": ["xavier", "he", "uniform", "zeros", "lecun"],
         "lr": [0.01, 0.03, 0.1, 0.3],

@@ -8,9 +8,18 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.comparison.page import tables
 from src.comparison.page.inlined import digest, packed
 from src.comparison.page.payload import payload
+from src.comparison.page.tables import (
+    COLOURS,
+    diagnosis,
+    explanations,
+    failures,
+    intervals,
+    leaderboard,
+    runs,
+    summary,
+)
 from src.support.files import write_whole
 
 if TYPE_CHECKING:
@@ -43,13 +52,14 @@ def page(comparison: "Comparison") -> str:
     data = json.dumps(payload(comparison), allow_nan=False, separators=(",", ":"))
     return environment.get_template("page.html.jinja").render(
         comparison=comparison,
-        summary=tables.summary(comparison),
-        leaderboard=tables.leaderboard(comparison),
-        intervals=tables.intervals(comparison),
-        runs=tables.runs(comparison),
-        failures=tables.failures(comparison),
-        diagnosis=tables.diagnosis(comparison),
-        colours=tables.COLOURS,
+        summary=summary(comparison),
+        leaderboard=leaderboard(comparison),
+        intervals=intervals(comparison),
+        runs=runs(comparison),
+        failures=failures(comparison),
+        explanations=explanations(comparison),
+        diagnosis=diagnosis(comparison),
+        colours=COLOURS,
         methods=sorted(set(map(str, comparison.importance()["method"]))),
         style=_read("page.css"),
         script=script,

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from src.comparison.importance import HIGHER, LEFT, NOISE
 from src.comparison.page.inlined import picture
+from src.comparison.page.sentences import pair_sentences
 from src.comparison.page.tables import status
 from src.comparison.page.wording import real, setting
 
@@ -38,7 +40,7 @@ def payload(comparison: "Comparison") -> dict[str, Any]:
         "runs": _runs(comparison),
         "curves": _curves(curves, every),
         "every": every,
-        "importance": _records(comparison.importance(), "effect", "share"),
+        "importance": _effects(comparison.importance()),
         "front": _records(comparison.front(), "configuration", "seconds", "value", "on_front"),
         "classes": [str(name) for name in comparison.class_names or ()],
         **_pairs(comparison),
@@ -111,6 +113,13 @@ def _listed(values: "np.ndarray[Any, np.dtype[np.float64]]") -> list[float | Non
     return [value if ok else None for value, ok in zip(values.tolist(), finite, strict=True)]
 
 
+def _effects(frame: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Return the effects with their shares; a rest is what no setting or pair explains."""
+    rests = {NOISE, HIGHER, LEFT}
+    rows = _records(frame, "effect", "share")
+    return [row | {"rest": row["effect"] in rests} for row in rows]
+
+
 def _records(frame: "pd.DataFrame", *names: str) -> list[dict[str, Any]]:
     """Return a frame's rows with these columns; numbers are finite or None."""
     rows = frame[list(names)].to_dict("records")
@@ -148,7 +157,7 @@ def _pairs(comparison: "Comparison") -> dict[str, Any]:
                 "a": a,
                 "b": b,
                 "differing": len(differing),
-                "verdict": verdict(comparison, a, b),
+                "verdict": " ".join(pair_sentences(comparison.pair(a, b), comparison.metric)),
                 "samples": [
                     [int(row["sample"]), int(row["label"]), real(row["a"]), real(row["b"])]
                     for row in shown
@@ -157,8 +166,3 @@ def _pairs(comparison: "Comparison") -> dict[str, Any]:
         )
     kept = {str(sample): address for sample, address in images.items() if address}
     return {"confusion": confusions, "pairs": pairs, "images": kept}
-
-
-def verdict(comparison: "Comparison", a: str, b: str) -> str:
-    """Return the sentence on McNemar's test of two configurations."""
-    return str(comparison.mcnemar(a, b))

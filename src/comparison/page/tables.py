@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from src.comparison.page.wording import (
+    NOTHING,
     count,
     duration,
     number,
@@ -17,6 +18,8 @@ from src.comparison.page.wording import (
 
 if TYPE_CHECKING:
     from src.comparison.comparison import Comparison
+
+_STATUSES = {"killed": "interrupted"}
 
 # The number of configurations that have a colour of their own in the charts.
 COLOURS = 7
@@ -190,12 +193,30 @@ def failures(comparison: "Comparison") -> tuple[list[str], list[Row]]:
     return titles, found
 
 
+def explanations(comparison: "Comparison") -> tuple[list[str], list[Row]]:
+    """Return the titles and the rows of why configurations are worse than the best."""
+    configurations = comparison.configurations
+    titles = ["Configuration", "mean", *comparison.differing, "why it is worse than the best"]
+    return titles, [
+        Row(
+            [
+                Cell(str(label), _rank(label), "label"),
+                _number(configurations["mean"][label]),
+                *(_setting(configurations[name][label]) for name in comparison.differing),
+                Cell(sentence, kind="reason"),
+            ],
+            str(label),
+        )
+        for label, sentence in comparison.explanations.items()
+    ]
+
+
 def diagnosis(comparison: "Comparison") -> tuple[list[str], list[Row]]:
     """Return the titles and the rows of the layers' states, beside the configurations' means."""
     titles = [
         "Configuration",
-        *comparison.differing,
         "mean",
+        *comparison.differing,
         "layer",
         "dead units",
         "saturated units",
@@ -213,8 +234,8 @@ def diagnosis(comparison: "Comparison") -> tuple[list[str], list[Row]]:
             Row(
                 [
                     Cell(label, _rank(label), "label"),
-                    *(_setting(own[name]) for name in comparison.differing),
                     _number(own["mean"]),
+                    *(_setting(own[name]) for name in comparison.differing),
                     _setting(row["layer"]),
                     _share(row["dead"]),
                     _share(row["saturated"]),
@@ -242,7 +263,7 @@ def _number(value: Any, kind: str = "") -> Cell:
 
 def _short(value: Any) -> str:
     figure = real(value)
-    return "–" if figure is None else f"{figure:.2g}"
+    return NOTHING if figure is None else f"{figure:.2g}"
 
 
 def _share(value: Any) -> Cell:
@@ -265,12 +286,18 @@ def _verdict(row: Mapping[Any, Any], *, first: bool) -> Cell:
         return Cell("no finished run", kind="verdict")
     if first:
         return Cell("the best", 2.0, "verdict best")
-    p = probability(row["p"])
-    note = f"{p}, corrected for the number of comparisons" if p else ""
+    over_seeds, on_samples = real(row["p"]), real(row["p_samples"])
+    if over_seeds is None:  # the seeds are too few
+        return Cell(NOTHING, kind="verdict")
+    note = f"over seeds: {probability(over_seeds)}"
+    if on_samples is not None:
+        note += f"; on the same test samples: {probability(on_samples)}"
+    note += "; corrected for the number of comparisons"
+    # Both tests must tell the two apart, so that the larger value decides.
+    p = max(over_seeds, on_samples or 0)
     if row["tied"]:
-        said = f"not told apart ({p})" if p else "not told apart"
-        return Cell(said, 1 + (real(row["p"]) or 0), "verdict tied", note=note)
-    return Cell(f"worse ({p})" if p else "worse", real(row["p"]) or 0.0, "verdict", note=note)
+        return Cell(f"not told apart ({probability(p)})", 1 + p, "verdict tied", note=note)
+    return Cell(f"worse ({probability(p)})", p, "verdict", note=note)
 
 
 def _finished(row: Mapping[Any, Any]) -> Cell:
@@ -286,7 +313,10 @@ def _finished(row: Mapping[Any, Any]) -> Cell:
 
 def status(row: Mapping[Any, Any]) -> str:
     """Return what became of a run, in one word."""
-    return "diverged" if row.get("diverged") is True else str(row["status"]).lower()
+    if row["diverged"]:
+        return "diverged"
+    said = str(row["status"]).lower()
+    return _STATUSES.get(said, said)
 
 
 def _status(row: Mapping[Any, Any]) -> Cell:

@@ -274,7 +274,6 @@ function drawMatters() {
     return;
   }
   const shown = effects.sort((a, b) => b.share - a.share).slice(0, 12).reverse();
-  const isNoise = ({ effect }) => effect.startsWith("seed");
   draw(
     "matters-chart",
     [
@@ -286,7 +285,7 @@ function drawMatters() {
         text: shown.map(({ share }) => ` ${percent(share)}`),
         textposition: "outside",
         cliponaxis: false,
-        marker: { color: shown.map((one) => (isNoise(one) ? look.faint : look.good)) },
+        marker: { color: shown.map((one) => (one.rest ? look.faint : look.good)) },
         hovertemplate: "%{y}: %{x:.1f} %<extra></extra>",
       },
     ],
