@@ -374,7 +374,7 @@ def test_two_configurations_are_compared_by_their_mistakes(shown: Page, tmp_path
         assert match
         row = frame.loc[int(match[1])]
         assert int(match[2]) == row["label"]
-        assert (ours, theirs) == (f"C3 {100 * row['a']:.0f} %", f"C2 {100 * row['b']:.0f} %")
+        assert (ours, theirs) == (f"C3 {100 * row['a']:.0f}%", f"C2 {100 * row['b']:.0f}%")
         assert width == 28
 
 

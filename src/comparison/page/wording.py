@@ -49,7 +49,7 @@ def probability(value: object) -> str:
 def share(value: object) -> str:
     """Return a share as a percentage."""
     figure = real(value)
-    return NOTHING if figure is None else f"{100 * figure:.0f} %"
+    return NOTHING if figure is None else f"{100 * figure:.0f}%"
 
 
 def setting(value: object) -> str:

@@ -117,14 +117,14 @@ function readableOn(colour) {
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000000" : "#ffffff";
 }
 
-// The values between which colours change: outliers on the poor side share the poorest colour.
-function colourRange(values) {
+// The ends of a scale for results. The poor side ends where it would squeeze the better half into
+// less than a third of the scale.
+function resultRange(values) {
   const sorted = known(values).sort((a, b) => a - b);
   if (!sorted.length) return [0, 1];
-  const at = (share) => sorted[Math.round(share * (sorted.length - 1))];
-  const reach = 1.5 * (at(0.75) - at(0.25));
+  const middle = sorted[Math.floor((sorted.length - 1) / 2)];
   let [low, high] = [sorted[0], sorted[sorted.length - 1]];
-  if (data.largerIsBetter) low = Math.max(low, at(0.25) - reach);
-  else high = Math.min(high, at(0.75) + reach);
+  if (data.largerIsBetter && high > middle) low = Math.max(low, middle - 2 * (high - middle));
+  if (!data.largerIsBetter && middle > low) high = Math.min(high, middle + 2 * (middle - low));
   return low < high ? [low, high] : [low - 0.5, high + 0.5];
 }

@@ -250,7 +250,8 @@ function axisOf({ low, high, positive }, scale) {
   if (scale === "log" && positive < Infinity) {
     const [from, to] = [Math.log10(positive), Math.log10(high)];
     const space = 0.04 * (to - from || 1);
-    return { type: "log", range: [from - space, to + space], dtick: to - from > 2 ? 1 : "D2" };
+    const dtick = to - from > 2 ? 1 : "D2";
+    return { type: "log", range: [from - space, to + space], dtick, tickformat: ".2~g" };
   }
   if (!(low <= high)) return { type: "linear" };
   const space = 0.04 * (high - low || 1);

@@ -35,5 +35,11 @@ function make(name, attributes = {}, ...children) {
 const plain = (text) =>
   String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
+// Each value once: numbers by size, words by the alphabet.
+function inOrder(values) {
+  const compare = (a, b) => Number(a) - Number(b) || a.localeCompare(b, "en", { numeric: true });
+  return [...new Set(values)].sort(compare);
+}
+
 const known = (values) => values.filter((value) => value !== null && value !== undefined);
-const percent = (share) => (share === null ? "–" : `${Math.round(100 * share)} %`);
+const percent = (share) => (share === null ? "–" : `${Math.round(100 * share)}%`);

@@ -22,7 +22,7 @@ function preparePairs() {
 
 function drawPair() {
   const [a, b] = [byId("pair-a").value, byId("pair-b").value];
-  byId("confusion-title").textContent = `${a}: samples by true class (rows) and answer (columns)`;
+  byId("confusion-title").textContent = `${a}: true class (rows) and answer (columns), all its networks`;
   byId("confusion").replaceChildren(confusionTable(a));
   const same = a === b;
   byId("difference-title").textContent = same ? "" : `${a} minus ${b}, in percent of the true class`;

@@ -5,13 +5,7 @@ function prepareSettings() {
 }
 
 // The values of a setting in their order, as words.
-function valuesOf(place) {
-  const values = [...new Set(data.configurations.map(({ settings }) => settings[place]))];
-  return values.sort((a, b) => a.localeCompare(b, "en", { numeric: true }) || 0).sort((a, b) => {
-    const [first, second] = [Number(a), Number(b)];
-    return Number.isFinite(first) && Number.isFinite(second) ? first - second : 0;
-  });
-}
+const valuesOf = (place) => inOrder(data.configurations.map(({ settings }) => settings[place]));
 
 function drawSettings() {
   const values = data.settings.map((_, place) => valuesOf(place));
@@ -80,7 +74,7 @@ function drawGrid([rows, columns]) {
   const [z, text, customdata] = [empty(), empty(), empty()];
   const [shapes, annotations] = [[], []];
   const shown = data.configurations.filter(({ label }) => isVisible(label));
-  const [low, high] = colourRange(shown.map(({ mean }) => mean));
+  const [low, high] = resultRange(shown.map(({ mean }) => mean));
   const ends = data.largerIsBetter ? [look.poor, look.good] : [look.good, look.poor];
   for (const configuration of shown) {
     const row = rows.indexOf(configuration.settings[0]);
@@ -148,7 +142,7 @@ function drawParallel(values) {
   axes.push(resultAxis());
   spread(axes);
   const shown = data.configurations.filter(({ label, mean }) => isVisible(label) && mean !== null);
-  const [low, high] = colourRange(shown.map(({ mean }) => mean));
+  const [low, high] = resultRange(shown.map(({ mean }) => mean));
   const goodness = ({ mean }) => {
     const share = Math.min(Math.max((mean - low) / (high - low), 0), 1);
     return data.largerIsBetter ? share : 1 - share;
@@ -234,12 +228,17 @@ function settingAxis(values, place) {
 }
 
 function resultAxis() {
-  const [low, high] = colourRange(data.configurations.map(({ mean }) => mean));
+  const [low, high] = resultRange(data.configurations.map(({ mean }) => mean));
   const at = (value) => Math.min(Math.max((value - low) / (high - low), 0), 1);
+  const means = known(data.configurations.map(({ mean }) => mean));
+  const mark = (share) => {
+    if (share === 0 && means.some((mean) => mean < low)) return "≤ ";
+    return share === 1 && means.some((mean) => mean > high) ? "≥ " : "";
+  };
   return {
     title: data.metric,
     place: ({ mean }) => at(mean),
-    ticks: [0, 0.5, 1].map((share) => [share, figure(low + share * (high - low))]),
+    ticks: [0, 0.5, 1].map((share) => [share, mark(share) + figure(low + share * (high - low))]),
   };
 }
 
@@ -308,6 +307,12 @@ function drawTime() {
   const seconds = shown.map((one) => one.seconds);
   const wide = Math.max(...seconds) / Math.min(...seconds) > 20;
   const settings = new Map(data.configurations.map((one) => [one.label, describe(one)]));
+  const [low, high] = resultRange(shown.map((one) => one.value));
+  const space = 0.06 * (high - low);
+  const outside = shown.filter(({ value }) => value < low || value > high).length;
+  byId("time-outside").textContent = outside
+    ? `${outside} with a worse result are outside; double-click to see all.`
+    : "";
   draw(
     "time-chart",
     [
@@ -335,7 +340,7 @@ function drawTime() {
     ],
     {
       xaxis: { title: { text: "seconds" }, type: wide ? "log" : "linear", dtick: wide ? "D2" : undefined },
-      yaxis: { title: { text: plain(data.metric) } },
+      yaxis: { title: { text: plain(data.metric) }, range: [low - space, high + space] },
     },
   );
 }

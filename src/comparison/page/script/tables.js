@@ -71,9 +71,8 @@ function prepareFilter() {
   const titles = byId("leaderboard").tHead.rows[0].cells;
   const amount = rows.length ? settingsOf(rows[0]).length : 0;
   for (let setting = 0; setting < amount; setting++) {
-    const values = [...new Set(rows.map((row) => settingsOf(row)[setting]))];
+    const values = inOrder(rows.map((row) => settingsOf(row)[setting]));
     if (values.length > 30) continue;
-    values.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
     const choice = make("select", { "data-setting": setting }, make("option", { value: "" }, "all"));
     choice.append(...values.map((value) => make("option", { value }, value)));
     choice.addEventListener("change", apply);
