@@ -454,6 +454,45 @@ def test_the_page_fits_a_phone_in_both_themes(shown: Page, tmp_path: Path, dark:
     assert shown.value(cut) == []
 
 
+# The contrast of each text with the ground behind it, by WCAG 2.2; charts draw their own texts.
+CONTRAST = """(() => {
+    const parts = (colour) => {
+        const mixed = document.createElement('canvas').getContext('2d');
+        mixed.fillStyle = colour;
+        mixed.fillRect(0, 0, 1, 1);
+        return [...mixed.getImageData(0, 0, 1, 1).data];
+    };
+    const light = (colour) => {
+        const share = parts(colour).slice(0, 3).map((part) => part / 255)
+            .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * share[0] + 0.7152 * share[1] + 0.0722 * share[2];
+    };
+    const ground = (element) => {
+        const own = getComputedStyle(element).backgroundColor;
+        return parts(own)[3] === 255 ? own : ground(element.parentElement);
+    };
+    const pale = [];
+    for (const element of document.querySelectorAll('body *:not(.chart *)')) {
+        const texts = [...element.childNodes].some((node) =>
+            node.nodeType === Node.TEXT_NODE && node.textContent.trim());
+        if (!texts || !element.checkVisibility() || element.closest('script')) continue;
+        const [a, b] = [light(getComputedStyle(element).color), light(ground(element))];
+        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (ratio < 4.5) pale.push([element.tagName, element.innerText, ratio]);
+    }
+    return pale;
+})()"""
+
+
+@needs_chromium
+@pytest.mark.parametrize("dark", [False, True])
+def test_texts_stand_out_from_their_ground(shown: Page, tmp_path: Path, dark: bool) -> None:
+    opened(shown, compared(GRID), tmp_path, dark=dark)
+    shown.value("document.querySelector('#runs-section details').open = true")
+    shown.click("#leaderboard tr[data-configuration=C3] td")
+    assert shown.value(CONTRAST) == []
+
+
 @needs_chromium
 def test_charts_follow_the_theme(shown: Page, tmp_path: Path) -> None:
     opened(shown, compared(GRID), tmp_path)

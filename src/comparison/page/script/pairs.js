@@ -46,7 +46,7 @@ function confusionTable(label) {
   return matrixTable(matrix, (value, row, column) => ({
     text: value === 0 ? "" : String(value),
     side: row === column ? "right" : "wrong",
-    strength: row === column ? 0.75 * shares[row][column] : Math.min(1, 0.15 + 8 * shares[row][column]),
+    strength: row === column ? 0.55 * shares[row][column] : Math.min(0.55, 0.12 + 5 * shares[row][column]),
     note: `${className(row)} taken for ${className(column)}: ${value} (${(100 * shares[row][column]).toFixed(1)} %)`,
   }));
 }
@@ -61,7 +61,7 @@ function differenceTable(a, b) {
     return {
       text: shown,
       side: better ? "right" : "wrong",
-      strength: 0.8 * (Math.abs(value) / largest),
+      strength: 0.55 * (Math.abs(value) / largest),
       note: `${className(row)} taken for ${className(column)}: ${shown || "0"} points; ${better ? a : b} is better`,
     };
   });
