@@ -78,7 +78,10 @@ class Page:
         return message
 
     def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Open a page of a comparison and wait until its charts are drawn."""
+        """Open a page of a comparison and wait until its charts are drawn.
+
+        A page that does not get that far within a minute fails.
+        """
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -91,10 +94,11 @@ class Page:
         self.call("Page.navigate", url=path.as_uri())
         # Resolves when the page says that it is ready; the browser waits, not this process.
         self.value(
-            """new Promise((resolve) => {
+            """new Promise((resolve, reject) => {
                 const ready = () => document.documentElement?.dataset.ready;
                 const look = () => ready() ? resolve() : setTimeout(look, 20);
                 look();
+                setTimeout(() => reject(new Error("the page is not ready")), 60_000);
             })"""
         )
 
