@@ -35,9 +35,9 @@ def runs(ended: Ended) -> list[Run]:
     client = MlflowClient(ended.store)
     experiment = client.get_experiment_by_name("scratchgrid")
     assert experiment is not None
-    return list(
-        client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
-    )
+    order = ["attributes.start_time ASC"]
+    found = client.search_runs([experiment.experiment_id], order_by=order)
+    return [run for run in found if "kind" not in run.data.tags]  # the summary of a sweep
 
 
 def only_run(ended: Ended) -> Run:

@@ -35,7 +35,8 @@ LIBRARIES = {
     "plotly": {"comparison"},
     "jinja2": {"comparison"},
     "rich": {"terminal"},
-    "sklearn": {"data", "estimator"},
+    "sklearn": {"comparison", "data", "estimator"},
+    "pandas": {"comparison"},
 }
 
 

@@ -51,7 +51,7 @@ def test_what_is_chosen_for_a_place_is_a_column_under_its_place(
     (experiment,) = [e for e in client.search_experiments() if e.name == "scratchgrid"]
     (view,) = [json.loads(v) for k, v in experiment.tags.items() if k.startswith(view_tag(""))]
     assert "params.`initializer.output`" in view["selectedColumns"]
-    found = client.search_runs([experiment.experiment_id])
+    found = client.search_runs([experiment.experiment_id], "params.lr != ''")
     assert {run.data.params["initializer.output"] for run in found} == {"zeros", "he"}
     assert {(run.data.tags["purpose"], run.data.tags["mlflow.note.content"]) for run in found} == {
         ("a", "b")

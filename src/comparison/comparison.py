@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -35,9 +34,7 @@ from src.comparison.statistics import (
 from src.config.arguments import setting
 from src.support.errors import ConfigError, DataError, suggest
 from src.tracking.links import run_link
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from src.tracking.search import Search
 
 CURVES = ("train/loss", "val/loss", "train/accuracy", "val/accuracy")
 _DEFAULT_METRIC = "val/accuracy"
@@ -67,7 +64,7 @@ class Comparison:
         metric: Ranks the configurations; by default the one that the runs name.
         at: A budget such as ``epochs=10``: each run counts with its last epoch within it, instead
             of with the epoch whose weights are kept.
-        client: Of the MLflow store that has the curves of runs that have no files here.
+        search: Reads from MLflow the curves of runs that have no files here.
 
     Raises:
         DataError: There are no runs, or none of them knows the metric.
@@ -79,11 +76,11 @@ class Comparison:
         runs: Sequence[KeptRun],
         metric: str | None = None,
         at: str | None = None,
-        client: MlflowClient | None = None,
+        search: Search | None = None,
     ) -> None:
         if not runs:
             raise DataError("there are no runs to compare: train some with python -m src.run -m …")
-        self._client = client
+        self._search = search
         self._budget = Budget.parse(at) if at else None
         self._kept = _distinct(runs)
         self._repeated = len(runs) - len(self._kept)
@@ -123,8 +120,8 @@ class Comparison:
 
         tracking = Tracking(os.environ.get("MLFLOW_TRACKING_URI") or None, experiment)
         require_store(tracking.store(Path(outputs)))
-        client, experiment_id = tracking.open(Path(outputs))
-        return Comparison(runs_in_mlflow(client, experiment_id, search_filter), metric, at, client)
+        search = Search(*tracking.open(Path(outputs)))
+        return Comparison(runs_in_mlflow(search, search_filter), metric, at, search)
 
     def _require(self, metric: str) -> None:
         """Raise DataError unless a run knows the metric."""
@@ -165,11 +162,11 @@ class Comparison:
         files = {i: run.history for i, run in enumerate(self._kept)}
         frame = read_histories({i: path for i, path in files.items() if path})
         left = [run for i, run in enumerate(self._kept) if files[i] is None]
-        if self._client is None or not left:
+        if self._search is None or not left:
             return frame
         from src.comparison.from_mlflow import curves_in_mlflow
 
-        others = curves_in_mlflow(self._client, self._kept)
+        others = curves_in_mlflow(self._search, self._kept)
         return pd.concat([frame, others], ignore_index=True) if len(others) else frame
 
     @functools.cached_property

@@ -7,25 +7,22 @@ from typing import TYPE_CHECKING
 from src.comparison.kept import KeptRun, read_folder
 from src.experiment.run_folder import RUN
 from src.support.errors import DataError
-from src.tracking.search import FoundRun, find_runs, read_curves
+from src.tracking.search import FoundRun, Search
 
 if TYPE_CHECKING:
     import pandas as pd
-    from mlflow import MlflowClient
 
 # Of runs whose curves only MLflow has, these are read: each curve takes a call.
 _CURVES = [f"{part}/{score}" for part in ("train", "val", "test") for score in ("loss", "accuracy")]
 _COUNTS = ["updates", "samples", "seconds"]
 
 
-def runs_in_mlflow(
-    client: "MlflowClient", experiment_id: str, search_filter: str = ""
-) -> list[KeptRun]:
+def runs_in_mlflow(search: Search, search_filter: str = "") -> list[KeptRun]:
     """Return the runs that a filter finds in an experiment, in the order of their start.
 
     Raises UserError if MLflow refuses the filter, and DataError if it finds no run.
     """
-    found = find_runs(client, experiment_id, search_filter)
+    found = search.runs(search_filter)
     if not found:
         said = f" that fit --filter {search_filter}" if search_filter else ""
         raise DataError(f"MLflow's experiment holds no runs{said}: see them with make ui")
@@ -69,7 +66,7 @@ def _kept(run: FoundRun) -> KeptRun:
     )
 
 
-def curves_in_mlflow(client: "MlflowClient", runs: Sequence[KeptRun]) -> "pd.DataFrame":
+def curves_in_mlflow(search: Search, runs: Sequence[KeptRun]) -> "pd.DataFrame":
     """Return the epochs of runs of which only MLflow has the curves; ``run`` is their number.
 
     What a run did not log is NaN.
@@ -83,7 +80,7 @@ def curves_in_mlflow(client: "MlflowClient", runs: Sequence[KeptRun]) -> "pd.Dat
         for key in [*_CURVES, *_COUNTS]
         if key in run.metrics
     ]
-    curves = read_curves(client, wanted)
+    curves = search.curves(wanted)
     by_run: dict[str, dict[str, pd.Series]] = {}
     for (run_id, key), points in curves.items():
         if points:

@@ -3,13 +3,11 @@
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src.terminal.console import console, count, fact, table
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from src.comparison.comparison import Comparison, Pair
 
 _MOST_ROWS = 30
@@ -117,7 +115,7 @@ def _sentence(key: str, text: str) -> None:
         fact("" if number else key, line)
 
 
-def _runs(row: "pd.Series") -> str:
+def _runs(row: Any) -> str:
     """Return how many runs finished, and what became of the others."""
     lost = {name: int(row[name]) for name in ("diverged", "failed", "pruned") if row[name]}
     if row["finished"] == row["n"]:
@@ -126,7 +124,7 @@ def _runs(row: "pd.Series") -> str:
     return f"{row['finished']} of {row['n']}" + (f" ({said})" if said else "")
 
 
-def _interval(row: "pd.Series") -> Sequence[str]:
+def _interval(row: Any) -> Sequence[str]:
     ends = "" if math.isnan(row["low"]) else f"{row['low']:.4f}–{row['high']:.4f}"
     return [ends, _number(row["worst"]), _number(row["best"])]
 

@@ -39,23 +39,44 @@ class FoundRun:
     files: Path | None  # the folder of its artifacts, if it is on this computer
 
 
-def find_runs(client: "MlflowClient", experiment_id: str, search_filter: str) -> list[FoundRun]:
-    """Return the runs of an experiment that a filter finds, the oldest first.
+class Search:
+    """Finds runs of one experiment, and reads their curves."""
 
-    The filter is in MLflow's own grammar; an empty one finds all. Summaries of sweeps are left out.
-    Raises UserError if MLflow refuses the filter.
-    """
-    from mlflow.exceptions import MlflowException
+    def __init__(self, client: "MlflowClient", experiment_id: str) -> None:
+        self._client, self._experiment_id = client, experiment_id
 
-    try:
-        with quiet():
-            found = list(_pages(client, experiment_id, search_filter))
-    except MlflowException as error:
-        raise UserError(
-            f"--filter {search_filter}: MLflow refuses it: {one_line(error)}; "
-            "write it as in \"params.model = 'relu2' and metrics.`val/accuracy` > 0.9\""
-        ) from None
-    return [_found(run) for run in found if KIND not in run.data.tags]
+    def runs(self, search_filter: str = "") -> list[FoundRun]:
+        """Return the runs that a filter finds, the oldest first.
+
+        The filter is in MLflow's own grammar; an empty one finds all. Summaries of sweeps are left
+        out. Raises UserError if MLflow refuses the filter.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with quiet():
+                found = list(_pages(self._client, self._experiment_id, search_filter))
+        except MlflowException as error:
+            raise UserError(
+                f"--filter {search_filter}: MLflow refuses it: {one_line(error)}; "
+                "write it as in \"params.model = 'relu2' and metrics.`val/accuracy` > 0.9\""
+            ) from None
+        return [_found(run) for run in found if KIND not in run.data.tags]
+
+    def curves(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Points]:
+        """Return the curve of each run's metric, given as pairs of a run's id and a key.
+
+        A metric that was logged once, at step 0, is no curve: it has no points.
+        """
+
+        def read(pair: tuple[str, str]) -> Points:
+            with quiet():
+                history = self._client.get_metric_history(*pair)
+            by_step = {point.step: point.value for point in history}
+            return sorted(by_step.items()) if by_step.keys() - {0} else ()
+
+        with ThreadPoolExecutor(_THREADS) as threads:
+            return dict(zip(wanted, threads.map(read, wanted), strict=True))
 
 
 def _pages(client: "MlflowClient", experiment_id: str, search_filter: str) -> "Iterator[Run]":
@@ -98,21 +119,3 @@ def _local(uri: str) -> Path | None:
         return None
     folder = Path(unquote(parts.path))
     return folder if folder.is_dir() else None
-
-
-def read_curves(
-    client: "MlflowClient", wanted: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], Points]:
-    """Return the curve of each run's metric, given as pairs of a run's id and a key.
-
-    A metric that was logged once, at step 0, is no curve, and left out.
-    """
-
-    def read(pair: tuple[str, str]) -> Points:
-        with quiet():
-            history = client.get_metric_history(*pair)
-        by_step = {point.step: point.value for point in history}
-        return sorted(by_step.items()) if by_step.keys() - {0} else ()
-
-    with ThreadPoolExecutor(_THREADS) as threads:
-        return dict(zip(wanted, threads.map(read, wanted), strict=True))
