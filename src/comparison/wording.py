@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
 from src.comparison import reasons
+from src.comparison.frames import Frames
 from src.comparison.importance import HIGHER, LEFT, NOISE
 from src.comparison.provenance import seeds_command
-
-if TYPE_CHECKING:
-    from src.comparison.comparison import Comparison
 
 _EFFECTS = 4  # named in the second sentence
 _LEAST_SHARE = 0.005
 _VISIBLE = 0.00005
 
 
-def described(comparison: Comparison, label: str) -> str:
+def described(comparison: Frames, label: str) -> str:
     """Return a configuration in words: its settings as they are typed."""
     return settings(comparison, comparison.configurations.loc[label])
 
 
-def settings(comparison: Comparison, row: pd.Series) -> str:
+def settings(comparison: Frames, row: pd.Series) -> str:
     """Return the settings of a row of a frame, as they are typed."""
     typed = " ".join(f"{key}={_shown(row[key])}" for key in comparison.differing)
     return typed or "the configuration"
@@ -39,7 +35,7 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
-def answer(comparison: Comparison) -> list[str]:
+def answer(comparison: Frames) -> list[str]:
     """Return the two sentences at the top of a comparison."""
     frame = comparison.configurations
     if not frame["finished"].any():
@@ -47,7 +43,7 @@ def answer(comparison: Comparison) -> list[str]:
     return [_which(comparison), *_what_matters(comparison)]
 
 
-def _which(comparison: Comparison) -> str:
+def _which(comparison: Frames) -> str:
     frame = comparison.configurations
     best = frame.iloc[0]
     name, score = described(comparison, "C1"), _score(comparison, best)
@@ -74,7 +70,7 @@ def _which(comparison: Comparison) -> str:
     return f"{name} leads with {score}, {ahead}, but {which} can't be told from it."
 
 
-def _score(comparison: Comparison, row: pd.Series) -> str:
+def _score(comparison: Frames, row: pd.Series) -> str:
     text = f"{comparison.metric} {row['mean']:.4f}"
     seeds = count(int(row["finished"]), "seed")
     if np.isfinite(row["low"]):
@@ -89,7 +85,7 @@ def _score(comparison: Comparison, row: pd.Series) -> str:
     return text
 
 
-def _what_matters(comparison: Comparison) -> list[str]:
+def _what_matters(comparison: Frames) -> list[str]:
     effects = comparison.importance()
     if effects.empty:
         return []
@@ -111,7 +107,7 @@ def _what_matters(comparison: Comparison) -> list[str]:
     return [", ".join([sentence, *others]) + "."]
 
 
-def explanations(comparison: Comparison) -> dict[str, str]:
+def explanations(comparison: Frames) -> dict[str, str]:
     """Return why configurations are worse than the best, by label, where it shows."""
     frame = comparison.configurations
     found: dict[str, str] = {}
@@ -132,7 +128,7 @@ def explanations(comparison: Comparison) -> dict[str, str]:
     return {label: found[label] for label in worse if label in found}
 
 
-def notes(comparison: Comparison) -> list[str]:
+def notes(comparison: Frames) -> list[str]:
     """Return what a reader must know beside the numbers, a sentence each."""
     return [
         note
@@ -141,7 +137,7 @@ def notes(comparison: Comparison) -> list[str]:
     ]
 
 
-def advice(comparison: Comparison) -> str | None:
+def advice(comparison: Frames) -> str | None:
     """Return what single seeds leave open, with the command that adds seeds, or None."""
     frame = comparison.configurations
     single = int((frame["finished"] == 1).sum())
@@ -161,11 +157,12 @@ def advice(comparison: Comparison) -> str | None:
     return f"{text} This adds four seeds: {added}" if added else text
 
 
-def _seeds(comparison: Comparison) -> list[str]:
-    return [comparison.advice] if comparison.advice else []
+def _seeds(comparison: Frames) -> list[str]:
+    text = advice(comparison)
+    return [text] if text else []
 
 
-def _selection(comparison: Comparison) -> list[str]:
+def _selection(comparison: Frames) -> list[str]:
     found: list[str] = []
     part = comparison.metric.partition("/")[0]
     if len(comparison.configurations) < 2:
@@ -190,7 +187,7 @@ def _selection(comparison: Comparison) -> list[str]:
     return found
 
 
-def _tests(comparison: Comparison) -> list[str]:
+def _tests(comparison: Frames) -> list[str]:
     frame = comparison.configurations
     found = []
     if np.isfinite(frame["low"]).any():
@@ -210,7 +207,7 @@ def _tests(comparison: Comparison) -> list[str]:
     return found
 
 
-def _unfinished(comparison: Comparison) -> list[str]:
+def _unfinished(comparison: Frames) -> list[str]:
     runs = comparison.runs
     found = []
     missing = runs[runs["value"].isna()]
@@ -236,7 +233,7 @@ def _unfinished(comparison: Comparison) -> list[str]:
     return found
 
 
-def _kept(comparison: Comparison) -> list[str]:
+def _kept(comparison: Frames) -> list[str]:
     found = []
     if comparison.repeated:
         found.append(
@@ -256,7 +253,7 @@ def _kept(comparison: Comparison) -> list[str]:
     return found
 
 
-def _origin(comparison: Comparison) -> list[str]:
+def _origin(comparison: Frames) -> list[str]:
     found = []
     runs = comparison.kept
     if len({run.code for run in runs if run.code}) > 1:
