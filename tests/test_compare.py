@@ -248,6 +248,8 @@ def test_another_division_of_the_data_is_a_replicate_and_other_data_is_not() -> 
     mixed = [made({"seed": "0"}, 0.5, data=digest) for digest in ("old", "new")]
     assert group(mixed).number == 2
     assert group(mixed).differing == ["data digest"]
+    assert "learned from different data" in " ".join(Comparison(mixed).notes)
+    assert "different data" not in " ".join(Comparison(divided).notes)
 
 
 def test_a_configuration_that_diverges_at_times_does_not_lead() -> None:

@@ -44,7 +44,7 @@ PYTHON = [
     for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
 ]
 KNOWN = re.compile(
-    r"python -m src\.(run|pictures|sync)( |$)|make \w+|\. \.venv/bin/activate$"
+    r"python -m src\.(run|pictures|compare|sync)( |$)|make \w+|\. \.venv/bin/activate$"
     r"|\.venv/bin/(pre-commit install|python -m pip install )"
 )
 
