@@ -12,6 +12,7 @@ from src.comparison.page.inlined import digest, packed
 from src.comparison.page.payload import payload
 from src.comparison.page.tables import (
     COLOURS,
+    EXAMINED,
     diagnosis,
     explanations,
     failures,
@@ -60,6 +61,7 @@ def page(comparison: "Comparison") -> str:
         explanations=explanations(comparison),
         diagnosis=diagnosis(comparison),
         colours=COLOURS,
+        examined=EXAMINED,
         methods=sorted(set(map(str, comparison.importance()["method"]))),
         style=_read("page.css"),
         script=script,

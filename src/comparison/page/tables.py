@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 _STATUSES = {"killed": "interrupted"}
 
-# The number of configurations that have a colour of their own in the charts.
+# How many configurations have a colour of their own in the charts.
 COLOURS = 7
+
+# The layers of so many configurations are shown, from the best one on: the page stays small.
+EXAMINED = 100
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,14 @@ class Cell:
 
     @property
     def sorted_by(self) -> str:
-        """The number by which the cell is sorted, unless its text is that number."""
+        """The number by which the cell is sorted; nothing if its text says it."""
         if self.value is None:
             return ""
         try:
-            return "" if float(self.text) == self.value else repr(self.value)
+            float(self.text)
         except ValueError:
-            return repr(self.value)
+            return f"{self.value:.9g}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,6 @@ class Row:
     cells: list[Cell]
     configuration: str
     run: int | None = None
-    words: str = ""  # what the filter searches, with ``lr=0.1`` for a setting
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,7 @@ def leaderboard(comparison: "Comparison") -> tuple[list[str], list[Row]]:
             _number(highest),
             Cell(duration(row["seconds"]), real(row["seconds"]), "number"),
         ]
-        words = [str(label), *_words(comparison, row)]
-        rows.append(Row(cells, str(label), words=" ".join(words)))
+        rows.append(Row(cells, str(label)))
     return titles, rows
 
 
@@ -146,7 +148,6 @@ def runs(comparison: "Comparison") -> tuple[list[str], list[Row]]:
     titles = [
         "Run",
         "configuration",
-        *comparison.differing,
         "seed",
         "status",
         comparison.metric,
@@ -159,7 +160,6 @@ def runs(comparison: "Comparison") -> tuple[list[str], list[Row]]:
             [
                 _run(row),
                 Cell(str(row["configuration"]), _rank(row["configuration"])),
-                *(_setting(row[name]) for name in comparison.differing),
                 _setting(row["seed"]),
                 _status(row),
                 _number(row["value"]),
@@ -207,7 +207,7 @@ def explanations(comparison: "Comparison") -> tuple[list[str], list[Row]]:
             ],
             str(label),
         )
-        for label, sentence in comparison.explanations.items()
+        for label, sentence in list(comparison.explanations.items())[:EXAMINED]
     ]
 
 
@@ -225,11 +225,12 @@ def diagnosis(comparison: "Comparison") -> tuple[list[str], list[Row]]:
         "gradient, last",
     ]
     configurations = comparison.configurations
-    known = {str(label): row for label, row in configurations.iterrows()}
+    known = {str(label): row for label, row in configurations.head(EXAMINED).iterrows()}
     rows = []
     for row in comparison.reasons().to_dict("records"):
         label = str(row["configuration"])
-        own = known[label]
+        if (own := known.get(label)) is None:
+            continue
         rows.append(
             Row(
                 [
@@ -276,10 +277,6 @@ def _setting(value: Any) -> Cell:
     return Cell(setting(value), real(value), "setting")
 
 
-def _words(comparison: "Comparison", row: Mapping[Any, Any]) -> Iterable[str]:
-    return (f"{name}={setting(row[name])}" for name in comparison.differing)
-
-
 def _verdict(row: Mapping[Any, Any], *, first: bool) -> Cell:
     """Say whether a configuration can be told from the best one."""
     if real(row["mean"]) is None:
@@ -289,10 +286,9 @@ def _verdict(row: Mapping[Any, Any], *, first: bool) -> Cell:
     over_seeds, on_samples = real(row["p"]), real(row["p_samples"])
     if over_seeds is None:  # the seeds are too few
         return Cell(NOTHING, kind="verdict")
-    note = f"over seeds: {probability(over_seeds)}"
+    note = ""
     if on_samples is not None:
-        note += f"; on the same test samples: {probability(on_samples)}"
-    note += "; corrected for the number of comparisons"
+        note = f"seeds: {probability(over_seeds)}; samples: {probability(on_samples)}"
     # Both tests must tell the two apart, so that the larger value decides.
     p = max(over_seeds, on_samples or 0)
     if row["tied"]:

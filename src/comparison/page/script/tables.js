@@ -55,7 +55,7 @@ function prepareFilter() {
     const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
     const wanted = choices.filter((choice) => choice.value !== "");
     const shown = rows.filter((row) => {
-      const text = `${row.dataset.words} ${row.textContent}`.toLowerCase();
+      const text = `${wordsOf(row)} ${row.textContent}`.toLowerCase();
       const own = settingsOf(row);
       return (
         words.every((word) => text.includes(word)) &&
@@ -68,7 +68,6 @@ function prepareFilter() {
       : `${shown.length} of ${rows.length} configurations are shown on this page`;
     showOnly(all ? null : new Set(shown.map((row) => row.dataset.configuration)));
   };
-  const titles = byId("leaderboard").tHead.rows[0].cells;
   const amount = rows.length ? settingsOf(rows[0]).length : 0;
   for (let setting = 0; setting < amount; setting++) {
     const values = inOrder(rows.map((row) => settingsOf(row)[setting]));
@@ -77,7 +76,7 @@ function prepareFilter() {
     choice.append(...values.map((value) => make("option", { value }, value)));
     choice.addEventListener("change", apply);
     choices.push(choice);
-    byId("choices").append(make("label", {}, titles[setting + 2].textContent.trim(), " ", choice));
+    byId("choices").append(make("label", {}, titleOf(setting), " ", choice));
   }
   byId("filter").addEventListener("input", apply);
   document.querySelector(".filters").hidden = rows.length < 2;
@@ -85,6 +84,15 @@ function prepareFilter() {
 
 const settingsOf = (row) =>
   [...row.querySelectorAll("td.setting")].map((cell) => cell.textContent.trim());
+
+const titleOf = (setting) =>
+  byId("leaderboard").tHead.rows[0].cells[setting + 2].textContent.trim();
+
+// A configuration in words: C1 model=relu2 lr=0.1.
+function wordsOf(row) {
+  const settings = settingsOf(row).map((value, setting) => `${titleOf(setting)}=${value}`);
+  return [row.dataset.configuration, ...settings].join(" ");
+}
 
 const nameOf = (run) =>
   document.querySelector(`#runs tr[data-run="${run}"] .pick`).textContent.trim();
@@ -105,7 +113,7 @@ function markRows() {
     const row = `#leaderboard tr[data-configuration="${CSS.escape(configuration)}"]`;
     const words =
       run === null
-        ? document.querySelector(row).dataset.words
+        ? wordsOf(document.querySelector(row))
         : `${nameOf(run)} (${configuration})`;
     bar.firstElementChild.textContent = `Highlighted: ${words}`;
   }
