@@ -100,11 +100,19 @@ def test_the_leaderboard_shows_what_the_runs_give(shown: Page, tmp_path: Path) -
         "–",
         "0 of 3: 3 diverged",
     ]
-    assert table.loc[["C1", "C2", "C4"], "against the best"].tolist() == [
-        "the best",
+    assert table.loc[["C1", "C2", "C4"], "against the first"].tolist() == [
+        "leads",
         "not told apart (p = 0.050)",
         "worse (p = 0.006)",
     ]
+
+
+@needs_chromium
+def test_the_first_is_the_best_if_no_other_ties_with_it(shown: Page, tmp_path: Path) -> None:
+    comparison = compared(GRID)
+    comparison.configurations["tied"] = [True, *[False] * 9]
+    opened(shown, comparison, tmp_path)
+    assert [row[5] for row in rows(shown, "leaderboard")][:2] == ["the best", "worse (p = 0.050)"]
 
 
 @needs_chromium

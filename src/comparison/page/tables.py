@@ -75,7 +75,7 @@ def leaderboard(comparison: "Comparison") -> tuple[list[str], list[Row]]:
         "mean",
         *comparison.differing,
         "95 % interval",
-        "against the best",
+        "against the first",
         "test mean",
         "runs",
         "sd",
@@ -95,7 +95,7 @@ def leaderboard(comparison: "Comparison") -> tuple[list[str], list[Row]]:
             _number(row["mean"], "mean"),
             *settings,
             Cell(span(row["low"], row["high"]), real(row["low"]), "number interval"),
-            _verdict(row, first=position == 0),
+            _verdict(row) if position else _first(row, frame["tied"].iloc[1:].any()),
             _number(row["test_mean"]),
             _finished(row),
             _number(row["sd"]),
@@ -194,9 +194,9 @@ def failures(comparison: "Comparison") -> tuple[list[str], list[Row]]:
 
 
 def explanations(comparison: "Comparison") -> tuple[list[str], list[Row]]:
-    """Return the titles and the rows of why configurations are worse than the best."""
+    """Return the titles and the rows of why configurations are behind the first one."""
     configurations = comparison.configurations
-    titles = ["Configuration", "mean", *comparison.differing, "why it is worse than the best"]
+    titles = ["Configuration", "mean", *comparison.differing, "why it is behind the first"]
     return titles, [
         Row(
             [
@@ -277,12 +277,17 @@ def _setting(value: Any) -> Cell:
     return Cell(setting(value), real(value), "setting")
 
 
-def _verdict(row: Mapping[Any, Any], *, first: bool) -> Cell:
-    """Say whether a configuration can be told from the best one."""
+def _first(row: Mapping[Any, Any], shared: bool) -> Cell:
+    """Say whether the first configuration is the best, or others can't be told from it."""
     if real(row["mean"]) is None:
         return Cell("no finished run", kind="verdict")
-    if first:
-        return Cell("the best", 2.0, "verdict best")
+    return Cell("leads" if shared else "the best", 2.0, "verdict best")
+
+
+def _verdict(row: Mapping[Any, Any]) -> Cell:
+    """Say whether a configuration can be told from the first one."""
+    if real(row["mean"]) is None:
+        return Cell("no finished run", kind="verdict")
     over_seeds, on_samples = real(row["p"]), real(row["p_samples"])
     if over_seeds is None:  # the seeds are too few
         return Cell(NOTHING, kind="verdict")
