@@ -5,16 +5,18 @@ from dataclasses import dataclass
 
 from src.comparison.kept import KeptRun
 from src.config.arguments import setting
+from src.config.sweep_settings import SWEEP_KEYS
 from src.tracking.view import SEEDS
 
 # Settings that name, place or watch a run: they decide no result.
 _BOOKKEEPING = {
     *("outputs", "name", "note", "tags", "tracking", "checkpoint", "hydra", "plugins"),
     *("metric", "diagnose", "gradcheck", "reference"),
+    *SWEEP_KEYS,
 }
 REPLICATES = SEEDS  # chosen at random
 # Choices that only stand for other settings.
-_SHORTHANDS = ("experiment", "debug", "sweep")
+_SHORTHANDS = ("experiment", "debug")
 DATA = "data digest"  # stands beside the settings where equal settings read different data
 
 

@@ -262,9 +262,7 @@ def _origin(comparison: Frames) -> list[str]:
     for run in runs:
         divisions.setdefault(run.settings.get("data.split.seed", ""), set()).add(run.data)
     if any(len(digests - {""}) > 1 for digests in divisions.values()):
-        found.append(
-            "The runs learned from different data: their scores are of different samples."
-        )
+        found.append("The runs learned from different data: their scores are of different samples.")
     if any(not run.settings.get("seed") for run in runs):
         found.append("Some runs do not say their seed: they count as replicates, unpaired.")
     return found
