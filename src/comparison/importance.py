@@ -28,7 +28,7 @@ def importance(runs: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
         explain, or too few runs for an estimate.
     """
     empty = pd.DataFrame({"effect": [], "share": [], "method": []})
-    if not settings or runs["value"].nunique() < 2:
+    if not settings or runs["value"].nunique() < 2 or runs["group"].nunique() < 2:
         return empty
     cells = runs.groupby("group").first()[list(settings)].astype(str)
     levels = {key: sorted(cells[key].unique()) for key in settings}

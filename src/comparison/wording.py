@@ -50,7 +50,8 @@ def _which(comparison: Frames) -> str:
     others = frame.iloc[1:]
     others = others[others["finished"] > 0]
     if others.empty:
-        return f"{name} has {score}; there is no other configuration to compare it with."
+        left = "no other configuration has a run that finished"
+        return f"{name} has {score}; {left}, so there is nothing to compare it with."
     gap = abs(best["mean"] - others["mean"].iloc[0])
     ahead = f"{gap:.4f} ahead of {described(comparison, others.index[0])}"
     if others["p"].isna().all():
