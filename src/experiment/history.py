@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -43,8 +43,31 @@ class HistoryFile:
                     raise ValueError(f"line {number + 1} is not that of epoch {number}")
                 self.rows.append(row)
         except (OSError, ValueError, KeyError, csv.Error) as error:
-            raise DataError(f"{path}: not the history of a run ({error})") from None
+            raise DataError(
+                f"{path}: not the history of a run ({error}); remove it: "
+                "resume= writes it again, from the checkpoint"
+            ) from None
         return sound
+
+    def mend(self, rows: Sequence[Row]) -> int | None:
+        """Write the first rows again where the file says otherwise, and add those that it lacks.
+
+        Returns the number of the first line that was wrong, or None if all were right.
+        """
+        kept, wrong = self.rows, None
+        for number, (ours, theirs) in enumerate(zip(kept, rows, strict=False), 2):
+            if not _are_equal(ours, theirs):
+                wrong = number
+                break
+        if wrong is not None:
+            self._file.truncate(0)
+            self._columns, self.rows = [], []
+            for row in [*rows, *kept[len(rows) :]]:
+                self.add(row)
+        else:
+            for row in rows[len(kept) :]:
+                self.add(row)
+        return wrong
 
     def add(self, row: Mapping[str, float]) -> None:
         """Append an epoch's row, at once. The first row decides the columns."""
@@ -75,3 +98,11 @@ def whole_lines(path: Path) -> int:
         return max(0, path.read_bytes().count(b"\n") - 1)
     except FileNotFoundError:
         return 0
+
+
+def _are_equal(ours: Row, theirs: Row) -> bool:
+    """Return whether two rows have the same values; NaN is equal to NaN."""
+    return ours.keys() == theirs.keys() and all(
+        ours[name] == theirs[name] or (math.isnan(ours[name]) and math.isnan(theirs[name]))
+        for name in ours
+    )
