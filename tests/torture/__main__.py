@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.torture import damage, kills, surroundings
+from tests.torture import damage, kills, surroundings, sweeps
 from tests.torture.trial import Trial
 
 # Each kind of trial, and how many of it belong to a round of all kinds.
@@ -24,6 +24,7 @@ KINDS: dict[str, tuple[Callable[[Trial], None], int]] = {
     "kill-write": (kills.at_a_write, 4),
     "kill-mlflow": (kills.at_a_call_of_mlflow, 3),
     "signal": (kills.by_a_signal, 2),
+    "sweep": (sweeps.killed, 1),
     "server": (surroundings.server_killed, 1),
     "disk": (surroundings.disk_full, 2),
     "damage": (damage.mutated, 4),
@@ -48,7 +49,7 @@ def main() -> None:
     chosen = _arguments()
     figures = {kind: Figures(kind) for kind in chosen.kind}
     base = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(10**6)
-    rounds = itertools.cycle([kind for kind in chosen.kind for _ in range(KINDS[kind][1])])
+    rounds = itertools.cycle(_round(chosen.kind))
     end = time.monotonic() + 60 * chosen.minutes
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the table comes all the same
     working = Path(tempfile.mkdtemp(prefix="torture."))
@@ -66,6 +67,12 @@ def main() -> None:
     _print(list(figures.values()))
     _write(chosen.into, base, list(figures.values()))
     sys.exit(1 if any(found.faults for found in figures.values()) else 0)
+
+
+def _round(kinds: list[str]) -> list[str]:
+    """Return the kinds of a round of trials: each once, then those again that come more often."""
+    most = max(KINDS[kind][1] for kind in kinds)
+    return [kind for turn in range(most) for kind in kinds if turn < KINDS[kind][1]]
 
 
 def _arguments() -> argparse.Namespace:
