@@ -24,6 +24,7 @@ class HistoryFile:
 
     def __init__(self, path: Path) -> None:
         self._columns: list[str] = []
+        self._lines: list[bytes] = []  # as they were found
         self.rows: list[Row] = []
         sound = self._read(path) if path.exists() else 0
         self._file = path.open("ab")
@@ -34,6 +35,7 @@ class HistoryFile:
         try:
             raw = read_text(path).encode()
             sound = raw.rfind(b"\n") + 1
+            self._lines = raw[:sound].splitlines(keepends=True)
             lines = csv.reader(io.StringIO(raw[:sound].decode(), newline=""))
             self._columns = next(lines, [])
             for number, values in enumerate(lines, 1):
@@ -54,19 +56,18 @@ class HistoryFile:
 
         Returns the number of the first line that was wrong, or None if all were right.
         """
-        kept, wrong = self.rows, None
-        for number, (ours, theirs) in enumerate(zip(kept, rows, strict=False), 2):
-            if not _are_equal(ours, theirs):
-                wrong = number
-                break
+        pairs = enumerate(zip(self.rows, rows, strict=False), 2)
+        wrong = next((line for line, (ours, known) in pairs if not _are_equal(ours, known)), None)
+        later = self.rows[len(rows) :]
         if wrong is not None:
             self._file.truncate(0)
             self._columns, self.rows = [], []
-            for row in [*rows, *kept[len(rows) :]]:
-                self.add(row)
-        else:
-            for row in rows[len(kept) :]:
-                self.add(row)
+        for row in rows[len(self.rows) :]:
+            self.add(row)
+        if wrong is not None:
+            self._file.write(b"".join(self._lines[1 + len(rows) :]))
+            self._file.flush()
+            self.rows += later
         return wrong
 
     def add(self, row: Mapping[str, float]) -> None:

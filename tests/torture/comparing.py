@@ -24,8 +24,11 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def differences(ours: Path, theirs: Path) -> list[str]:
-    """Return in which files the folders of two runs differ, apart from times."""
+def differences(ours: Path, theirs: Path, *, pictures: bool = True) -> list[str]:
+    """Return in which files the folders of two runs differ, apart from times.
+
+    Without ``pictures`` these may be there or not, as in a sweep, which draws those of failed runs.
+    """
     found = []
     kept, expected = (
         [{key: row[key] for key in row if key not in _CLOCK} for row in rows(folder)]
@@ -44,7 +47,9 @@ def differences(ours: Path, theirs: Path) -> list[str]:
         if results[0][key] != results[1][key]:
             found.append(f"{RESULT}: {key} is {results[0][key]}, expected {results[1][key]}")
     names = [
-        {path.name for path in folder.iterdir()} - {*_OF_ONE_COMMAND} for folder in (ours, theirs)
+        {path.name for path in folder.iterdir() if pictures or path.suffix != ".png"}
+        - {*_OF_ONE_COMMAND}
+        for folder in (ours, theirs)
     ]
     if names[0] != names[1]:
         found.append(f"other files: {sorted(names[0] ^ names[1])}")
