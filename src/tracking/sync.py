@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from src.support.errors import UserError
 from src.support.files import write_whole
@@ -183,20 +183,23 @@ def close_dead(journal: Journal) -> None:
     """
     assert journal.folder is not None
     times = [time for _, _, time, _ in read_points(journal.folder / HISTORY, journal.entry.start)]
-    status, failure = _result(journal.folder) or ("KILLED", DIED)
+    status, reason = _result(journal.folder) or ("KILLED", DIED)
     with journal.change() as entry:
-        entry.status, entry.failure = status, failure
+        if status == "PRUNED":  # MLflow has no word for it
+            entry.status, entry.pruned = "FINISHED", reason
+        else:
+            entry.status, entry.failure = status, reason
         entry.end = max([entry.start, *times])
 
 
-def _result(folder: Path) -> tuple[Status, str | None] | None:
-    """Return the status and the failure in a run's result, or None without a sound one."""
+def _result(folder: Path) -> tuple[Status | Literal["PRUNED"], str | None] | None:
+    """Return the status and the reason in a run's result, or None without a sound one."""
     try:
         known = read_sealed(folder / _RESULT)
         status, failure = known["status"], known["failure"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return (status, failure) if status in get_args(Status) else None
+    return (status, failure) if status in (*get_args(Status), "PRUNED") else None
 
 
 def store_of(entry: Entry) -> str:
