@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test peers cover fuzz mutants lint format docs baselines bench draw ui lock clean
+.PHONY: help run test peers cover fuzz torture mutants lint format docs baselines bench draw ui lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ cover: $(VENV)/.dev ## run the tests and show which lines and branches they reac
 fuzz: $(VENV)/.dev ## feed damaged files to the readers; ARGS="npz --runs 1000000"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --editable ".[fuzz]"
 	@$(BIN)/python -m tests.fuzz $(if $(ARGS),$(ARGS),npz)
+
+torture: $(VENV)/.dev ## kill, starve and damage runs, and compare what is resumed; ARGS="--minutes 30"
+	@$(BIN)/python -m tests.torture $(ARGS)
 
 mutants: $(VENV)/.dev ## count how many small faults the tests find; ARGS="--sample 0 nn/losses.py"
 	@$(BIN)/python -m tests.mutation $(ARGS)

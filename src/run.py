@@ -37,6 +37,7 @@ from src.support.errors import ConfigError, TrainingFailed, UserError, first_lin
 from src.support.paths import CONF
 from src.sweep.run_context import single, swept
 from src.terminal import report
+from src.tracking.journal import JOURNAL
 from src.tracking.links import run_link, with_ui
 
 log = logging.getLogger(__name__)
@@ -104,11 +105,15 @@ def single_run(config: DictConfig, display: Display) -> Finished:
 
 def _show_whereabouts(job: Job, result: Result, folder: Path) -> None:
     if result.run_id is None:  # MLflow is offline, or away
-        report.whereabouts(folder, f"not told yet: python -m src.sync {shlex.quote(str(folder))}")
+        report.whereabouts(folder, _told_later(folder))
         return
     store = job.tracking.store(job.outputs)
     link = run_link(store, str(result.experiment_id), result.run_id)
     report.whereabouts(folder, with_ui(link, store, job.outputs))
+
+
+def _told_later(folder: Path) -> str:
+    return f"not told yet: python -m src.sync {shlex.quote(str(folder))}"
 
 
 def _sweep_job(config: DictConfig, context: Any) -> float:
@@ -144,6 +149,8 @@ class Preflight(Callback):
             claim(job, Path(config.hydra.run.dir), goes_on=resume is not None)
             if resume and resume.is_finished(config, job, prepared):
                 report.fact("finished", f"{resume.folder}: nothing is left to train")
+                if (resume.folder / JOURNAL).exists():
+                    report.fact("MLflow", _told_later(resume.folder))
                 sys.exit(0)
         except UserError as error:
             report.problem(str(error))

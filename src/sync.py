@@ -1,5 +1,10 @@
 """Tells MLflow what it missed of runs, because it was away or not used."""
 
+from src.support import signals
+
+if __name__ == "__main__":  # the imports below take a second, and show no traceback of a signal
+    signals.leave_at_once_on_signals()
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -20,6 +25,22 @@ def main() -> None:
 
     Exits with 1 if MLflow still misses something, with 2 if a folder does not exist.
     """
+    signals.end_in_order_on_signals()
+    report.never_fail()
+    try:
+        _main()
+    except BaseException:
+        if signals.exit_code() is None:  # whatever else a signal has caused on its way
+            raise
+    finally:
+        signals.leave_at_once_on_signals()  # Python's shutdown shows tracebacks, too
+    code = signals.exit_code()
+    if code is not None:
+        sys.exit(code)
+
+
+def _main() -> None:
+    """Upload what is pending. Raises what a signal raises."""
     parser = argparse.ArgumentParser(
         prog="python -m src.sync",
         description="Tell MLflow what it missed of runs: after an outage, after "

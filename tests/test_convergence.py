@@ -240,6 +240,7 @@ def test_rerun_computes_all_again_in_a_sweep_of_its_own(invoke: Callable[..., En
 
 def edit(folder: Path, name: str, **changes: Any) -> None:
     known = json.loads((folder / name).read_text())
+    del known["sha256"]  # a file without a checksum is taken as it is
     for key, value in changes.items():
         inner = known["identity"] if key in known.get("identity", ()) else known
         inner[key] = value

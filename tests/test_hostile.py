@@ -552,7 +552,7 @@ def test_python_s_callers_are_protected_too(tmp_path: Path) -> None:
 # ─── Odd but fair ───
 
 
-@pytest.mark.parametrize("folder", ["with spaces", "выходы 輸出 é", "50% #1?"])
+@pytest.mark.parametrize("folder", ["with spaces", "выходы 輸出 é", "50% #1?", "a'b\"c"])
 def test_folders_of_any_name_keep_a_run(tmp_path: Path, folder: str) -> None:
     given = _csv_of(tmp_path / "a.csv", [0, 1] * 10)
     trained = api.train(f"outputs='{tmp_path}/{_quoted(folder)}'", *given, show=False)

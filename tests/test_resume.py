@@ -78,19 +78,21 @@ def train_and_kill(folder: Path, after: int, *overrides: str) -> None:
     kill_after(process, lambda: lines(folder) >= before + after)
 
 
+# ``make torture`` draws any combination; these have each kind of state once.
 COMBINATIONS = {
-    "default": [],
-    "momentum cosine": ["optimizer=momentum", "schedule=cosine", "lr=0.01"],
-    "adam plateau": ["optimizer=adam", "schedule=plateau", "lr=0.002"],
-    "nesterov early": ["optimizer=nesterov", "stopping=early", "stopping.patience=12"],
-    "best weights": ["optimizer=adam", "lr=0.03", "stopping=early", "stopping.patience=30"],
-    "dropout": ["model=relu2_dropout", "schedule=step", "schedule.every=7"],
-    "dropout adam plain": ["model=relu2_dropout", "optimizer=adam", "lr=0.001", "engine=plain"],
-    "per sample": ["batching=sample", "model=sigmoid3", "schedule=inverse", "lr=0.01"],
-    "per sample momentum": ["batching=sample", "optimizer=momentum", "lr=0.001"],
-    "full batch": ["batching=full", "schedule=cosine", "schedule.warmup=5", "lr=0.5"],
-    "plain float64": ["engine=plain", "dtype=float64", "train_metrics=exact"],
-    "diagnosed clipped": ["diagnose=5", "optimizer.clip_norm=0.5", "optimizer.weight_decay=0.01"],
+    "adam plateau, best weights": [
+        *("optimizer=adam", "schedule=plateau", "lr=0.03", "stopping=early"),
+        "stopping.patience=12",
+    ],
+    "dropout, momentum, cosine": [
+        *("model=relu2_dropout", "optimizer=momentum", "schedule=cosine", "lr=0.01"),
+        "schedule.warmup=5",
+    ],
+    "per sample, inverse": ["batching=sample", "model=sigmoid3", "schedule=inverse", "lr=0.01"],
+    "plain, float64, diagnosed": [
+        *("engine=plain", "dtype=float64", "train_metrics=exact", "batching=full"),
+        *("diagnose=5", "optimizer.clip_norm=0.5", "optimizer=nesterov"),
+    ],
 }
 EPOCHS = 30
 
@@ -139,10 +141,10 @@ def test_a_run_that_is_killed_within_an_epoch_goes_on_within_it(
 def test_a_run_may_be_killed_many_times_and_loses_a_checkpoint_s_epochs_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = ["epochs=40", "checkpoint.every=3", "optimizer=adam", "schedule=cosine", "lr=0.002"]
+    asked = ["epochs=24", "checkpoint.every=3", "optimizer=adam", "schedule=cosine", "lr=0.002"]
     folder, rng = tmp_path / "killed", np.random.default_rng(8)
     train(tmp_path / "whole", *asked)
-    for _ in range(6):
+    for _ in range(2):
         train_and_kill(folder, int(rng.integers(1, 6)), *asked)
     done, computed = lines(folder), list[int]()
     epoch = Recorder.epoch
@@ -417,6 +419,7 @@ def interrupted(invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -
 
 def edit_record(folder: Path, **changes: Any) -> None:
     known = json.loads((folder / "run.json").read_text())
+    del known["sha256"]  # a file without a checksum is taken as it is
     for key, value in changes.items():
         if key in known["identity"]:
             known["identity"][key] = value

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import random
 import signal
 import sqlite3
 import subprocess
@@ -11,14 +10,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from src.experiment.run_folder import CHECKPOINT
 from src.support import signals
 from src.support.temporary import remove_abandoned, temporary_folder
 from tests.conftest import ROOT, command
 
-SIGNALS = int(os.environ.get("SCRATCHGRID_SIGNALS", "40"))  # at random moments, in all
 ENDING = {
     signal.SIGTERM: (143, "terminated"),
     signal.SIGHUP: (129, "terminated"),
@@ -66,7 +67,7 @@ def training(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     raise AssertionError(process.communicate()[1])
 
 
-def members(process: "subprocess.Popen[str]") -> list[int]:
+def members(process: "subprocess.Popen[Any]") -> list[int]:
     """Return the living processes of a process's session."""
     found = []
     for entry in Path("/proc").iterdir():
@@ -117,32 +118,95 @@ def leftovers(folder: Path) -> list[str]:
 # --- one run ----------------------------------------------------------------------------------
 
 
+OFFLINE = ("tracking.offline=true", "checkpoint.every=1000000", "model=relu2_small")
+
+
+def epochs_kept(folder: Path) -> int:
+    """Return how many epochs the checkpoint of the one run holds, or 0 without one."""
+    (run,) = folder.glob("runs/*")
+    try:
+        with np.load(run / CHECKPOINT) as kept:
+            return len(kept["epochs"])
+    except FileNotFoundError:
+        return 0
+
+
+def epochs_shown(folder: Path) -> int:
+    (history,) = folder.glob("runs/*/history.csv")
+    return history.read_bytes().count(b"\n") - 1
+
+
+def test_a_signal_closes_the_run_in_the_store(tmp_path: Path) -> None:
+    process = training(tmp_path)
+    wait_for_open_runs(process, tmp_path)
+    process.terminate()
+    _, err = process.communicate()
+    assert process.returncode == 143, err
+    assert stored(tmp_path) == ["KILLED"]
+
+
 @pytest.mark.parametrize("number", ENDING)
-def test_a_signal_closes_the_run_and_gives_its_exit_code(
+def test_a_signal_ends_the_run_with_a_checkpoint_of_its_last_epoch_and_its_exit_code(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     code, reason = ENDING[number]
-    process = training(tmp_path)
-    wait_for_open_runs(process, tmp_path)
+    process = training(tmp_path, *OFFLINE)
     process.send_signal(number)
     _, err = process.communicate()
     assert process.returncode == code, err
     kept = result(tmp_path)
     assert (kept["status"], kept["failure"]) == ("KILLED", reason)
-    assert stored(tmp_path) == ["KILLED"]
+    assert epochs_kept(tmp_path) == epochs_shown(tmp_path)
     assert "Traceback" not in err
     assert ("most recent call first" in err) == (number == signal.SIGQUIT)
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGXCPU])
-def test_a_request_for_a_checkpoint_does_not_end_training(
+# A run that gets one signal in its third epoch, and another one in the checkpoint that follows.
+TWICE = """
+import os, signal, sys
+from src.experiment import recorder
+from src.run import main
+
+number, epoch, save = int(sys.argv.pop(1)), recorder.Recorder.epoch, recorder.save_checkpoint
+
+def first(self, given):
+    epoch(self, given)
+    if given.number == 3:
+        os.kill(os.getpid(), number)
+
+def second(*arguments):
+    os.kill(os.getpid(), number)
+    save(*arguments)
+
+recorder.Recorder.epoch, recorder.save_checkpoint = first, second
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_waits_for_the_checkpoint_and_the_result(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    process = training(tmp_path)
-    process.send_signal(number)
-    (history,) = tmp_path.glob("runs/*/history.csv")
-    size = history.stat().st_size
-    while history.stat().st_size < size + 1000:
+    arguments = [str(int(number)), f"outputs={tmp_path}", "epochs=50", *OFFLINE]
+    process = start([sys.executable, "-c", TWICE, *arguments], tmp_path)
+    _, err = process.communicate()
+    assert process.returncode == ENDING[number][0], err
+    assert result(tmp_path)["status"] == "KILLED"
+    assert epochs_kept(tmp_path) == epochs_shown(tmp_path) == 3
+    assert "Traceback" not in err
+
+
+def test_a_request_for_a_checkpoint_is_met_and_does_not_end_training(tmp_path: Path) -> None:
+    process = training(tmp_path, *OFFLINE)
+    for number in (signal.SIGUSR1, signal.SIGXCPU):
+        before = epochs_kept(tmp_path)
+        process.send_signal(number)
+        process.send_signal(number)
+        while epochs_kept(tmp_path) == before:
+            assert process.poll() is None
+            time.sleep(0.02)
+    size = epochs_shown(tmp_path)
+    while epochs_shown(tmp_path) < size + 10:
         assert process.poll() is None
         time.sleep(0.02)
     process.terminate()
@@ -151,7 +215,7 @@ def test_a_request_for_a_checkpoint_does_not_end_training(
 
 
 def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
-    process = start(["nohup", *command(tmp_path, "epochs=300")], tmp_path)
+    process = start(["nohup", *command(tmp_path, "epochs=300", *OFFLINE)], tmp_path)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch "):
@@ -163,7 +227,7 @@ def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
 
 
 def test_training_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
-    process = training(tmp_path, "epochs=300")  # the last epochs= counts
+    process = training(tmp_path, "epochs=300", *OFFLINE)  # the last epochs= counts
     assert process.stdout is not None
     process.stdout.close()
     assert process.stderr is not None
@@ -176,7 +240,7 @@ def test_training_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
 def test_training_goes_on_when_its_output_s_disk_is_full(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
-            command(tmp_path, "epochs=2"), cwd=ROOT, stdout=full, stderr=full, check=False
+            command(tmp_path, "epochs=2", *OFFLINE), cwd=ROOT, stdout=full, stderr=full, check=False
         )
     assert ended.returncode == 0
     assert result(tmp_path)["status"] == "FINISHED"
@@ -202,8 +266,8 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize("module", ["src.run", "src.ui", "src.pictures", "src.baselines"])
-@pytest.mark.parametrize(("number", "after"), [(signal.SIGINT, 5), (signal.SIGTERM, 40)])
+@pytest.mark.parametrize("module", ["src.run", "src.ui", "src.pictures", "src.sync"])
+@pytest.mark.parametrize(("number", "after"), [(signal.SIGTERM, 40)])
 def test_a_signal_while_python_imports_shows_no_traceback(
     module: str, number: signal.Signals, after: int, tmp_path: Path
 ) -> None:
@@ -225,51 +289,63 @@ def sweeping(folder: Path) -> "subprocess.Popen[str]":
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_to_all_processes_of_a_sweep_closes_its_runs(
-    number: signal.Signals, tmp_path: Path
-) -> None:
+def sweeping_offline(folder: Path) -> "subprocess.Popen[str]":
+    """Start a sweep of four runs in two workers, and return when all train."""
+    process = start(command(folder, *SWEEP, *OFFLINE), folder)
+    while len([p for p in folder.glob("sweeps/*/*/history.csv") if p.stat().st_size]) < 4:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    return process
+
+
+def results(folder: Path) -> list[str]:
+    """Return the status of each run of a sweep, from its folder."""
+    found = sorted(folder.glob("sweeps/*/[0-9]*/result.json"))
+    return [json.loads(path.read_text())["status"] for path in found]
+
+
+def test_ctrl_c_to_all_processes_of_a_sweep_closes_its_runs(tmp_path: Path) -> None:
     process = sweeping(tmp_path)
-    os.killpg(process.pid, number)
+    os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate()
-    assert process.returncode == ENDING[number][0], err
-    assert stored(tmp_path) == ["KILLED"] * 4
+    assert process.returncode == 130, err
+    assert stored(tmp_path) == results(tmp_path) == ["KILLED"] * 4
     assert "Traceback" not in err
     wait_until_alone(process)
     assert list(temporary(tmp_path).iterdir()) == []
 
 
 def test_a_sweep_passes_requests_for_a_checkpoint_on_and_lives(tmp_path: Path) -> None:
-    process = sweeping(tmp_path)
+    process = sweeping_offline(tmp_path)
     os.killpg(process.pid, signal.SIGUSR1)
     process.send_signal(signal.SIGUSR1)
-    histories = list(tmp_path.glob("sweeps/*/*/history.csv"))
-    sizes = {path: path.stat().st_size for path in histories}
-    while any(path.stat().st_size < size + 1000 for path, size in sizes.items()):
+    while len(list(tmp_path.glob(f"sweeps/*/*/{CHECKPOINT}"))) < 4:
         assert process.poll() is None
         time.sleep(0.02)
-    process.terminate()
-    process.communicate()
-    assert process.returncode == 143
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 143, err
+    assert results(tmp_path) == ["KILLED"] * 4
+    assert "Traceback" not in err
 
 
 def test_a_killed_sweep_leaves_no_data_behind_its_workers(tmp_path: Path) -> None:
-    process = sweeping(tmp_path)
+    process = sweeping_offline(tmp_path)
     assert leftovers(tmp_path)  # the data, the socket
     process.kill()
     process.communicate()
     wait_until_alone(process)
     assert leftovers(tmp_path) == []
-    assert stored(tmp_path) == ["KILLED"] * 4
+    assert results(tmp_path) == ["KILLED"] * 4
 
 
 def test_the_next_command_removes_what_a_dead_sweep_left(tmp_path: Path) -> None:
-    process = sweeping(tmp_path)
+    process = sweeping_offline(tmp_path)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     wait_until_alone(process)
     assert leftovers(tmp_path)
-    following = start(command(tmp_path, "-m", "lr=0.1,0.2", "epochs=1"), tmp_path)
+    following = start(command(tmp_path, "-m", "lr=0.1,0.2", "epochs=1", *OFFLINE), tmp_path)
     _, err = following.communicate()
     assert following.returncode == 0, err
     assert leftovers(tmp_path) == []
@@ -281,39 +357,6 @@ def test_a_sweep_that_is_refused_leaves_no_process(tmp_path: Path) -> None:
     assert process.returncode == 2, err
     wait_until_alone(process, 2)  # the imports that go on take longer
     assert list(temporary(tmp_path).iterdir()) == []
-
-
-# --- any moment -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(max(1, SIGNALS // 10)))
-def test_signals_at_random_moments_leave_everything_whole(seed: int, tmp_path: Path) -> None:
-    """One in two signals is doubled, one in two goes to a sweep."""
-    draw = random.Random(seed)
-    for turn in range(10):
-        folder = tmp_path / str(turn)
-        arguments = SWEEP if turn % 2 else ("epochs=1000000",)
-        process = start(command(folder, *arguments), folder)
-        moment = draw.uniform(0.1, 6.0)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(moment)
-        number = draw.choice(list(ENDING))
-        deliver = draw.choice([os.kill, os.killpg])
-        for _ in range(draw.choice([1, 2])):
-            with contextlib.suppress(ProcessLookupError):
-                deliver(process.pid, number)
-            time.sleep(draw.uniform(0.0, 0.5))
-        _, err = process.communicate()
-        where = f"{number.name} {deliver.__name__} after {moment:.2f} s: {err}"
-        # Before its first line, the interpreter itself is ended.
-        assert process.returncode in (ENDING[number][0], -number), where
-        if process.returncode != -number:
-            assert "Traceback" not in err, where
-        wait_until_alone(process)
-        stored(folder)
-        for path in folder.glob("**/result.json"):
-            json.loads(path.read_text())
-        assert leftovers(folder) == [], where
 
 
 # --- the parts --------------------------------------------------------------------------------

@@ -234,7 +234,7 @@ def test_a_run_left_by_a_second_ctrl_c_is_closed_from_its_journal(tmp_path: Path
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    return future\n"
         "tracker._writer.submit = interrupted\n"
-        "try: tracker.close('KILLED', 1.0, 'interrupted')\n"
+        "try: tracker.end('KILLED', 1.0, 'interrupted')\n"
         "except KeyboardInterrupt: print('twice')\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
@@ -282,7 +282,8 @@ def test_every_value_is_written_at_the_end(tmp_path: Path) -> None:
     run = Tracking(None, "mine").start(tmp_path, "r", {})
     for step in range(1, 301):
         run.metrics({f"m{k}": step / 10 + k for k in range(7)}, step, run.milliseconds(step / 100))
-    run.close("FINISHED", 4.0)
+    run.end("FINISHED", 4.0)
+    run.close()
     _, run_id = run.identity() or ("", "")
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     for k in range(7):
@@ -295,7 +296,8 @@ def test_every_value_is_written_at_the_end(tmp_path: Path) -> None:
 def test_the_duration_and_the_times_of_a_run_are_its_own_seconds(tmp_path: Path) -> None:
     run = Tracking(None, "mine").start(tmp_path, "r", {})
     run.metrics({"loss": 1.0}, 1, run.milliseconds(1.25))
-    run.close("FINISHED", 3.5)
+    run.end("FINISHED", 3.5)
+    run.close()
     _, run_id = run.identity() or ("", "")
     info = kept(tmp_path, run_id).info
     assert info.end_time - info.start_time == 3500
@@ -426,7 +428,8 @@ def test_a_dataset_that_another_process_logs_first_is_logged_again(
     monkeypatch.setattr(MlflowClient, "log_inputs", raced)
     run = Tracking(None, "mine").start(tmp_path, "r", {})
     run.dataset(no_data())
-    run.close("FINISHED", 1.0)
+    run.end("FINISHED", 1.0)
+    run.close()
     _, run_id = run.identity() or ("", "")
     (given,) = kept(tmp_path, run_id).inputs.dataset_inputs
     assert given.dataset.name == "nothing"
@@ -444,7 +447,8 @@ def test_the_database_is_where_the_outputs_are_whatever_their_name(
     (tmp_path / "note.txt").write_text("kept")
     run = Tracking(None, "mine").start(outputs, "r", {})
     run.files([tmp_path / "note.txt"])
-    run.close("FINISHED", 1.0)
+    run.end("FINISHED", 1.0)
+    run.close()
     with contextlib.closing(sqlite3.connect(outputs / "mlflow.db")) as store:
         assert store.execute("SELECT status FROM runs").fetchall() == [("FINISHED",)]
     assert [path.read_text() for path in outputs.rglob("note.txt")] == ["kept"]
@@ -456,7 +460,8 @@ def test_outputs_that_were_deleted_are_made_anew(tmp_path: Path) -> None:
     for number in range(3):
         run = Tracking(None, "mine").start(outputs, f"run {number}", {})
         run.metrics({"loss": 1.0}, 1, run.milliseconds(0.5))
-        run.close("FINISHED", 1.0)
+        run.end("FINISHED", 1.0)
+        run.close()
         with contextlib.closing(sqlite3.connect(outputs / "mlflow.db")) as store:
             assert store.execute("SELECT name FROM runs").fetchall() == [(f"run {number}",)]
         shutil.rmtree(outputs)
@@ -521,7 +526,9 @@ def client(tmp_path: Path) -> MlflowClient:
 
 
 def test_mlflow_creates_a_database_and_lets_go_of_it(tmp_path: Path) -> None:
-    mlflow_internals.create_database(database_uri(tmp_path / "new.db"), tmp_path / "artifacts")
+    mlflow_internals.create_database(
+        database_uri(tmp_path / "new.db"), (tmp_path / "artifacts").as_uri()
+    )
     (tmp_path / "new.db").rename(tmp_path / "mlflow.db")
     assert Tracking(None, "mine").open(tmp_path)[1]
     assert not (tmp_path / "new.db").exists()
@@ -530,7 +537,9 @@ def test_mlflow_creates_a_database_and_lets_go_of_it(tmp_path: Path) -> None:
 def test_mlflow_s_client_can_be_disconnected_from_its_database(
     client: MlflowClient, tmp_path: Path
 ) -> None:
-    mlflow_internals.create_database(database_uri(tmp_path / "other.db"), tmp_path / "artifacts")
+    mlflow_internals.create_database(
+        database_uri(tmp_path / "other.db"), (tmp_path / "artifacts").as_uri()
+    )
     assert client.get_experiment_by_name("mine")
     (tmp_path / "other.db").replace(tmp_path / "mlflow.db")
     mlflow_internals.disconnect(client)

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,6 +24,7 @@ class HistoryFile:
 
     def __init__(self, path: Path) -> None:
         self._columns: list[str] = []
+        self._lines: list[bytes] = []  # as they were found
         self.rows: list[Row] = []
         sound = self._read(path) if path.exists() else 0
         self._file = path.open("ab")
@@ -34,6 +35,7 @@ class HistoryFile:
         try:
             raw = read_text(path).encode()
             sound = raw.rfind(b"\n") + 1
+            self._lines = raw[:sound].splitlines(keepends=True)
             lines = csv.reader(io.StringIO(raw[:sound].decode(), newline=""))
             self._columns = next(lines, [])
             for number, values in enumerate(lines, 1):
@@ -43,8 +45,30 @@ class HistoryFile:
                     raise ValueError(f"line {number + 1} is not that of epoch {number}")
                 self.rows.append(row)
         except (OSError, ValueError, KeyError, csv.Error) as error:
-            raise DataError(f"{path}: not the history of a run ({error})") from None
+            raise DataError(
+                f"{path}: not the history of a run ({error}); remove it: "
+                "resume= writes it again, from the checkpoint"
+            ) from None
         return sound
+
+    def mend(self, rows: Sequence[Row]) -> int | None:
+        """Write the first rows again where the file says otherwise, and add those that it lacks.
+
+        Returns the number of the first line that was wrong, or None if all were right.
+        """
+        pairs = enumerate(zip(self.rows, rows, strict=False), 2)
+        wrong = next((line for line, (ours, known) in pairs if not _are_equal(ours, known)), None)
+        later = self.rows[len(rows) :]
+        if wrong is not None:
+            self._file.truncate(0)
+            self._columns, self.rows = [], []
+        for row in rows[len(self.rows) :]:
+            self.add(row)
+        if wrong is not None:
+            self._file.write(b"".join(self._lines[1 + len(rows) :]))
+            self._file.flush()
+            self.rows += later
+        return wrong
 
     def add(self, row: Mapping[str, float]) -> None:
         """Append an epoch's row, at once. The first row decides the columns."""
@@ -75,3 +99,11 @@ def whole_lines(path: Path) -> int:
         return max(0, path.read_bytes().count(b"\n") - 1)
     except FileNotFoundError:
         return 0
+
+
+def _are_equal(ours: Row, theirs: Row) -> bool:
+    """Return whether two rows have the same values; NaN is equal to NaN."""
+    return ours.keys() == theirs.keys() and all(
+        ours[name] == theirs[name] or (math.isnan(ours[name]) and math.isnan(theirs[name]))
+        for name in ours
+    )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from src.experiment.experiment import Prepared
 from src.experiment.history import HistoryFile, Row
@@ -38,7 +38,8 @@ from src.support.errors import (
     TrainingFailed,
     first_line,
 )
-from src.support.signals import checkpoint_requests
+from src.support.signals import checkpoint_requests, held
+from src.tracking.journal import Status
 from src.tracking.provenance import code_digest, git_tags
 from src.tracking.tracker import Tracker, ending
 from src.training import diagnostics
@@ -206,6 +207,7 @@ class Recorder:
         self.start: Progress | None = None
         self._progress: Progress | None = None
         self._saved = (0, 0)  # the place of the last checkpoint
+        self.has_ended = False  # whether its result is in its folder
         self._requests = checkpoint_requests()
         if run_context.goes_on:
             self._restore()
@@ -225,10 +227,12 @@ class Recorder:
         self._history = list(checkpoint.epochs)
         self._trained, self._keeping = checkpoint.progress.kept, checkpoint.keeping
         # A machine that died may have lost the last lines: the checkpoint has them, too.
-        lost = list(zip(checkpoint.epochs, checkpoint.times, strict=True))
-        for epoch, at in lost[len(self._file.rows) :]:
-            self._file.add(_row(epoch, at))
-            self._hand_over(self._file.rows[-1])
+        kept = zip(checkpoint.epochs, checkpoint.times, strict=True)
+        known = len(self._file.rows)
+        if line := self._file.mend([_row(epoch, at) for epoch, at in kept]):
+            log.warning("%s: line %d is damaged; it is taken from the checkpoint", HISTORY, line)
+        for row in self._file.rows[known:]:
+            self._hand_over(row)
 
     @property
     def seconds(self) -> float:
@@ -318,8 +322,10 @@ class Recorder:
             with self._timed():
                 self._file.add(_row(epoch, self._now()))
             self._hand_over(rows[-1])
-        # The curve is kept, but not the weights and the progress of every epoch.
-        self._history.append(replace(epoch, parameters=(), progress=None))
+        # The curve is kept, but not the weights and the progress of every epoch. An epoch that is
+        # computed again keeps its first time: checkpoints say what the file says.
+        seconds = rows[epoch.number - 1]["seconds"]
+        self._history.append(replace(epoch, parameters=(), progress=None, seconds=seconds))
         if epoch.kept:
             self._trained = epoch.parameters
         self._progress = epoch.progress
@@ -384,7 +390,10 @@ class Recorder:
         self._pace.written(time.perf_counter() - start)
 
     def finish(self) -> None:
-        """Keep the results of the training, in the folder first. Raises TargetMissed."""
+        """Keep the results of the training: all are in the folder when this returns.
+
+        Raises TargetMissed.
+        """
         job, prepared, tracker = self._job, self._prepared, self._tracker
         folder = self._run_context.folder.absolute()
         self.checkpoint()
@@ -414,7 +423,19 @@ class Recorder:
         scores = [epoch.scores for epoch in self._history]
         if shortfall := stopping.shortfall(watched(stopping.watch, scores)):
             raise TargetMissed(shortfall)
+        metrics = summary.metrics()
+        self._result = replace(
+            self._result,
+            value=metrics[job.metric],
+            metrics=metrics,
+            findings=list(summary.findings),
+            seconds=self.seconds,
+        )
         self.finished = Finished(self._result, summary, self._history, self._trained, predictions)
+        with held():
+            if len(self._run_context.stack) < 2:  # a stack goes on from what all its runs have
+                forget_previous(folder)
+            self._keep_result()
 
     def findings(self) -> list[str]:
         """Return what is wrong in the layers, if the job asks for diagnostics; log each finding."""
@@ -427,73 +448,84 @@ class Recorder:
             log.warning(sentence)
         return sentences
 
-    def fail(self, error: BaseException) -> None:
-        """Close the run with the error that ended it, after a checkpoint of what is trained."""
-        if isinstance(error, Pruned):
-            self._prune(error)
-            return
-        if not isinstance(error, TrainingFailed):  # it would fail again
-            self.checkpoint()
-        status, reason = ending(error)
-        findings = self.findings() if isinstance(error, TrainingFailed) else []
-        self._result = replace(
-            self._result,
-            status=status,
-            failure=reason,
-            findings=findings,
-            seconds=self.seconds,
-            cause=type(error).__name__,
-        )
-        self._end()
+    def keep_failure(self, error: BaseException) -> None:
+        """Keep the error that ended the run, after a checkpoint of what is trained.
 
-    def _prune(self, reason: Pruned) -> None:
-        """Close a run that leaves its sweep early; the checkpoint lets it go on later."""
-        self.checkpoint()
-        metrics = summarize(self._history, ()).metrics() if self._history else {}
-        self._result = replace(
-            self._result,
-            status="PRUNED",
-            failure=str(reason),
-            metrics=metrics,
-            findings=self.findings(),
-            seconds=self.seconds,
-        )
-        self._tracker.files([self._run_context.folder.absolute() / HISTORY])
-        self._end()
+        Both are in the folder when this returns: a second signal waits for them. A run whose result
+        is there already stays as it is.
+        """
+        if self.has_ended:
+            return
+        with held():
+            if not isinstance(error, TrainingFailed):  # it would fail again
+                self.checkpoint()
+            self._result = replace(self._result, **self._ending(error), seconds=self.seconds)
+            try:
+                self._keep_result()
+            except OSError as problem:  # a full disk: MLflow hears of the failure all the same
+                log.warning("no %s: %s", RESULT, first_line(problem))
+                self._tell_end()
+
+    def _ending(self, error: BaseException) -> dict[str, Any]:
+        """Return what the result of a run says of the error that ended it."""
+        if isinstance(error, Pruned):  # it leaves its sweep early; its checkpoint lets it go on
+            self._tracker.files([self._run_context.folder.absolute() / HISTORY])
+            return {
+                "status": "PRUNED",
+                "failure": str(error),
+                "metrics": summarize(self._history, ()).metrics() if self._history else {},
+                "findings": self.findings(),
+            }
+        status, reason = ending(error)
+        return {
+            "status": status,
+            "failure": reason,
+            "findings": self.findings() if isinstance(error, TrainingFailed) else [],
+            "cause": type(error).__name__,
+        }
+
+    def fail(self, error: BaseException) -> None:
+        """Keep the error that ended the run, then close the run in MLflow."""
+        self.keep_failure(error)
+        self._close()
 
     def close(self) -> None:
-        """Close a run that has finished."""
-        summary = self.finished.summary
-        metrics, findings = summary.metrics(), list(summary.findings)
-        self._result = replace(
-            self._result,
-            value=metrics[self._job.metric],
-            metrics=metrics,
-            findings=findings,
-            seconds=self.seconds,
-        )
-        self._end()
-        if len(self._run_context.stack) < 2:  # a stack goes on from what all of its runs have
-            forget_previous(self._run_context.folder)
+        """Close a run that has finished in MLflow."""
+        self._close()
         result = self._result
-        log.info("finished in %.1f s as MLflow run %s: %s", result.seconds, result.run_id, metrics)
+        log.info(
+            "finished in %.1f s as MLflow run %s: %s",
+            result.seconds,
+            result.run_id,
+            result.metrics,
+        )
         self.finished = replace(self.finished, result=result)
 
-    def _end(self) -> None:
-        """Write the result into the folder, then close the run in MLflow and wait for that."""
-        folder = self._run_context.folder
-        self._result.write(folder)  # whatever happens to MLflow now, the result is known
-        known: dict[str, Any] = {}
-        pruned = self._result.status == "PRUNED"
-        status: Any = "FINISHED" if pruned else self._result.status  # MLflow has no word for it
-        if identity := self._tracker.identity(status):
+    def _keep_result(self) -> None:
+        """Write the result into the folder: whatever happens to MLflow, it is known."""
+        self._result.write(self._run_context.folder)
+        self._update_record(status=self._result.status)
+        self._tell_end()
+        self.has_ended = True
+
+    def _tell_end(self) -> None:
+        result = self._result
+        pruned = result.status == "PRUNED"  # MLflow has no word for it
+        status = "FINISHED" if pruned else cast(Status, result.status)
+        reason = {"pruned" if pruned else "failure": result.failure}
+        self._tracker.end(status, result.seconds, **reason)
+
+    def _close(self) -> None:
+        """Close the run in MLflow, and wait for that."""
+        if identity := self._tracker.identity():
             experiment_id, run_id = identity
-            known = {"experiment_id": experiment_id, "run_id": run_id}
-            self._result = replace(self._result, **known)
-            self._result.write(folder)
-        self._update_record(status=self._result.status, **known)
-        reason = {"pruned" if pruned else "failure": self._result.failure}
-        self._tracker.close(status, self._result.seconds, **reason)
+            self._result = replace(self._result, experiment_id=experiment_id, run_id=run_id)
+            try:
+                self._result.write(self._run_context.folder)
+                self._update_record(experiment_id=experiment_id, run_id=run_id)
+            except OSError as error:  # the file stays as it was
+                log.warning("%s does not name the MLflow run: %s", RESULT, first_line(error))
+        self._tracker.close()
 
 
 def _finals_and_bests(summary: Summary) -> dict[str, float]:

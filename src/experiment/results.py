@@ -1,6 +1,5 @@
 """The results of a run: its best and kept scores, and the record in its folder."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 
 from src.support.errors import DataError
 from src.support.files import write_whole
+from src.support.sealed import read_sealed, sealed
 from src.training import diagnostics
 from src.training.scoring import Score
 from src.training.training_run import Epoch, Scores
@@ -78,7 +78,7 @@ class Result:
 
     def write(self, folder: Path) -> None:
         """Write the result into a run's folder, all of it or nothing."""
-        write_whole(folder / RESULT, json.dumps(asdict(self), indent=1).encode())
+        write_whole(folder / RESULT, sealed(asdict(self)))
 
     @staticmethod
     def load(folder: Path) -> "Result":
@@ -88,7 +88,7 @@ class Result:
         """
         path = folder / RESULT
         try:
-            result = Result(**json.loads(path.read_text(encoding="utf-8")))
+            result = Result(**read_sealed(path))
         except (ValueError, TypeError) as error:
             raise DataError(f"{path}: not the result of a run ({error})") from None
         if not isinstance(result.metrics, dict) or not isinstance(result.status, str):

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
 import logging
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from src.experiment.experiment import Prepared
 from src.nn.initializers import FromFile
 from src.support.errors import ConfigError, DataError
 from src.support.files import remove_parts, sync_folder, write_whole
-from src.support.input_files import read_text
+from src.support.sealed import read_sealed, sealed
 from src.tracking.provenance import code_digest
 from src.training.checkpoint import Checkpoint
 from src.training.training_run import Progress
@@ -156,14 +155,14 @@ class RunRecord:
 
     def write(self, folder: Path) -> None:
         """Write the record into a run's folder, all of it or nothing."""
-        write_whole(folder / RUN, json.dumps(dataclasses.asdict(self), indent=1).encode())
+        write_whole(folder / RUN, sealed(dataclasses.asdict(self)))
 
     @staticmethod
     def load(folder: Path) -> "RunRecord":
         """Return the record in a folder. Raises ConfigError if the folder holds no run."""
         path = folder / RUN
         try:
-            known = json.loads(read_text(path))
+            known = read_sealed(path)
             return RunRecord(**{**known, "identity": Identity(**known["identity"])})
         except (FileNotFoundError, NotADirectoryError):
             raise ConfigError(
@@ -187,7 +186,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, identity: Identity) ->
 
 def forget_previous(folder: Path) -> None:
     """Remove the checkpoint before the last: nothing replaces that of a finished run."""
-    (folder / PREVIOUS).unlink(missing_ok=True)
+    if (folder / CHECKPOINT).exists():
+        (folder / PREVIOUS).unlink(missing_ok=True)
 
 
 def load_checkpoint(

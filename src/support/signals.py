@@ -19,7 +19,8 @@ _LOOK = 0.05  # seconds between two looks for the parent process
 CHECKPOINT = (signal.SIGUSR1, signal.SIGXCPU)
 
 _first = 0  # the signal that ends this process, or 0
-_pending = 0  # the last signal that arrived in a block of ``held``, or 0
+# The last signal that arrived in a block of ``held``, and what it does.
+_pending: tuple[Callable[[int], None], int] | None = None
 _holds = 0  # blocks of ``held`` that are open
 _requests = 0  # for a checkpoint, so far
 _answered = 0  # those that ``checkpoint_requested`` has told of
@@ -98,8 +99,8 @@ def held() -> Iterator[None]:
     finally:
         _holds -= 1
         if _pending and not _holds:
-            number, _pending = _pending, 0
-            _end(number)
+            (act, number), _pending = _pending, None
+            act(number)
 
 
 def exit_code() -> int | None:
@@ -189,7 +190,7 @@ def _end(number: int) -> None:
     """Raise the exception of a first signal; leave on a second one."""
     global _pending
     if _holds:
-        _pending = number
+        _pending = _end, number
         return
     if _first:
         leave(_first)
@@ -198,7 +199,10 @@ def _end(number: int) -> None:
 
 
 def _end_worker(number: int) -> None:
-    if not _first:
+    global _pending
+    if _holds:
+        _pending = _end_worker, number
+    elif not _first:
         _begin_ending(number)
         raise _exception(number)
 

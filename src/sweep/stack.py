@@ -178,6 +178,8 @@ class Stack:
     def finish(self) -> None:
         """Close the runs that have trained their last epoch."""
         try:
+            for run in self._running.values():  # every result is on disk before MLflow is awaited
+                run.keep()
             for i in list(self._running):
                 self._end(i, self._running[i].finish())
         except Exception as error:
@@ -190,6 +192,8 @@ class Stack:
 
     def _fail(self, error: BaseException) -> None:
         """Close what is still open with the error that ended it."""
+        for run in self._running.values():
+            run.keep_failure(error)
         for i, run in self._running.items():
             self.outcomes[i] = run.fail(error)
         self._running.clear()
@@ -219,6 +223,7 @@ class _Running:
 
     def __init__(self, assignment: Assignment) -> None:
         self._scope, self._prepared = assignment.scope, assignment.prepared
+        self._failure: Exception | None = None  # of what follows its training
         self._open = contextlib.ExitStack()
         with self._scope():
             recording = record(assignment.job, assignment.prepared, assignment.run_context)
@@ -246,9 +251,25 @@ class _Running:
         """Return the metric after an epoch, or after the last one so far."""
         return value_after(self._scores[:epoch], self._metric) if self._scores else None
 
+    def keep(self) -> None:
+        """Write the results of the training into the run's folder."""
+        with self._scope():
+            try:
+                self.recorder.finish()
+            except Exception as error:  # it missed its target, the disk is full
+                self._failure = error
+                self.recorder.keep_failure(error)
+
+    def keep_failure(self, error: BaseException) -> None:
+        """Write what ended the training into the run's folder, unless its results are there."""
+        with self._scope():
+            self.recorder.keep_failure(error)
+
     def finish(self) -> Outcome:
-        """Record the end of training, close the run and return its outcome."""
-        return self._close(self.recorder.finish)
+        """Keep the results unless this is done, close the run and return its outcome."""
+        if not self.recorder.has_ended:
+            self.keep()
+        return self.fail(self._failure) if self._failure else self._close(lambda: None)
 
     def fail(self, error: BaseException) -> Outcome:
         """Close the run with what ended it and return its outcome."""

@@ -1,7 +1,6 @@
 """What MLflow must be told about a run, on disk before MLflow is told: ``tracking.json``."""
 
 import csv
-import json
 import os
 import secrets
 import socket
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 from src.support.errors import UserError
 from src.support.input_files import read_text
+from src.support.sealed import read_sealed, sealed
 
 JOURNAL = "tracking.json"
 HISTORY = "history.csv"
@@ -69,7 +69,7 @@ class Journal:
         """
         path = folder / JOURNAL
         try:
-            stored = json.loads(read_text(path))
+            stored = read_sealed(path)
             known = {item.name for item in fields(Entry)}
             entry = Entry(**{key: value for key, value in stored.items() if key in known})
         except FileNotFoundError:
@@ -85,7 +85,7 @@ class Journal:
             yield self.entry
             if self.folder is not None:
                 part = self.folder / f"{JOURNAL}.new"
-                part.write_text(json.dumps(asdict(self.entry), indent=1), encoding="utf-8")
+                part.write_bytes(sealed(asdict(self.entry)))
                 part.replace(self.folder / JOURNAL)
 
     def mark(self, part: str) -> None:

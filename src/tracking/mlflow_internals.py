@@ -3,18 +3,16 @@
 There is one test per function; when MLflow changes, it names what broke.
 """
 
-from pathlib import Path
-
 from mlflow import MlflowClient
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 
-def create_database(uri: str, artifacts: Path) -> None:
+def create_database(uri: str, artifacts: str) -> None:
     """Create MLflow's tables in a new database, and close it.
 
     A client would keep its connection to the file open; we rename that file afterwards.
     """
-    store = SqlAlchemyStore(uri, str(artifacts))  # type: ignore[no-untyped-call]
+    store = SqlAlchemyStore(uri, artifacts)  # type: ignore[no-untyped-call]
     store.engine.dispose()
 
 

@@ -1,12 +1,13 @@
 """Logs a trained network as an MLflow model, with the code that it needs and without pickle."""
 
+import atexit
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from src.nn.network import MLP, Parameters
 from src.support.paths import SOURCE
 from src.support.plugins import source_files
 from src.support.serialization import to_plain
+from src.support.temporary import remove_abandoned, temporary_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,8 +80,9 @@ def log_model(
         allowed_name = _NOT_IN_NAMES.sub("_", name) or "model"
         logged = client.create_logged_model(experiment_id, allowed_name, source_run_id=run_id)
     know(logged.model_id)
-    with tempfile.TemporaryDirectory() as scratch:
-        data, code, saved = (Path(scratch, part) for part in ("data", "code", "model"))
+    remove_abandoned()  # by processes that were killed at this place
+    with _scratch() as scratch:
+        data, code, saved = (scratch / part for part in ("data", "code", "model"))
         data.mkdir()
         (data / "network.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
         shutil.copyfile(weights, data / "weights.npz")
@@ -104,6 +107,18 @@ def log_model(
     linked = given.model_outputs if given else []
     if logged.model_id not in [output.model_id for output in linked]:
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """Make a temporary folder that goes with the process, too, which may end while we upload."""
+    with temporary_folder() as folder:
+        remove = functools.partial(shutil.rmtree, folder, ignore_errors=True)
+        atexit.register(remove)
+        try:
+            yield folder
+        finally:
+            atexit.unregister(remove)
 
 
 def _unconfirmed(client: "MlflowClient", experiment_id: str, run_id: str) -> str | None:

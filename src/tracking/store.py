@@ -281,7 +281,8 @@ def _create(store: str) -> None:
         return
     part = database.with_name(f"{database.name}.new")
     part.unlink(missing_ok=True)
-    create_database(database_uri(part), database.parent / "artifacts")
+    artifacts = (database.absolute().parent / "artifacts").as_uri()  # MLflow quotes no paths in SQL
+    create_database(database_uri(part), artifacts)
     part.replace(database)
 
 

@@ -1,16 +1,16 @@
 """Tells MLflow, after the end of a run, what it could not be told during the run."""
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from src.support.errors import UserError
 from src.support.files import write_whole
+from src.support.sealed import read_sealed, sealed
 from src.tracking.journal import (
     HISTORY,
     JOURNAL,
@@ -109,9 +109,9 @@ def _note_ids(folder: Path | None, ids: Mapping[str, str | None]) -> None:
     for name in _KEPT if folder else ():
         with contextlib.suppress(OSError, ValueError):
             path = Path(folder or "", name)
-            known = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(known, dict) and known.get("run_id") is None:
-                write_whole(path, json.dumps({**known, **ids}, indent=1).encode())
+            known = read_sealed(path)
+            if known.get("run_id") is None:
+                write_whole(path, sealed({**known, **ids}))
 
 
 def sync_all(folders: Sequence[Path]) -> None:
@@ -130,7 +130,8 @@ def sync_all(folders: Sequence[Path]) -> None:
 def left_open(outputs: Path) -> list[Path]:
     """Return the folders of runs whose process died before it could close them.
 
-    Those of a sweep that is running are left out: it goes on with them itself.
+    One that has ended is among them if MLflow knows it: it may be waiting for its status. Those of
+    a sweep that is running are left out: it goes on with them itself.
     """
     found = []
     single = outputs.glob(f"runs/*/{JOURNAL}")
@@ -139,7 +140,7 @@ def left_open(outputs: Path) -> list[Path]:
     for path in sorted([*single, *of_sweeps]):
         with contextlib.suppress(UserError):  # a damaged journal is told by src.sync
             journal = Journal.load(path.parent)
-            ended = journal is None or journal.entry.status is not None
+            ended = journal is None or (journal.entry.status and not journal.entry.run_id)
             if journal and not ended and not is_running(path.parent, journal.entry):
                 found.append(path.parent)
     return found
@@ -182,20 +183,23 @@ def close_dead(journal: Journal) -> None:
     """
     assert journal.folder is not None
     times = [time for _, _, time, _ in read_points(journal.folder / HISTORY, journal.entry.start)]
-    status, failure = _result(journal.folder) or ("KILLED", DIED)
+    status, reason = _result(journal.folder) or ("KILLED", DIED)
     with journal.change() as entry:
-        entry.status, entry.failure = status, failure
+        if status == "PRUNED":  # MLflow has no word for it
+            entry.status, entry.pruned = "FINISHED", reason
+        else:
+            entry.status, entry.failure = status, reason
         entry.end = max([entry.start, *times])
 
 
-def _result(folder: Path) -> tuple[Status, str | None] | None:
-    """Return the status and the failure in a run's result, or None without a sound one."""
+def _result(folder: Path) -> tuple[Status | Literal["PRUNED"], str | None] | None:
+    """Return the status and the reason in a run's result, or None without a sound one."""
     try:
-        known = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+        known = read_sealed(folder / _RESULT)
         status, failure = known["status"], known["failure"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return (status, failure) if status in get_args(Status) else None
+    return (status, failure) if status in (*get_args(Status), "PRUNED") else None
 
 
 def store_of(entry: Entry) -> str:

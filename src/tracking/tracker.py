@@ -17,6 +17,7 @@ from src.data import Dataset
 from src.nn.losses import Loss
 from src.nn.network import MLP, Parameters
 from src.support.errors import UserError
+from src.support.signals import exit_code
 from src.tracking.journal import Entry, Journal, Point, Status, texts
 from src.tracking.model import describe
 from src.tracking.outage import Store
@@ -52,13 +53,13 @@ class Tracker:
         self._upload = Upload(self._journal)
         self._follow()
 
-    def identity(self, status: Status = "FINISHED") -> tuple[str, str] | None:
+    def identity(self) -> tuple[str, str] | None:
         """Return the ids of the run's experiment and of the run; None if the store is away.
 
         Waits until the run is open, or for a store that is away as long as ``close`` does.
         """
         entry = self._journal.entry
-        self._wait(lambda: entry.experiment_id is not None, status)
+        self._wait(lambda: entry.experiment_id is not None)
         if entry.run_id is None or entry.experiment_id is None:
             return None
         return entry.experiment_id, entry.run_id
@@ -149,24 +150,26 @@ class Tracker:
             }
         self._follow()
 
-    def close(
+    def end(
         self,
         status: Status,
         seconds: float,
         failure: str | None = None,
         pruned: str | None = None,
     ) -> None:
-        """Give the run its status when all is written, and wait for that.
+        """Note the run's status, which it gets when all is written. It has nothing more to tell.
 
         The run's end is ``seconds`` after its start. ``failure`` is kept as a tag, and so is
-        ``pruned``, why a run left its sweep early. A store that is away is waited for for some
-        seconds.
+        ``pruned``, why a run left its sweep early.
         """
         with self._change() as entry:
             entry.status, entry.failure, entry.pruned = status, failure, pruned
             entry.end = self.milliseconds(seconds)
         self._follow()
-        complete = self._wait(lambda: self._complete, status)
+
+    def close(self) -> None:
+        """Wait until all is written. A store that is away is waited for for some seconds."""
+        complete = self._wait(lambda: self._complete)
         self._upload.stopped = True  # from now on, the journal belongs to src.sync
         if self._upload.refused:
             reasons = "; ".join(f"{part}: {why}" for part, why in self._upload.refused.items())
@@ -177,8 +180,9 @@ class Tracker:
                 "MLflow has not been told everything: python -m src.sync %s does it later", place
             )
 
-    def _wait(self, done: Any, status: Status) -> bool:
-        patience = _PATIENCE_WHEN_KILLED if status == "KILLED" else PATIENCE
+    def _wait(self, done: Callable[[], bool]) -> bool:
+        ends_soon = self._journal.entry.status == "KILLED" or exit_code() is not None
+        patience = _PATIENCE_WHEN_KILLED if ends_soon else PATIENCE
         return self._store is not None and self._store.wait(done, patience)
 
     @contextlib.contextmanager

@@ -1,0 +1,204 @@
+"""What is kept when a run ends at a bad moment, and what a damaged file of a run does."""
+
+import contextlib
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from src.config.composition import compose, composer
+from src.config.preflight import check
+from src.experiment.history import HistoryFile
+from src.experiment.recorder import RunContext
+from src.experiment.results import RESULT, Result
+from src.experiment.run_folder import Identity, RunRecord
+from src.support.errors import ConfigError, DataError, UserError
+from src.support.sealed import read_sealed, sealed
+from src.sweep.stack import Assignment, run_stack
+from src.tracking.journal import JOURNAL, Journal
+from src.tracking.settings import Tracking
+from src.tracking.sync import left_open, sync
+from tests.conftest import ROOT
+from tests.resuming import NoTracker
+from tests.test_tracking import kept, recorded
+
+# --- the order in which things are kept -----------------------------------------------------------
+
+
+class Spy(NoTracker):
+    """Notes which results are on disk when MLflow is waited for."""
+
+    def __init__(self, folder: Path, seen: list[int]) -> None:
+        self._folder, self._seen = folder, seen
+
+    def identity(self) -> None:
+        self._seen.append(len(list(self._folder.glob(f"*/{RESULT}"))))
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_stack_keeps_every_result_before_it_waits_for_mlflow(
+    tmp_path: Path, interrupted: bool
+) -> None:
+    assignments = []
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with composer():
+            job, prepared = check(compose(["epochs=2", f"seed={number}", f"outputs={tmp_path}"]))
+        context = RunContext(folder, "a run", [], {}, "", "a sweep", stack=(0, 1, 2))
+        assignments.append(Assignment(job, prepared, context))
+    seen: list[int] = []
+
+    def tell(_: object) -> None:
+        if interrupted:
+            raise KeyboardInterrupt
+
+    with patch.object(Tracking, "start", lambda *_: Spy(tmp_path, seen)):
+        expectation = pytest.raises(KeyboardInterrupt) if interrupted else contextlib.nullcontext()
+        with expectation:
+            run_stack(assignments, tell)
+    assert seen == [3, 3, 3]
+    expected = "KILLED" if interrupted else "FINISHED"
+    assert [Result.load(tmp_path / str(n)).status for n in range(3)] == [expected] * 3
+
+
+def test_a_full_disk_at_the_result_fails_the_run_and_mlflow_hears_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Result, "write", full)
+    prepared, recording = recorded(tmp_path)
+    with pytest.raises(OSError, match="No space left"):  # noqa: PT012, SIM117
+        with recording as recorder:
+            for epoch in prepared.train():
+                recorder.epoch(epoch)
+            recorder.finish()
+    assert not (tmp_path / "run" / RESULT).exists()
+    client, experiment_id = Tracking(None, "scratchgrid").open(tmp_path)
+    (run,) = client.search_runs([experiment_id])
+    assert run.info.status == "FAILED"
+    assert "No space left" in run.data.tags["failure"]
+
+
+def test_a_run_that_died_between_its_result_and_mlflow_is_closed_as_its_result_says(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "runs" / "one"
+    folder.mkdir(parents=True)
+    Tracking(None, "mine").open(tmp_path)
+    script = (
+        "import os, sys, time; from pathlib import Path\n"
+        "from src.tracking.settings import Tracking\n"
+        "outputs = Path(sys.argv[1]); folder = outputs / 'runs' / 'one'\n"
+        "tracker = Tracking(None, 'mine').start(outputs, 'one', {}, folder=folder)\n"
+        "assert tracker.identity()\n"
+        "if sys.argv[2] == 'noted': tracker._upload.stopped = True; tracker.end('FINISHED', 1.0)\n"
+        "os._exit(9)\n"
+    )
+    for noted in ("not noted", "noted"):
+        command = [sys.executable, "-c", script, str(tmp_path), noted]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert ended.returncode == 9, ended.stderr
+        Result("one", [], "FINISHED", "val/accuracy").write(folder)
+        assert left_open(tmp_path) == [folder]
+        synced = sync(folder)
+        assert synced
+        assert kept(tmp_path, synced.run_id).info.status == "FINISHED"
+        assert left_open(tmp_path) == []
+
+
+# --- damaged files --------------------------------------------------------------------------------
+
+
+def flipped(content: bytes, draw: random.Random) -> bytes:
+    damaged = bytearray(content)
+    damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
+    return bytes(damaged)
+
+
+def test_a_flipped_bit_in_a_json_file_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
+    values = {"name": "a run", "value": 0.9523, "steps": [1, 2, 30], "inner": {"a": None, "é": 1}}
+    draw, path = random.Random(3), tmp_path / "a.json"
+    path.write_bytes(sealed(values))
+    assert read_sealed(path) == values
+    for _ in range(500):
+        path.write_bytes(flipped(sealed(values), draw))
+        with contextlib.suppress(ValueError):
+            found = read_sealed(path)
+            found.pop(next((key for key in found if key not in values), ""), None)
+            assert found == values
+
+
+def test_damaged_files_of_a_run_are_named(tmp_path: Path) -> None:
+    record = RunRecord("a", [], 1, 5, Identity("c", "c", "d", "e", {}))
+    record.write(tmp_path)
+    Result("a", [], "FINISHED", "val/accuracy", value=0.5).write(tmp_path)
+    for name, load in (("run.json", RunRecord.load), (RESULT, Result.load)):
+        path = tmp_path / name
+        path.write_text(path.read_text().replace('"name": "a"', '"name": "b"'))
+        with pytest.raises(UserError, match=rf"{name}: .*checksum is wrong"):
+            load(tmp_path)
+        for content in ("[]", "", '{"name": 1}', "\0"):
+            path.write_text(content)
+            with pytest.raises((ConfigError, DataError), match=name):
+                load(tmp_path)
+
+
+def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+    Tracking(None, "mine", offline=True).start(tmp_path, "a", {}, folder=tmp_path)
+    path = tmp_path / JOURNAL
+    path.write_text(path.read_text().replace('"name": "a"', '"name": "b"'))
+    with pytest.raises(UserError, match=r"tracking\.json: .*checksum is wrong"):
+        Journal.load(tmp_path)
+
+
+def test_lines_of_the_history_are_mended_from_the_checkpoint_s(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    rows = [{"epoch": n, "val/loss": 1 / n, "time": 5} for n in range(1, 5)]
+    rows[1]["val/loss"] = float("nan")
+    with HistoryFile(path) as history:
+        for row in rows:
+            history.add(row)
+    sound = path.read_bytes()
+    path.write_bytes(sound.replace(b"0.3333", b"0.3433"))
+    with HistoryFile(path) as history:
+        assert history.mend(rows[:3]) == 4
+        assert np.allclose(history.rows[2]["val/loss"], 1 / 3, atol=0)
+    assert path.read_bytes() == sound
+    with HistoryFile(path) as history:
+        assert history.mend(rows[:3]) is None
+    path.write_bytes(sound.splitlines(keepends=True)[0])
+    with HistoryFile(path) as history:
+        assert history.mend(rows) is None
+    assert path.read_bytes() == sound
+
+
+# --- src.sync -------------------------------------------------------------------------------------
+
+
+def test_sync_fails_for_no_reader_of_its_output(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "src.sync", str(tmp_path)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    with process.stderr as errors:
+        assert errors.read() == b""
+    assert process.wait() == 0
+
+
+def test_json_that_no_checksum_protects_is_taken_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"a": 1}))
+    assert read_sealed(tmp_path / "a.json") == {"a": 1}
