@@ -16,6 +16,7 @@ from src.comparison.page import write_page
 from src.comparison.page.payload import payload
 from tests.browser import CHROMIUM, Page, browser
 from tests.comparisons import StandIn, compared
+from tests.conftest import Ended
 
 GRID: dict[str, list[Any]] = {"model": ["relu2", "sigmoid3"], "lr": [0.003, 0.03, 0.3, 3.0, 10.0]}
 MANY: dict[str, list[Any]] = {
@@ -403,6 +404,41 @@ def test_runs_that_failed_are_named_with_their_reason(shown: Page, tmp_path: Pat
     found = rows(shown, "failed")
     assert len(found) == 6
     assert found[0][1:4] == ["diverged", "diverged in epoch 5: val/loss is inf; lower lr=3", "C9"]
+
+
+@needs_chromium
+def test_the_report_of_a_sweep_says_what_its_runs_left(
+    shown: Page, swept: Ended, tmp_path: Path
+) -> None:
+    folder = next(swept.outputs.glob("sweeps/*"))
+    shown.open(folder / "report.html")
+    shown.value("document.querySelector('#runs-section details').open = true")
+    results = [json.loads(path.read_text()) for path in folder.glob("*/result.json")]
+    ended = {one["name"]: one for one in results}
+    table = {row[0].removesuffix(" MLflow"): row for row in rows(shown, "runs")}
+    assert set(table) == set(ended)
+    for name, one in ended.items():
+        if one["status"] == "FINISHED":
+            assert table[name][3:5] == ["finished", f"{one['metrics']['val/accuracy']:.4f}"]
+    lost = {row[0].removesuffix(" MLflow"): row[2] for row in rows(shown, "failed")}
+    expected = {one["name"]: one["failure"] for one in results if one["status"] != "FINISHED"}
+    assert lost == {name: " ".join(reason.split()) for name, reason in expected.items()}
+    links = shown.value("[...document.querySelectorAll('#runs a')].map((link) => link.href)")
+    assert {link.partition("/runs/")[2].partition("?")[0] for link in links} == {
+        one["run_id"] for one in results
+    }
+
+    best = max(folder.glob("*/result.json"), key=_score)
+    history = pd.read_csv(best.with_name("history.csv"))
+    np.testing.assert_allclose(
+        trace(shown, "loss-chart", "C1")["y"], history["val/loss"], rtol=1e-3
+    )
+
+
+def _score(path: Path) -> float:
+    """Return the accuracy of a run by its file; a run that failed has none."""
+    result = json.loads(path.read_text())
+    return float(result["metrics"]["val/accuracy"]) if result["status"] == "FINISHED" else -1.0
 
 
 HOSTILE = [
