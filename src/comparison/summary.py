@@ -49,9 +49,9 @@ def track_summary(
     tracker = tracking.start(outputs, f"sweep {sweep_id}", tags, known, folder.absolute())
     names = (REPORT, LEADERBOARD, PLAN)
     tracker.files([folder.absolute() / name for name in names if (folder / name).exists()])
-    seconds = float(comparison.runs["seconds"].sum())
+    tracker.end("FINISHED", float(comparison.runs["seconds"].sum()))
     identity = tracker.identity()
-    tracker.close("FINISHED", seconds)
+    tracker.close()
     if identity:
         write_whole(folder / _KNOWN, json.dumps({"run_id": identity[1]}).encode())
     return identity
