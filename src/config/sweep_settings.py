@@ -78,6 +78,8 @@ def refuse_in_single_run(overrides: Sequence[str]) -> None:
     """Raise ConfigError if a single run is given a setting of a sweep, or a preset."""
     for override in overrides:
         if is_of_the_sweep(override):
-            raise ConfigError(f"{override}: is a setting of a sweep: add -m, and values to sweep")
+            raise ConfigError(
+                f"{override}: belongs to a sweep: add -m on the command line, and values to sweep"
+            )
         if setting(override) == "sweep":
-            raise ConfigError(f"{override}: a preset is a sweep: add -m")
+            raise ConfigError(f"{override}: a preset is a sweep: add -m on the command line")
