@@ -7,11 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from src.config.arguments import setting
-from src.config.reader import convert
+from src.config.reader import SWEEP_KEYS, convert
 from src.support.errors import ConfigError, InvalidValue, require
-
-# Root keys that a run does not have.
-SWEEP_KEYS = ("plan", "samples", "sweep")
 
 
 @dataclass(frozen=True)

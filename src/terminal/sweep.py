@@ -2,11 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from src.experiment.results import Result
-from src.sweep.calibration import StackForecast
-from src.sweep.pruning import Saved, Verdict
 from src.terminal.console import console, count, fact, say, table
+
+if TYPE_CHECKING:  # what they import takes long
+    from src.sweep.calibration import StackForecast
+    from src.sweep.pruning import Saved, Verdict
 
 _ACCURACIES = [f"{part}/accuracy" for part in ("train", "val", "test")]
 
@@ -33,7 +36,7 @@ def planned(runs: int, states: Sequence[str]) -> None:
     fact("plan", f"{count(runs, 'run')}: {parts}")
 
 
-def forecast(stacks: Sequence[StackForecast], workers: int, seconds: float) -> None:
+def forecast(stacks: "Sequence[StackForecast]", workers: int, seconds: float) -> None:
     """Print the stacks of a sweep by size, and how long they take."""
     shown = table("stacks", "runs each", "epochs", "seconds each")
     alike: dict[tuple[int, int, str], int] = {}
@@ -60,12 +63,12 @@ def job_line(result: Result, position: str) -> None:
     say(f"{position}  {result.name}  ", outcome, f"  {result.seconds:.1f} s")
 
 
-def rung(verdict: Verdict, epoch: int) -> None:
+def rung(verdict: "Verdict", epoch: int) -> None:
     """Print what was decided at a rung of a sweep."""
     fact("rung", verdict.sentence)
 
 
-def pruned(runs: int, epochs: int, saved: Saved) -> None:
+def pruned(runs: int, epochs: int, saved: "Saved") -> None:
     """Print what a sweep of so many runs and epochs saved."""
     if not saved.runs:
         return
