@@ -19,6 +19,7 @@ from src.config.composition import compose, composer
 from src.config.explain import COMPOSITION_ERRORS, explain
 from src.config.hydra_internals import context_without_callbacks, value_or_error
 from src.config.preflight import check, claim
+from src.config.sweep_settings import refuse_in_single_run
 from src.experiment.experiment import Prepared
 from src.experiment.predictions import Predictions
 from src.experiment.results import measurements
@@ -68,6 +69,7 @@ def train(*overrides: str, show: bool = True) -> Trained:
     """
     with _one_at_a_time, composer():
         given = written_out(overrides)
+        refuse_in_single_run(given)
         try:
             config = compose(given, with_hydra=True)
         except COMPOSITION_ERRORS as error:

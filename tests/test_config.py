@@ -91,7 +91,7 @@ def test_every_launcher_composes(launcher: str) -> None:
 
 def test_no_file_under_conf_is_left_out() -> None:
     tested = {f"{choice.replace('=', '/')}.yaml" for choice in CHOICES} | {"config.yaml"}
-    elsewhere = ("hydra/", "distribution/", "activation/")
+    elsewhere = ("hydra/", "distribution/", "activation/", "sweep/")
     files = {path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")}
     assert {file for file in files if not file.startswith(elsewhere)} == tested
 

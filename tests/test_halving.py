@@ -179,6 +179,19 @@ def test_rungs(configurations: int, epochs: int, factor: int, expected: list[int
     assert rungs(configurations, epochs, factor) == expected
 
 
+def test_configurations_rank_by_the_mean_of_their_seeds_and_failures_last() -> None:
+    pairs = {n: n // 2 for n in range(6)}
+    values = {0: 0.9, 1: None, 2: 0.3, 3: 0.5, 4: 0.2, 5: 0.4}
+    accuracy = Halving(2, pairs, 8, "val/accuracy").judge(2, values)
+    assert set(accuracy.leaving) == {0, 1}  # a run failed, although the other is the best
+    assert "rank 3 of 3" in accuracy.leaving[0]
+    assert "a run failed" in accuracy.leaving[0]
+    loss = Halving(3, pairs, 8, "val/loss").judge(2, values)
+    assert set(loss.leaving) == {0, 1, 2, 3}  # the lowest mean stays
+    best = Halving(3, pairs, 8, "val/accuracy").judge(2, values)
+    assert set(best.leaving) == {0, 1, 4, 5}
+
+
 def test_a_worker_that_dies_is_not_waited_for_and_its_runs_are_the_worst(tmp_path: Path) -> None:
     judge = Halving(2, {n: n for n in range(4)}, 8, "val/accuracy")
     assert judge.rungs == [2, 4]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from src.api import train
 from src.config.composition import compose, composer
 from src.config.preflight import check
 from src.config.swept_choices import forced
@@ -102,6 +103,12 @@ def test_what_belongs_to_a_sweep_needs_m(argument: str, invoke: Invoke, tmp_path
     ended = invoke(argument)
     assert ended.code == 2
     assert "add -m" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_python_refuses_what_belongs_to_a_sweep(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="samples=3: belongs to a sweep"):
+        train("samples=3", f"outputs={tmp_path / 'o'}")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -43,14 +43,14 @@ def _setting(key: str, override: Override) -> Setting:
     if not override.is_sweep_override():
         return Listed(key, ((f"{key}={override.get_value_element_as_str()}",),))
     sweep = override.value()
-    assert isinstance(sweep, Sweep)
-    if unknown := sorted(tag for tag in sweep.tags if tag not in ("log", "int")):
+    tags = sweep.tags if isinstance(sweep, Sweep) else set()  # glob(…) has none
+    if unknown := sorted(tags - {"log", "int"}):
         raise ConfigError(f"{override.input_line}: unknown tag {unknown[0]}; there are log and int")
     if isinstance(sweep, IntervalSweep):
         assert sweep.start is not None
         assert sweep.end is not None
-        whole = "int" in sweep.tags or type(sweep.start) is type(sweep.end) is int
-        return Interval(key, sweep.start, sweep.end, "log" in sweep.tags, whole)
+        whole = "int" in tags or type(sweep.start) is type(sweep.end) is int
+        return Interval(key, sweep.start, sweep.end, "log" in tags, whole)
     values = tuple((f"{key}={value}",) for value in override.sweep_string_iterator())
     if not values:
         raise ConfigError(

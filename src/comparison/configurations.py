@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from src.comparison.kept import KeptRun
 from src.config.arguments import setting
-from src.config.sweep_settings import SWEEP_KEYS
+from src.config.reader import SWEEP_KEYS
 from src.tracking.view import SEEDS
 
 # Settings that name, place or watch a run: they decide no result.

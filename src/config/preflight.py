@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from src.config.choices import Choices
 from src.config.describe import listed
 from src.config.reader import read
-from src.config.sweep_settings import SWEEP_KEYS
 from src.data import Dataset, Source
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
@@ -34,8 +33,7 @@ def check(
     """
     hydra = _hydra_node(config)
     _check_hydra(hydra)
-    of_others = ("hydra", *SWEEP_KEYS)
-    settings = OmegaConf.masked_copy(config, [str(key) for key in config if key not in of_others])
+    settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     _import_plugins(settings)
     job = read(settings, Choices(_folders(hydra)))
     if job.gradcheck and hydra is not None and hydra.mode == RunMode.MULTIRUN:

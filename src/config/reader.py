@@ -21,6 +21,9 @@ from src.experiment.experiment import Experiment
 from src.experiment.job import Job
 from src.support.errors import ConfigError, InvalidValue, suggest, within
 
+# Root keys that belong to a sweep as a whole; a run does not have them.
+SWEEP_KEYS = ("plan", "samples", "sweep")
+
 _OURS = Choices()
 
 
@@ -29,7 +32,7 @@ def read(config: DictConfig, choices: Choices = _OURS) -> Job:
 
     Raises ConfigError, which names the setting that is wrong.
     """
-    nodes = _resolve(config)
+    nodes = {key: node for key, node in _resolve(config).items() if key not in SWEEP_KEYS}
     experiment_keys = [field.name for field in dataclasses.fields(Experiment)]
     job_keys = [field.name for field in dataclasses.fields(Job) if field.name != "experiment"]
     known = [*experiment_keys, *job_keys]

@@ -7,11 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from src.config.arguments import setting
-from src.config.reader import convert
+from src.config.reader import SWEEP_KEYS, convert
 from src.support.errors import ConfigError, InvalidValue, require
-
-# Root keys that a run does not have.
-SWEEP_KEYS = ("plan", "samples", "sweep")
 
 
 @dataclass(frozen=True)
@@ -21,7 +18,7 @@ class SweepSettings:
     plan: bool = False
     samples: int | None = None  # configurations to draw
     halving: int | None = None  # one in so many configurations stays at each rung
-    exact: bool = True  # whether the runs that stay keep their bytes
+    exact: bool = False  # whether the runs that stay keep their bytes
     zip: tuple[str, ...] = ()  # settings whose values are taken side by side
 
     def __post_init__(self) -> None:
@@ -78,6 +75,8 @@ def refuse_in_single_run(overrides: Sequence[str]) -> None:
     """Raise ConfigError if a single run is given a setting of a sweep, or a preset."""
     for override in overrides:
         if is_of_the_sweep(override):
-            raise ConfigError(f"{override}: is a setting of a sweep: add -m, and values to sweep")
+            raise ConfigError(
+                f"{override}: belongs to a sweep: add -m on the command line, and values to sweep"
+            )
         if setting(override) == "sweep":
-            raise ConfigError(f"{override}: a preset is a sweep: add -m")
+            raise ConfigError(f"{override}: a preset is a sweep: add -m on the command line")

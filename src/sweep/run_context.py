@@ -7,8 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from src.config.reader import flatten
-from src.config.sweep_settings import SWEEP_KEYS
+from src.config.reader import SWEEP_KEYS, flatten
 from src.experiment.job import Job
 from src.experiment.recorder import RunContext
 from src.experiment.run_folder import RUN, RunRecord
