@@ -32,7 +32,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Ended:
 @pytest.fixture(scope="module")
 def halved(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     """The same sweep; one in three of six configurations stays, then one."""
-    return run(tmp_path_factory.mktemp("halved"), "-m", *SWEEP, "sweep.halving=3")
+    return run(
+        tmp_path_factory.mktemp("halved"), "-m", *SWEEP, "sweep.halving=3", "sweep.exact=true"
+    )
 
 
 def results(ended: Ended) -> list[dict[str, object]]:
