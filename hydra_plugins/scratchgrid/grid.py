@@ -5,13 +5,12 @@ Hydra imports this module at every start, so it imports what it needs of ours wh
 
 import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -19,12 +18,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
     from src.config.sweep_settings import SweepSettings
-    from src.experiment.results import Result
     from src.sweep.convergence import Standing
     from src.sweep.jobs import SweepJob
     from src.sweep.sharing import SharedData
-
-_FAILED_DRAWN = 5  # failed runs whose pictures are drawn at the end
 
 
 class GridSweeper(Sweeper):
@@ -183,8 +179,10 @@ class GridSweeper(Sweeper):
 
         Returns whether all have finished, what those that ran returned, and what ended the sweep.
         """
+        from hydra_plugins.scratchgrid._ending import end_sweep
+
         jobs, outcomes, interruption = self._run(folder, jobs, data, chosen)
-        all_finished = self._report(folder, jobs, outcomes, interruption)
+        all_finished = end_sweep(folder, jobs, outcomes, interruption)
         return all_finished, [list(outcomes.values())], interruption
 
     def _run(
@@ -319,109 +317,6 @@ class GridSweeper(Sweeper):
         except BaseException as error:
             return returns, error
         return returns, None
-
-    def _report(
-        self,
-        folder: Path,
-        jobs: "Sequence[SweepJob]",
-        outcomes: Mapping[int, JobReturn],
-        interruption: BaseException | None,
-    ) -> bool:
-        """Close what is still open, show the table, and return whether every run finished.
-
-        ``outcomes`` are what the jobs that ran returned, by their numbers.
-        """
-        from src.compare import compare_results
-        from src.comparison.summary import track_summary, write_summary
-        from src.config.hydra_internals import value_or_error
-        from src.experiment.results import RESULT
-        from src.support.errors import UserError
-        from src.sweep.plan import Plan, collect, in_metric
-        from src.terminal import report
-        from src.tracking.links import view_link, with_ui
-        from src.tracking.store import close_abandoned
-        from src.tracking.sync import left_open, sync_all
-        from src.tracking.tracker import ending
-        from src.tracking.view import SEEDS, run_by_run
-
-        whole = Plan.load(folder)
-        assert whole is not None
-        plan = whole.part([job.number for job in jobs])
-        example, folders = jobs[0].job, [job.folder for job in jobs]
-        reasons: dict[int, tuple[str, str]] = {}
-        for place, job in enumerate(jobs):
-            returned = outcomes.get(job.number)
-            if returned and returned.status == JobStatus.FAILED:
-                reasons[place] = ("FAILED", str(value_or_error(returned)))
-        results = collect(plan, folders, reasons, example.metric)
-        offline = example.tracking.offline
-        try:
-            opened = None if offline else example.tracking.open(example.outputs)
-        except UserError as error:  # the runs' folders hold what MLflow was not told
-            report.problem(f"{error}; python -m src.sync {folder} tells it later")
-            opened = None
-        if opened and (interruption or any(result.run_id is None for result in results)):
-            # A worker that is killed, or that a launcher ends, leaves its MLflow runs open.
-            status, reason = (
-                ending(interruption) if interruption else ("FAILED", "its worker process died")
-            )
-            client, experiment_id = opened
-            abandoned = close_abandoned(
-                client, experiment_id, plan.sweep_id, status, reason.splitlines()[0]
-            )
-            reasons |= {
-                number: (status, reason)
-                for number, place in enumerate(folders)
-                if place.absolute() in abandoned
-            }
-            results = collect(plan, folders, reasons, example.metric)
-        if opened:
-            sync_all([own for own in folders if (own / RESULT).exists()])
-            results = collect(plan, folders, reasons, example.metric)
-            sync_all(left_open(example.outputs.absolute()))
-        results = [in_metric(one, job.job.metric) for one, job in zip(results, jobs, strict=True)]
-        if outcomes and not interruption:
-            _draw(results, folders)
-        comparison = compare_results(results, folders, example.metric)
-        report.sweep_table(results, plan.sweep_id, comparison)
-        page = None
-        if comparison and not interruption:
-            page = write_summary(comparison, folder)
-            store_used = example.tracking if opened else replace(example.tracking, offline=True)
-            track_summary(comparison, folder, plan.sweep_id, store_used, example.outputs)
-        if opened is None:
-            report.whereabouts(folder, f"not told yet: python -m src.sync {folder}", page)
-        else:
-            store = example.tracking.store(example.outputs)
-            link = with_ui(view_link(store, opened[1], plan.sweep_id), store, example.outputs)
-            has_seeds = any(name in SEEDS for name in plan.varied)
-            single = view_link(store, opened[1], run_by_run(plan.sweep_id)) if has_seeds else ""
-            report.whereabouts(folder, link, page, single)
-        return all(result.status in ("FINISHED", "PRUNED") for result in results)
-
-
-def _draw(results: "Sequence[Result]", folders: Sequence[Path]) -> None:
-    """Draw the pictures of the best run and of the first failed ones.
-
-    ``python -m src.pictures`` draws those of any other.
-    """
-    from src.support.errors import UserError
-    from src.terminal import report
-
-    drawn = [n for n, result in enumerate(results) if result.status == "FAILED"][:_FAILED_DRAWN]
-    finished = [n for n, result in enumerate(results) if result.value is not None]
-    if len({results[n].metric for n in finished}) == 1:  # else there is no best
-        sign = -1 if results[finished[0]].metric.endswith("loss") else 1
-        drawn.append(max(finished, key=lambda n: sign * (results[n].value or 0.0)))
-    for number in drawn:
-        if not (folders[number] / ".hydra").exists():
-            continue  # it did not start
-        from src.pictures import draw_run  # Matplotlib takes half a second to import
-
-        try:
-            draw_run(folders[number], log=results[number].run_id is not None)
-        except UserError as error:
-            report.problem(f"no pictures of {results[number].name}: {error}")
 
 
 def _identity(job: "SweepJob") -> object:

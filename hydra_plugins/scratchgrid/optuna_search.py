@@ -52,6 +52,8 @@ class OptunaSweeper(GridSweeper):
 
         Exits with 1 if a run failed.
         """
+        from hydra_plugins.scratchgrid._ending import end_sweep
+
         assert self.config is not None
         assert self.hydra_context is not None
         from hydra_plugins.scratchgrid._grammar import settings
@@ -84,7 +86,7 @@ class OptunaSweeper(GridSweeper):
                 self._tell(study, asked, {job.overrides: job.folder for job in ran})
                 jobs = list({job.number: job for job in (*jobs, *ran)}.values())
                 outcomes |= returned
-            all_finished = self._report(folder, jobs, outcomes, interruption)
+            all_finished = end_sweep(folder, jobs, outcomes, interruption)
             report.study(study.name, study.counts(), study.best(), study.importances())
         if interruption:
             raise interruption
@@ -116,6 +118,8 @@ class OptunaSweeper(GridSweeper):
 
     def _folder(self) -> Path:
         """Return the folder of the sweep: that of the study, if it has a name."""
+        from src.config.resume import quoted
+
         assert self.config is not None
         from src.support.errors import ConfigError
 
@@ -130,7 +134,8 @@ class OptunaSweeper(GridSweeper):
         folder = folder.parent / str(self._name)
         with open_dict(self.config):
             self.config.hydra.sweep.dir = str(folder)
-            self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")  # of each job
+            of_each_job = self.config.hydra.overrides.hydra
+            of_each_job.append(f"hydra.sweep.dir={quoted(folder)}")
         return folder
 
     def _open(self, folder: Path, searched: "Sequence[Setting]") -> "Study":
