@@ -378,6 +378,27 @@ def test_held_signals_act_when_the_block_ends(monkeypatch: pytest.MonkeyPatch) -
     assert reached
 
 
+def test_a_signal_that_python_drops_is_repeated() -> None:
+    script = (
+        "import os, signal, time\n"
+        "from src.support import signals\n"
+        "signals.end_in_order_on_signals()\n"
+        "class Gone:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(0)\n"
+        "gone = Gone()\n"
+        "del gone\n"
+        "print('dropped', flush=True)\n"
+        "try: time.sleep(600)\n"
+        "finally: print('in order')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "dropped\nin order\n", "")
+
+
 def test_a_folder_in_use_is_not_taken_to_be_abandoned(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ imported before everything else.
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
@@ -19,6 +20,7 @@ _LOOK = 0.05  # seconds between two looks for the parent process
 CHECKPOINT = (signal.SIGUSR1, signal.SIGXCPU)
 
 _first = 0  # the signal that ends this process, or 0
+_dropped = False  # whether Python has dropped the exception of that signal
 # The last signal that arrived in a block of ``held``, and what it does.
 _pending: tuple[Callable[[int], None], int] | None = None
 _holds = 0  # blocks of ``held`` that are open
@@ -34,7 +36,7 @@ def leave_at_once_on_signals() -> None:
     This is for the time before an entry point's ``main`` and after it, when an exception would be
     shown as a traceback of Python's own imports or of its shutdown.
     """
-    _handle(ENDING, lambda number, _: leave(number))
+    _handle(ENDING, lambda number, _: leave(_first or number))
     _handle(CHECKPOINT, lambda number, _: None)
 
 
@@ -48,6 +50,7 @@ def end_in_order_on_signals() -> None:
     """
     _handle(ENDING, lambda number, _: _end(number))
     _handle(CHECKPOINT, lambda number, _: _request_checkpoint(number))
+    _repeat_what_is_dropped()
 
 
 def end_worker_in_order_on_signals(interrupt: signal.Signals) -> None:
@@ -60,6 +63,7 @@ def end_worker_in_order_on_signals(interrupt: signal.Signals) -> None:
     signal.signal(interrupt, lambda number, _: _end_worker(signal.SIGINT))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _handle(CHECKPOINT, lambda number, _: _request_checkpoint(number))
+    _repeat_what_is_dropped()
 
 
 def raise_if_ending() -> None:
@@ -186,12 +190,36 @@ def _handle(numbers: tuple[signal.Signals, ...], handler: Callable[[int, object]
             signal.signal(number, handler)
 
 
+def _repeat_what_is_dropped() -> None:
+    """Send the first signal again if Python drops its exception, instead of showing a traceback.
+
+    Python drops what is raised while a destructor or a callback of the garbage collector runs.
+    """
+    show = sys.unraisablehook
+
+    def repeat(unraisable: "sys.UnraisableHookArgs") -> None:
+        global _dropped
+        if not _first or not isinstance(unraisable.exc_value, KeyboardInterrupt | SystemExit):
+            show(unraisable)
+            return
+        _dropped = True
+        # Not the first signal's number: a worker ignores SIGINT.
+        again = threading.Timer(_LOOK, os.kill, [os.getpid(), signal.SIGTERM])
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = repeat
+
+
 def _end(number: int) -> None:
     """Raise the exception of a first signal; leave on a second one."""
-    global _pending
+    global _pending, _dropped
     if _holds:
         _pending = _end, number
         return
+    if _dropped:
+        _dropped = False
+        raise _exception(_first)
     if _first:
         leave(_first)
     _begin_ending(number)
@@ -199,9 +227,12 @@ def _end(number: int) -> None:
 
 
 def _end_worker(number: int) -> None:
-    global _pending
+    global _pending, _dropped
     if _holds:
         _pending = _end_worker, number
+    elif _dropped:
+        _dropped = False
+        raise _exception(_first)
     elif not _first:
         _begin_ending(number)
         raise _exception(number)
