@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test peers cover fuzz torture mutants lint format docs baselines bench draw ui lock clean
+.PHONY: help run test peers cover fuzz torture mutants lint format docs baselines bench draw ui server lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ draw: $(VENV)/.run ## draw the pictures of the documentation from the code
 
 ui: $(VENV)/.run ## open MLflow's UI for the runs under outputs on http://127.0.0.1:PORT
 	@$(BIN)/python -m src.ui --port $(PORT)
+
+server: $(VENV)/.run ## start an MLflow server with PostgreSQL for a team; ARGS="--host 0.0.0.0" with passwords
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --editable ".[server]"
+	@$(BIN)/python -m src.server --port $(PORT) $(ARGS)
 
 lock: $(VENV)/.dev ## resolve the dependencies anew and write locks/, with hashes
 	@$(BIN)/python locks/resolve.py

@@ -26,11 +26,23 @@ PACKAGES = [
     "comparison",
     "terminal",
 ]
-ENTRY_POINTS = {"run", "sync", "ui", "baselines", "api", "estimator", "pictures", "compare"}
+ENTRY_POINTS = {
+    "run",
+    "server",
+    "sync",
+    "ui",
+    "baselines",
+    "api",
+    "estimator",
+    "pictures",
+    "compare",
+}
 LIBRARIES = {
     "mlflow": {"tracking"},
     "hydra": {"run", "config", "api"},
     "omegaconf": {"run", "sync", "config", "ui", "api", "sweep"},
+    "dask": {"sweep"},
+    "distributed": {"sweep"},
     "matplotlib": {"experiment"},
     "plotly": {"comparison"},
     "jinja2": {"comparison"},

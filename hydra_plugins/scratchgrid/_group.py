@@ -2,17 +2,21 @@
 
 import contextlib
 import functools
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from hydra_plugins.scratchgrid._composing import placed
 from src.config.hydra_internals import (
     context_with_starts_only,
+    failed,
     hydra_config,
     job_environment,
     log_as_configured,
@@ -20,13 +24,19 @@ from src.config.hydra_internals import (
 )
 from src.data import Dataset, Source
 from src.experiment.recorder import RunContext
+from src.experiment.results import RESULT, Result
 from src.support.errors import Pruned
 from src.support.threads import use_at_most
-from src.sweep.company import PlannedStack, divided, settle
+from src.sweep.away import Returned, fetch
+from src.sweep.company import PlannedStack, attempted, divided, settle
 from src.sweep.jobs import SweepJob
+from src.sweep.plan import PLAN
 from src.sweep.run_context import swept
 from src.sweep.sharing import load
 from src.sweep.stack import Assignment, Stack
+
+if TYPE_CHECKING:
+    from src.sweep.dask_worker import Place
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,47 @@ class Group:
     context: HydraContext
     data: Mapping[Source, Path]
     cores: int  # for this worker
+    sweep: Path  # the folder of the sweep
+    may_be_repeated: bool = False  # whether this may be another attempt, after a worker was lost
+    # The runs' folders in the sweep, by number, if this worker does not see them.
+    away_from: Mapping[int, Path] = field(default_factory=dict)
+
+    def files(self) -> list[Path]:
+        """Return the files that its worker reads: the data, and the sweep's plan if it has one."""
+        plan = self.sweep / PLAN
+        return [*sorted(set(self.data.values())), *([plan] if plan.exists() else [])]
+
+    def at(self, place: "Place") -> "Group":
+        """Return the group as it is on a worker of a cluster, which may not see our files."""
+        data, planned, away_from = self.data, self.planned, dict[int, Path]()
+        if place.data is not None:
+            data = {source: place.data / path.name for source, path in data.items()}
+        if place.runs is not None:
+            assert place.data is not None
+            here, own = Path(place.folder), place.runs / self.sweep.name
+            own.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(place.data / PLAN, own / PLAN)
+            away_from = {job.number: here / job.folder for job in (*planned.jobs, *planned.ended)}
+            planned = replace(
+                planned,
+                jobs=[_moved(job, self.sweep, own) for job in planned.jobs],
+                ended=[_moved(job, self.sweep, own) for job in planned.ended],
+            )
+        return replace(self, data=data, planned=planned, away_from=away_from, may_be_repeated=True)
+
+    def carry(self, news: Any) -> Any:
+        """Return news of the group as they are sent to the driver: it may not see our files."""
+        if isinstance(news, Path) and self.away_from:
+            return next((self._returned(job) for job in self.jobs if job.folder == news), news)
+        return news
+
+    def remains(self) -> list[Any]:
+        """Return what the driver must have at the end, whatever it was sent before."""
+        ended = [job for job in self.jobs if (job.folder / RESULT).exists()]
+        return [self._returned(job) for job in ended] if self.away_from else []
+
+    def _returned(self, job: SweepJob) -> Returned:
+        return Returned.of(job.number, job.folder)
 
     @property
     def jobs(self) -> Sequence[SweepJob]:
@@ -47,14 +98,44 @@ class Group:
 def run_group(group: Group, tell: Callable[[int | Path], None]) -> Sequence[JobReturn]:
     """Run the jobs of a group and return the outcome of each, in their order.
 
-    ``tell`` receives how many epochs were trained, and the folder of each run that has ended.
+    ``tell`` receives how many epochs were trained, and the folder of each run that has ended. Runs
+    that an earlier attempt at the group has ended stay as they are; the others go on.
     """
+    setup_globals()
+    left = group
+    if group.away_from:
+        folders = {job.number: job.folder for job in (*group.jobs, *group.planned.ended)}
+        some = group.jobs[0]
+        fetch(some.job, some.folder.parent.name, list(group.planned.numbers), folders)
+    if group.may_be_repeated:
+        left = replace(group, planned=attempted(group.planned))
+    returns = _run_jobs(left, tell) if left.jobs else {}
+    return [returns.get(job.number) or _ended(job) for job in group.jobs]
+
+
+def _run_jobs(group: Group, tell: Callable[[int | Path], None]) -> dict[int, JobReturn]:
+    """Run the jobs of a group and return the outcome of each by its number."""
     opened = OpenedGroup(group)
     for stack in opened.stacks(tell):
         with stack:
             stack.train()
             stack.finish()
-    return opened.close()
+    return {job.number: returned for job, returned in zip(group.jobs, opened.close(), strict=True)}
+
+
+def _moved(job: SweepJob, sweep: Path, own: Path) -> SweepJob:
+    """Return a job of a sweep whose run is kept in the worker's ``own`` folder for the sweep."""
+    return placed(job, job.number, own, str(job.folder.relative_to(sweep)))
+
+
+def _ended(job: SweepJob) -> JobReturn:
+    """Return the outcome of a run that ended in an earlier attempt."""
+    result = Result.load(job.folder)
+    if result.status != "FINISHED":
+        return failed(job.overrides, RuntimeError(result.failure or result.status))
+    returned = JobReturn(overrides=list(job.overrides), status=JobStatus.COMPLETED)
+    returned.return_value = result.value
+    return returned
 
 
 class OpenedGroup:
@@ -147,6 +228,6 @@ def _assignment(
             yield
 
     prepared = job.job.experiment.prepare(dataset)
-    return Assignment(
-        job.job, prepared, swept(config, context, job.job, group.planned.numbers), scope
-    )
+    run_context = swept(config, context, job.job, group.planned.numbers)
+    run_context = replace(run_context, away_from=group.away_from.get(job.number))
+    return Assignment(job.job, prepared, run_context, scope)

@@ -4,7 +4,8 @@ Hydra imports this module at every start, so it imports what it needs of ours wh
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,25 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from hydra_plugins.scratchgrid._group import Group
-    from src.sweep.executors import Work
+    from src.sweep.company import PlannedStack
+    from src.sweep.executors import Executor, Work
     from src.sweep.jobs import SweepJob
     from src.sweep.pruning import Judge, Rounds
     from src.sweep.sharing import SharedData
 
 # The process that workers are forked from imports these once.
-_PRELOAD = ["src.sweep.preload", "hydra_plugins.scratchgrid._rungs"]
+PRELOAD = ["src.sweep.preload", "hydra_plugins.scratchgrid._rungs"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An executor that is ready, and the stacks for it."""
+
+    executor: "Executor"
+    stacks: "Sequence[PlannedStack]"
+    cores: int  # for each stack
+    workers: int  # stacks that train at the same time
+    place: str | None = None  # in words, if it is not this machine alone
 
 
 class StackedLauncher(Launcher):
@@ -46,14 +59,18 @@ class StackedLauncher(Launcher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Take what Hydra gives, and begin to start workers. Raises ConfigError."""
-        from src.support.errors import ConfigError
         from src.sweep.executors import start_method
+
+        self._check_counts()
+        self._config, self._context = config, hydra_context
+        self._method = start_method(PRELOAD)
+
+    def _check_counts(self) -> None:
+        from src.support.errors import ConfigError
 
         for name, value in (("workers", self._workers), ("together", self._together)):
             if value is not None and not (type(value) is int and value >= 1):
                 raise ConfigError(f"hydra.launcher.{name}={value}: must be 1 or more, or null")
-        self._config, self._context = config, hydra_context
-        self._method = start_method(_PRELOAD)
 
     def accept(
         self, jobs: "Sequence[SweepJob]", data: "SharedData", ended: "Sequence[SweepJob]" = ()
@@ -114,36 +131,54 @@ class StackedLauncher(Launcher):
             for number, overrides in enumerate(job_overrides, first)
         ]
 
+    @contextmanager
+    def _opened(self, jobs: "Sequence[SweepJob]") -> Iterator[Opened]:
+        """Yield what runs the jobs, and their groups."""
+        from src.support.threads import available_cores
+        from src.sweep.company import form
+        from src.sweep.executors import LocalExecutor
+
+        stacks = form(self._folder, jobs, self._ended, self._together)
+        workers = min(self._workers or available_cores(), len(stacks))
+        cores = max(1, available_cores() // workers)
+        with LocalExecutor(workers, self._method) as executor:
+            yield Opened(executor, stacks, cores, workers)
+
+    @property
+    def _folder(self) -> Path:
+        """The folder of the sweep."""
+        assert self._config is not None
+        return Path(self._config.hydra.sweep.dir)
+
     def _run(self, jobs: "Sequence[SweepJob]", data: "SharedData") -> dict[int, JobReturn]:
         """Run the jobs in workers and return the outcomes by the jobs' numbers."""
         from hydra_plugins.scratchgrid._group import Group
         from src.config.hydra_internals import failed
         from src.experiment.results import RESULT, Result
-        from src.support.threads import available_cores
-        from src.sweep.company import form
-        from src.sweep.executors import LocalExecutor
+        from src.sweep.away import Returned
         from src.sweep.pruning import Reached, Saved
         from src.terminal import report
 
-        assert self._config is not None
         assert self._context is not None
-        folder = Path(self._config.hydra.sweep.dir)
-        grouped = form(folder, jobs, self._ended, self._together)
-        workers = min(self._workers or available_cores(), len(grouped))
-        cores = max(1, available_cores() // workers)
-        report.sweep_plan([len(planned.jobs) for planned in grouped], workers)
         epochs = sum(job.member.experiment.epochs for job in jobs)
         ended: list[Path] = []
         rounds = self._rounds(jobs)
         saved = Saved()
         returns: dict[int, JobReturn] = {}
-        with (
-            report.sweep_progress(epochs) as advance,
-            LocalExecutor(workers, self._method) as executor,
-        ):
+        with ExitStack() as stack:
+            # Entered first, so that the display ends after the executor is closed.
+            display = stack.enter_context(ExitStack())
+            opened = stack.enter_context(self._opened(jobs))
+            sizes = [len(planned.jobs) for planned in opened.stacks]
+            report.sweep_plan(sizes, opened.workers, opened.place)
+            advance = display.enter_context(report.sweep_progress(epochs))
+            folders = {job.number: job.folder for job in jobs}
 
-            def hear(news: int | Reached | Saved | Path) -> None:
+            def hear(news: int | Reached | Saved | Path | Returned) -> None:
                 nonlocal saved
+                if isinstance(news, Returned):
+                    news.write(folders[news.number])
+                    news = folders[news.number]
                 if isinstance(news, int):
                     advance(news)
                 elif isinstance(news, Saved):
@@ -152,19 +187,20 @@ class StackedLauncher(Launcher):
                 elif isinstance(news, Reached):
                     assert rounds
                     rounds.hear(news)
-                elif (news / RESULT).exists():  # written whole, by its worker, a moment ago
+                elif (news / RESULT).exists() and news not in ended:  # written whole, a moment ago
                     ended.append(news)
                     report.job_line(Result.load(news), f"{len(ended)}/{len(jobs)}")
 
             groups = []
-            for planned in grouped:
+            for planned in opened.stacks:
                 sources = {job.job.experiment.data for job in (*planned.jobs, *planned.ended)}
                 paths = {source: data.paths[source] for source in sources}
-                groups.append(Group(planned, self._context, paths, cores))
+                groups.append(Group(planned, self._context, paths, opened.cores, self._folder))
             own: dict[Future[Any], Sequence[SweepJob]] = {}
-            for work, task, members in self._tasks(groups, workers, rounds):
-                own[executor.submit(work, task)] = members
-            for future in executor.as_completed(hear):
+            for work, task, members in self._tasks(groups, opened.workers, rounds):
+                files = task.files() if isinstance(task, Group) else []
+                own[opened.executor.submit(work, task, files)] = members
+            for future in opened.executor.as_completed(hear):
                 ran = own.pop(future)
                 if error := future.exception():
                     assert isinstance(error, Exception)

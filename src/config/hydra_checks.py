@@ -31,13 +31,16 @@ _NAMES = (
     "account",
     "backend",
     "direction",
+    "memory",
     "name",
     "partition",
     "prefer",
     "pruner",
     "qos",
+    "queue",
     "require",
     "study",
+    "walltime",
 )
 
 _HANDLERS = {
@@ -125,7 +128,7 @@ def _check_plugin(kind: str, node: Any, choice: Any, typed: set[str]) -> None:
             _check_swept(inner.removeprefix("params."), value, key)
         elif inner.endswith("._target_") and str(value).startswith(_NESTED_TARGETS):
             continue
-        elif isinstance(value, str) and not (inner in _NAMES and re.fullmatch(r"[\w.-]*", value)):
+        elif isinstance(value, str) and not (inner in _NAMES and re.fullmatch(r"[\w.:-]*", value)):
             rule = f"set in a file. It may run code: add {key}=… to the command line"
             raise _wrong(key, value, rule)
 

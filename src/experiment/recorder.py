@@ -18,7 +18,10 @@ from src.experiment.pace import Pace
 from src.experiment.predictions import Predictions
 from src.experiment.results import RESULT, Result, Summary, measurements, summarize
 from src.experiment.run_folder import (
+    CHECKPOINT,
     HISTORY,
+    PREVIOUS,
+    RUN,
     Identity,
     RunRecord,
     disown,
@@ -48,6 +51,9 @@ from src.training.training_run import Epoch, Progress, watched
 
 log = logging.getLogger(__name__)
 
+# Of a run that has ended, beside what MLflow gets of every run.
+_KEPT = (RUN, RESULT, HISTORY, "weights.npz")
+
 
 @dataclass(frozen=True)
 class RunContext:
@@ -66,6 +72,8 @@ class RunContext:
     goes_on: bool = False  # whether the folder holds this run already, begun by another process
     is_exact: bool = True  # whether epochs that are computed again must have equal bytes
     start_at: int | None = None  # goes on after this epoch; None: after its last checkpoint
+    # The run's folder in its sweep, on another machine: then MLflow keeps what is needed to go on.
+    away_from: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +124,9 @@ def _open(
     tags = _tags(job, prepared, run_context)
     if known and known.epochs != epochs:  # MLflow keeps the parameter as it was
         tags["epochs"] = str(epochs)
+    attempt = known.attempt + 1 if known else 1
+    if known:
+        tags["attempt"] = str(attempt)
     run_id = known.run_id if known else None
     settings = {key: str(value) for key, value in run_context.settings.items()}
     tracker = store.start(job.outputs, run_context.name, tags, run_id, folder.absolute())
@@ -129,6 +140,7 @@ def _open(
             epochs=epochs,
             identity=identity,
             settings=settings,
+            attempt=attempt,
         )
     else:
         record = RunRecord(
@@ -154,7 +166,7 @@ def _tags(job: Job, prepared: Prepared, run_context: RunContext) -> dict[str, st
         **{name: str(value) for name, value in job.tags.items()},
         **({"mlflow.note.content": job.note} if job.note else {}),
         "overrides": " ".join(run_context.overrides),
-        "output_dir": str(run_context.folder.absolute()),
+        "output_dir": str(run_context.away_from or run_context.folder.absolute()),
         "config_digest": job.experiment.digest,
         "data_digest": prepared.dataset.digest,
         "code_digest": code_digest(),
@@ -206,6 +218,7 @@ class Recorder:
         # From where training starts, and how far it has come; None before the first epoch.
         self.start: Progress | None = None
         self._progress: Progress | None = None
+        self._handed_over = len(history.rows)  # the tracker has read those of an earlier process
         self._saved = (0, 0)  # the place of the last checkpoint
         self.has_ended = False  # whether its result is in its folder
         self._requests = checkpoint_requests()
@@ -228,11 +241,8 @@ class Recorder:
         self._trained, self._keeping = checkpoint.progress.kept, checkpoint.keeping
         # A machine that died may have lost the last lines: the checkpoint has them, too.
         kept = zip(checkpoint.epochs, checkpoint.times, strict=True)
-        known = len(self._file.rows)
         if line := self._file.mend([_row(epoch, at) for epoch, at in kept]):
             log.warning("%s: line %d is damaged; it is taken from the checkpoint", HISTORY, line)
-        for row in self._file.rows[known:]:
-            self._hand_over(row)
 
     @property
     def seconds(self) -> float:
@@ -277,16 +287,26 @@ class Recorder:
             if self._job.diagnose:
                 first_look = diagnostics.measurements(self._first_look)
                 tracker.metrics(first_look, 0, self._record.started)
+            self._keep_files_in_mlflow(RUN)
+            self._hand_over()
 
     @functools.cached_property
     def _first_look(self) -> tuple[diagnostics.LayerState, ...]:
         """The state of the layers before training."""
         return self._prepared.inspect()
 
-    def _hand_over(self, row: Row) -> None:
-        """Give a row of the history to MLflow, which keeps equal points once."""
-        values = {name: row[name] for name in row if name not in ("epoch", "time")}
-        self._tracker.metrics(values, int(row["epoch"]), int(row["time"]))
+    def _hand_over(self) -> None:
+        """Give the new rows of the history to MLflow, which keeps equal points once."""
+        for row in self._file.rows[self._handed_over :]:
+            values = {name: row[name] for name in row if name not in ("epoch", "time")}
+            self._tracker.metrics(values, int(row["epoch"]), int(row["time"]))
+        self._handed_over = len(self._file.rows)
+
+    def _keep_files_in_mlflow(self, *names: str) -> None:
+        """Let MLflow keep these files too, if nothing else does: the folder may be lost."""
+        if self._run_context.away_from:
+            paths = [self._run_context.folder.absolute() / name for name in names]
+            self._tracker.files([path for path in paths if path.exists()])
 
     def _opened(self, experiment_id: str, run_id: str) -> None:
         """Keep the ids that MLflow has given the run. Called in the tracker's thread."""
@@ -321,7 +341,9 @@ class Recorder:
         else:
             with self._timed():
                 self._file.add(_row(epoch, self._now()))
-            self._hand_over(rows[-1])
+            # An epoch that MLflow has, but not its row, would have two times after a loss.
+            if not self._run_context.away_from:
+                self._hand_over()
         # The curve is kept, but not the weights and the progress of every epoch. An epoch that is
         # computed again keeps its first time: checkpoints say what the file says.
         seconds = rows[epoch.number - 1]["seconds"]
@@ -385,6 +407,8 @@ class Recorder:
             with self._timed():
                 save_checkpoint(self._run_context.folder, checkpoint, self._record.identity)
             self._saved = progress.place
+            self._keep_files_in_mlflow(HISTORY, CHECKPOINT, PREVIOUS)
+            self._hand_over()
         except OSError as error:
             log.warning("no checkpoint of epoch %d: %s", progress.epoch, first_line(error))
         self._pace.written(time.perf_counter() - start)
@@ -505,6 +529,7 @@ class Recorder:
         """Write the result into the folder: whatever happens to MLflow, it is known."""
         self._result.write(self._run_context.folder)
         self._update_record(status=self._result.status)
+        self._hand_over()
         self._tell_end()
         self.has_ended = True
 
@@ -525,6 +550,8 @@ class Recorder:
                 self._update_record(experiment_id=experiment_id, run_id=run_id)
             except OSError as error:  # the file stays as it was
                 log.warning("%s does not name the MLflow run: %s", RESULT, first_line(error))
+        logs = [path.name for path in self._run_context.folder.glob("*.log")]
+        self._keep_files_in_mlflow(*_KEPT, *logs)
         self._tracker.close()
 
 

@@ -112,6 +112,14 @@ def is_pruned(folder: Path) -> bool:
         return False
 
 
+def has_ended(folder: Path) -> bool:
+    """Return whether the run in a folder has finished or failed; one that was killed goes on."""
+    try:
+        return Result.load(folder).status in ("FINISHED", "FAILED")
+    except (OSError, DataError):
+        return False
+
+
 def summarize(history: Sequence[Epoch], findings: Sequence[str]) -> Summary:
     """Return the kept and the best scores of a training run."""
     last = history[-1]

@@ -152,6 +152,7 @@ class RunRecord:
     sweep_id: str | None = None
     stack: Sequence[int] = ()  # the numbers of the jobs trained in one stack with it, and its own
     stack_position: int | None = None
+    attempt: int = 1  # how many processes have worked on it
 
     def write(self, folder: Path) -> None:
         """Write the record into a run's folder, all of it or nothing."""

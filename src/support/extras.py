@@ -1,5 +1,9 @@
 """Names the packages that some of Hydra's launchers and sweepers come with."""
 
+from importlib.util import find_spec
+
+from src.support.errors import ConfigError
+
 _PACKAGES = {
     "hydra/launcher/joblib": "hydra-joblib-launcher",
     "hydra/launcher/ray": "hydra-ray-launcher",
@@ -20,3 +24,9 @@ def missing_extra(file: str | None) -> str | None:
     group, _, name = file.rpartition("/")
     package = "'.[joblib]'" if name == "joblib" else _PACKAGES[file]
     return f"{group}={name}: is not installed; pip install {package} adds it"
+
+
+def require_package(module: str, setting: str, extra: str) -> None:
+    """Raise ConfigError, which names our extra, if a module that a setting needs is missing."""
+    if find_spec(module) is None:
+        raise ConfigError(f"{setting}: needs {module}; pip install '.[{extra}]' adds it")

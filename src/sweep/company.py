@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from src.experiment.history import whole_lines
-from src.experiment.results import Result, is_finished
-from src.experiment.run_folder import HISTORY, Identity, forget_previous, kept_epochs
+from src.experiment.results import Result, has_ended, is_finished
+from src.experiment.run_folder import HISTORY, RUN, Identity, forget_previous, kept_epochs
 from src.support.errors import DataError, Diverged
+from src.sweep.convergence import wait_for_owner
 from src.sweep.grouping import group, likeness
 from src.sweep.jobs import SweepJob
 from src.sweep.plan import Plan
@@ -29,12 +30,17 @@ class PlannedStack:
 
 
 def form(
-    folder: Path, jobs: Sequence[SweepJob], ended: Sequence[SweepJob], most: int | None
+    folder: Path,
+    jobs: Sequence[SweepJob],
+    ended: Sequence[SweepJob],
+    most: int | None,
+    workers: int | None = None,
 ) -> list[PlannedStack]:
     """Return the stacks in which the jobs train, and keep them in the plan in the sweep's folder.
 
     Jobs that the plan has in a stack are in that stack again. The stack with the most work comes
-    first. ``most`` is the largest number of networks in a new one.
+    first. ``most`` is the largest number of networks in a new one, ``workers`` the size of the
+    cluster if the sweep runs on one.
     """
     plan = Plan.load(folder)
     left = {job.number: job for job in jobs}
@@ -47,12 +53,26 @@ def form(
             formed.append(PlannedStack(numbers, own, along))
             left = {n: job for n, job in left.items() if n not in numbers}
     fresh = list(left.values())
-    new = [[fresh[i] for i in places] for places in group([job.member for job in fresh], most)]
+    places = group([job.member for job in fresh], most, workers)
+    new = [[fresh[i] for i in own_places] for own_places in places]
     formed += [PlannedStack([job.number for job in stack], stack) for stack in new]
     if plan and new:
         stacks = (*plan.stacks, *(tuple(job.number for job in stack) for stack in new))
         replace(plan, stacks=stacks).write(folder)
     return sorted(formed, key=lambda stack: -sum(job.member.work for job in stack.jobs))
+
+
+def attempted(planned: PlannedStack) -> PlannedStack:
+    """Return a stack as it is when an earlier attempt at it was lost: what has ended stays so.
+
+    Waits for processes of that attempt, which close their runs. Raises ConfigError if they stay.
+    """
+    begun = [job for job in planned.jobs if (job.folder / RUN).exists()]
+    for job in begun:
+        wait_for_owner(job.folder)
+    ended = [job for job in begun if has_ended(job.folder)]
+    left = [job for job in planned.jobs if job not in ended]
+    return replace(planned, jobs=left, ended=[*planned.ended, *ended])
 
 
 def _alike(jobs: Sequence[SweepJob]) -> bool:

@@ -114,7 +114,7 @@ def _standing(folder: Path, number: int, identity: Identity, rerun: Rerun) -> St
         return Standing(-1, State.NEW)
     other_code = record.identity.code != identity.code
     if not is_finished(folder):
-        _wait_for_owner(folder)
+        wait_for_owner(folder)
     if is_finished(folder):
         if other_code and rerun == "code":
             return Standing(-1, State.NEW, other_code)
@@ -125,7 +125,7 @@ def _standing(folder: Path, number: int, identity: Identity, rerun: Rerun) -> St
     return Standing(number, State.GOES_ON if kept else State.AGAIN)
 
 
-def _wait_for_owner(folder: Path) -> None:
+def wait_for_owner(folder: Path) -> None:
     """Wait until no process owns the folder of a run. Raises ConfigError after some time."""
     deadline = time.monotonic() + _PATIENCE
     while is_owned(folder):

@@ -1,4 +1,4 @@
-"""Where the tasks of a sweep run: for now in processes of this machine.
+"""Where the tasks of a sweep run: here, in processes of this machine.
 
 An executor is used as ``concurrent.futures`` are: tasks are submitted, their results taken as they
 are completed. In addition it passes on what tasks tell of their progress.
@@ -36,18 +36,24 @@ _INTERRUPT = signal.SIGUSR2  # stands for the parent's Ctrl-C
 
 Tell = Callable[[Any], None]
 Work = Callable[[Any, Tell], Any]
+Surroundings = tuple[str, Mapping[str, str]]  # the current folder, and the environment
 
 
 class WorkerDied(Exception):
-    """A worker process ended before its task was done."""
+    """A worker process ended before its task was done; ``code`` is its exit code if it is known."""
+
+    code: int | None = None
 
 
 class Executor(ABC):
     """Runs tasks somewhere; leaving its ``with`` block by an exception cancels them."""
 
     @abstractmethod
-    def submit(self, work: Work, task: Any) -> "Future[Any]":
-        """Plan ``work(task, tell)`` and return the future of its result."""
+    def submit(self, work: Work, task: Any, files: Sequence[Path] = ()) -> "Future[Any]":
+        """Plan ``work(task, tell)`` and return the future of its result.
+
+        ``files`` are what the task reads, for an executor that must send them.
+        """
 
     @abstractmethod
     def as_completed(self, hear: Tell) -> "Iterator[Future[Any]]":
@@ -81,15 +87,18 @@ class Executor(ABC):
 class LocalExecutor(Executor):
     """Runs each task in a fresh process, at most ``workers`` at a time.
 
-    A process that dies fails its own task and no other.
+    A process that dies fails its own task and no other. Processes begin in this process's current
+    folder with its environment, unless ``surroundings`` gives others.
     """
 
-    def __init__(self, workers: int, context: BaseContext) -> None:
-        self._workers, self._context = workers, context
+    def __init__(
+        self, workers: int, context: BaseContext, surroundings: Surroundings | None = None
+    ) -> None:
+        self._workers, self._context, self._surroundings = workers, context, surroundings
         self._waiting: deque[tuple[Future[Any], Work, Any]] = deque()
         self._running: dict[Connection, tuple[BaseProcess, Future[Any]]] = {}
 
-    def submit(self, work: Work, task: Any) -> "Future[Any]":
+    def submit(self, work: Work, task: Any, files: Sequence[Path] = ()) -> "Future[Any]":
         future: Future[Any] = Future()
         self._waiting.append((future, work, task))
         return future
@@ -116,7 +125,7 @@ class LocalExecutor(Executor):
 
     def _start(self, future: "Future[Any]", work: Work, task: Any) -> None:
         ours, theirs = self._context.Pipe()
-        surroundings = str(Path.cwd()), dict(os.environ)
+        surroundings = self._surroundings or (str(Path.cwd()), dict(os.environ))
         arguments = (theirs, work, task, *surroundings)
         process = self._context.Process(  # type: ignore[attr-defined]
             target=_serve, args=arguments, daemon=True
@@ -218,7 +227,9 @@ def _death(process: BaseProcess) -> WorkerDied:
     process.join()
     code = process.exitcode
     how = f"by signal {-code}" if code and code < 0 else f"with exit code {code}"
-    return WorkerDied(f"its worker process ended {how}; the system may have run out of memory")
+    died = WorkerDied(f"its worker process ended {how}; the system may have run out of memory")
+    died.code = code
+    return died
 
 
 def _end(process: BaseProcess, deadline: float) -> None:

@@ -76,6 +76,9 @@ _MEASURED = (
     _Faster(Batches, math.inf, one_order=False, each=200, stack=1_024, least=4),
 )
 _LATER = 16 * _KIB  # bytes of weights after the first layer, up to which DeferredStack is faster
+_LEAST_PIECES = 2  # stacks of a sweep's work: a second core has some, too
+_PIECES_PER_WORKER = 3  # of a cluster
+_WORTH_SENDING = 30_000_000_000  # products, about 2 s: the overhead of 0.1 s is below 5 %
 _LARGEST = 32  # networks: more bring next to nothing, and would leave cores idle
 
 
@@ -115,18 +118,22 @@ def sizes(member: Member, one_order: bool) -> range:
     return range(0)
 
 
-def group(members: Sequence[Member], most: int | None = None) -> list[list[int]]:
+def group(
+    members: Sequence[Member], most: int | None = None, workers: int | None = None
+) -> list[list[int]]:
     """Return the jobs by their numbers in groups, each to be trained as one stack.
 
     The group with the most work comes first. Stacks are as large as is faster, with at most
-    ``most`` networks. A sweep's work is divided into a few stacks, so that several cores have some.
+    ``most`` networks. A sweep's work is divided into a few stacks, so that several cores have some;
+    for a cluster of ``workers``, into as many as it needs.
     """
     total = sum(member.work for member in members)
+    pieces = _LEAST_PIECES if workers is None else _pieces(total, workers)
     groups: list[list[int]] = []
     for numbers in _alike(members):
         alike = [members[n] for n in numbers]
         share = sum(member.work for member in alike) / total
-        parts = _parts(len(numbers), share, _allowed(alike, most))
+        parts = _parts(len(numbers), share * pieces, _allowed(alike, most))
         for part in np.array_split(numbers, parts):
             own = part.tolist()
             is_faster = len(own) in _allowed([members[n] for n in own], most)
@@ -140,13 +147,22 @@ def _allowed(alike: Sequence[Member], most: int | None) -> range:
     return range(allowed.start, min(allowed.stop, most + 1)) if most else allowed
 
 
-def _parts(count: int, share: float, allowed: range) -> int:
-    """Return into how many stacks networks are divided that are a ``share`` of a sweep's work.
+def _pieces(total: int, workers: int) -> int:
+    """Return into how many stacks a sweep's work is divided for a cluster.
 
-    With more than half of the work they form at least two stacks: a second core has work, too.
+    With three per worker, the last ones end at about the same time. Each must be worth sending.
+    """
+    return max(_LEAST_PIECES, min(_PIECES_PER_WORKER * workers, total // _WORTH_SENDING))
+
+
+def _parts(count: int, pieces: float, allowed: range) -> int:
+    """Return into how many stacks networks are divided that are worth so many pieces of a sweep.
+
+    Networks that are faster in a stack stay in stacks that are large enough for that.
     """
     needed = math.ceil(count / max(allowed, default=1))
-    return min(count, max(needed, math.ceil(2 * share)))
+    most = count // allowed.start if allowed and pieces > _LEAST_PIECES else count
+    return min(count, max(needed, min(most, math.ceil(pieces))))
 
 
 def _alike(members: Sequence[Member]) -> Iterator[list[int]]:

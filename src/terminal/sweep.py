@@ -16,13 +16,20 @@ if TYPE_CHECKING:  # they import SciPy and pandas
 _ACCURACIES = [f"{part}/accuracy" for part in ("train", "val", "test")]
 
 
-def sweep_plan(groups: Iterable[int], workers: int) -> None:
-    """Print how the runs of a sweep are grouped, given the number of runs in each group."""
+def sweep_plan(groups: Iterable[int], workers: int, place: str | None = None) -> None:
+    """Print how the runs of a sweep are grouped, given the number of runs in each group.
+
+    ``place`` names the cluster whose workers train them.
+    """
     sizes = Counter(groups)
     parts = [_groups(size, number) for size, number in sorted(sizes.items(), reverse=True)]
     runs = sum(size * number for size, number in sizes.items())
-    processes = count(workers, "process", "processes")
-    fact("sweep", f"{count(runs, 'run')}: {', '.join(parts)}; {processes}")
+    where = f"{count(workers, 'worker')} of {place}" if place else _processes(workers)
+    fact("sweep", f"{count(runs, 'run')}: {', '.join(parts)}; {where}")
+
+
+def _processes(workers: int) -> str:
+    return count(workers, "process", "processes")
 
 
 def _groups(size: int, number: int) -> str:

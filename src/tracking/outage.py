@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)  # shown on the terminal too
 _details = logging.getLogger("src.tracking.details")  # in the run's log only
 
 PAUSE = 2.0  # seconds between attempts at a store that is away
+# Errors of a database with many writers, which MLflow reports like a wrong request. The next
+# attempt finds what the other writer, or our own last attempt, has written by then.
+_CLASHES = ("unique constraint", "duplicate key", "database is locked", "deadlock", "serialize")
 _SOON = 2.0  # a call that fails within so many seconds is repeated once, at once
 
 
@@ -136,6 +139,8 @@ def refuses(error: Exception) -> bool:
     from sqlalchemy.exc import SQLAlchemyError
 
     if isinstance(error, MlflowException):
+        if any(words in str(error).lower() for words in _CLASHES):
+            return False
         code: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
         return 400 <= code < 500 and code not in (401, 403, 408, 429)
     return not isinstance(error, OSError | UserError | SQLAlchemyError)

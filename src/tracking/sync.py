@@ -97,11 +97,11 @@ def _written(journal: Journal, client: "MlflowClient", experiment_id: str, store
     entry = journal.entry
     if entry.run_id is None:
         raise UserError(f"{journal.folder}: MLflow refuses the run: {refused}")
-    _note_ids(journal.folder, {"experiment_id": entry.experiment_id, "run_id": entry.run_id})
+    note_ids(journal.folder, {"experiment_id": entry.experiment_id, "run_id": entry.run_id})
     return Synced(store, str(entry.experiment_id), entry.run_id, refused)
 
 
-def _note_ids(folder: Path | None, ids: Mapping[str, str | None]) -> None:
+def note_ids(folder: Path | None, ids: Mapping[str, str | None]) -> None:
     """Add MLflow's ids to what a run's folder says of it: a run that goes on finds its row again.
 
     What is damaged or can't be written stays as it is.

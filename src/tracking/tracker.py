@@ -131,6 +131,7 @@ class Tracker:
                     entry.files.append((name, folder))
                 part = f"file {folder or ''}/{name}"
                 entry.written = [other for other in entry.written if other != part]
+                self._upload.renewals[part] += 1
         self._follow()
 
     def model(

@@ -1,12 +1,12 @@
 """Writes a run's journal to MLflow, part by part; a part that is written again changes nothing."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from src.data import Dataset
-from src.tracking.journal import Journal, Point, cut
+from src.tracking.journal import HISTORY, Journal, Point, cut
 from src.tracking.outage import is_local, one_line, refuses
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class Upload:
         self.refused: dict[str, str] = {}  # the reasons by part
         self._kept: Mapping[str, str] = {}  # parameters that an earlier process gave the run
         self.stopped = False  # set by another thread: the journal is given up
+        self.renewals: Counter[str] = Counter()  # how often a file was handed over again
         self._local: Exception | None = None  # an error of this computer's disk
         # On disk there may be rows of an earlier process that MLflow was never told.
         self._points: deque[Point] = deque([*journal.rows(), *journal.entry.points])
@@ -78,6 +79,7 @@ class Upload:
         """Write a part, and return whether MLflow has it."""
         if not self.journal.owes(part):
             return True
+        before = self.renewals[part]
         try:
             write()
         except Exception as error:
@@ -88,7 +90,10 @@ class Upload:
             else:
                 raise
             return False
-        self.journal.mark(part)
+        with self.journal.change() as entry:
+            if self.renewals[part] != before:  # MLflow may have what the file was before
+                return False
+            entry.written.append(part)
         return True
 
     def _parts(self) -> Iterator[tuple[str, Callable[["MlflowClient"], None]]]:
@@ -164,8 +169,17 @@ class Upload:
         with self.journal.change() as entry:
             entry.run_id, entry.experiment_id = run_id, experiment_id
 
+    @property
+    def _history_is_owed(self) -> bool:
+        """Whether MLflow is to have the history before the points in it.
+
+        A run that goes on from that file would otherwise give the points a second time.
+        """
+        files = [file for file, _ in self.journal.entry.files]
+        return HISTORY in files and self._owed(f"file /{HISTORY}")
+
     def _write_points(self, client: "MlflowClient", heard: Callable[[], None]) -> None:
-        while self._points and not self.stopped:
+        while self._points and not (self.stopped or self._history_is_owed):
             from mlflow.entities import Metric
 
             size = min(len(self._points), _METRICS_PER_CALL)

@@ -1,0 +1,169 @@
+"""Runs the jobs of a sweep on a Dask cluster: one launcher for each way to get a cluster.
+
+Hydra imports this module at every start, so it imports what it needs of ours where it is used.
+"""
+
+import contextlib
+import secrets
+import threading
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from hydra_plugins.scratchgrid.stacked import PRELOAD, Opened, StackedLauncher
+
+if TYPE_CHECKING:
+    from src.sweep.clusters import Cluster
+    from src.sweep.jobs import SweepJob
+    from src.sweep.pruning import Judge
+
+_MARK = ".cluster"  # a file by which workers tell whether they see the sweep's folder
+
+
+class _DaskLauncher(StackedLauncher):
+    """Trains jobs as the ``stacked`` launcher does, on the workers of a cluster.
+
+    ``together`` is the most networks in a stack. ``shared`` tells whether workers keep runs in the
+    sweep's own folder; by default they do where they see it.
+    """
+
+    _package = "distributed"
+
+    def __init__(self, workers: int | None, together: int | None, shared: bool | None) -> None:
+        super().__init__(workers, together)
+        self._shared = shared
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Take what Hydra gives. Raises ConfigError."""
+        from src.support.errors import ConfigError
+        from src.support.extras import require_package
+
+        self._check_counts()
+        if self._shared not in (None, True, False):
+            raise ConfigError(f"hydra.launcher.shared={self._shared}: must be true, false or null")
+        require_package(self._package, "hydra/launcher", "cluster")
+        self._config, self._context = config, hydra_context
+
+    def prune_by(self, judge: "Judge", exact: bool) -> None:
+        """Raise ConfigError: runs of several machines can't wait for each other at a rung."""
+        from src.support.errors import ConfigError
+
+        raise ConfigError(
+            "sweep.halving: can't be used on a cluster, where not all runs train at the same time; "
+            "leave it out, or use hydra/launcher=stacked"
+        )
+
+    @abstractmethod
+    def _cluster(self) -> "Cluster":
+        """Return the cluster that runs the jobs."""
+
+    @contextlib.contextmanager
+    def _opened(self, jobs: "Sequence[SweepJob]") -> Iterator[Opened]:
+        from src.experiment.results import RESULT
+        from src.sweep.company import form
+        from src.sweep.dask_executor import DaskExecutor
+        from src.sweep.dask_worker import Driver
+        from src.tracking.links import is_server
+        from src.tracking.store import database_file, import_mlflow
+
+        cluster, job = self._cluster(), jobs[0].job
+        store = job.tracking.store(job.outputs)
+        with self._token() as token, cluster.open() as client:
+            client.wait_for_workers(1)
+            offline = job.tracking.offline
+            driver = Driver.here(
+                token,
+                self._shared,
+                needs_this_machine=database_file(store) is not None and not offline,
+                keeps_runs=is_server(store) and not offline,
+            )
+            slots = cluster.slots(client)
+            stacks = form(self._folder, jobs, self._ended, self._together, slots)
+            for own in jobs:  # so that what a group finds there is of an earlier attempt
+                (own.folder / RESULT).unlink(missing_ok=True)
+            with DaskExecutor(client, driver, PRELOAD, local=cluster.local) as executor:
+                executor.check()
+                # The report at the end, also that of an interrupted sweep, need not wait for it.
+                threading.Thread(target=import_mlflow, daemon=True).start()
+                yield Opened(executor, stacks, 1, slots, str(cluster))
+
+    @contextlib.contextmanager
+    def _token(self) -> Iterator[Path]:
+        """Leave a token in the sweep's folder for the time of the sweep."""
+        path = self._folder / _MARK
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(secrets.token_hex(16), encoding="utf-8")
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+
+class DaskLauncher(_DaskLauncher):
+    """Runs jobs on the cluster whose scheduler listens at ``address``."""
+
+    def __init__(self, address: str, together: int | None, shared: bool | None) -> None:
+        super().__init__(None, together, shared)
+        self._address = address
+
+    def _cluster(self) -> "Cluster":
+        from src.sweep.clusters import Existing
+
+        return Existing(self._address)
+
+
+class LocalDaskLauncher(_DaskLauncher):
+    """Runs jobs on ``workers`` Dask workers of this machine, by default one per core."""
+
+    def _cluster(self) -> "Cluster":
+        from src.support.threads import available_cores
+        from src.sweep.clusters import Local
+
+        return Local(self._workers or available_cores())
+
+
+class SlurmLauncher(_DaskLauncher):
+    """Runs jobs on ``workers`` Dask workers, each of which is a job of SLURM.
+
+    Such a job has ``cores``, ``memory`` and ``walltime`` in SLURM's partition ``queue``.
+    """
+
+    _package = "dask_jobqueue"
+
+    def __init__(
+        self,
+        workers: int,
+        cores: int,
+        memory: str,
+        walltime: str,
+        queue: str | None,
+        together: int | None,
+        shared: bool | None,
+    ) -> None:
+        super().__init__(workers, together, shared)
+        self._cores, self._memory = cores, str(memory)
+        self._walltime, self._queue = walltime, queue
+
+    def _check_counts(self) -> None:
+        from src.support.errors import ConfigError
+
+        super()._check_counts()
+        if not (type(self._cores) is int and self._cores >= 1):
+            raise ConfigError(f"hydra.launcher.cores={self._cores}: must be 1 or more")
+        if not isinstance(self._walltime, str):  # YAML reads 1:00:00 as a number of seconds
+            raise ConfigError(
+                f"hydra.launcher.walltime={self._walltime}: must be a string such as '01:00:00'"
+            )
+
+    def _cluster(self) -> "Cluster":
+        from src.sweep.clusters import Slurm
+
+        assert self._workers is not None
+        log = self._folder / "slurm"
+        return Slurm(self._workers, self._cores, self._memory, self._walltime, self._queue, log)

@@ -1,0 +1,400 @@
+"""Sweeps on a Dask cluster: real workers, real kills, real stores."""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.sweep.executors import WorkerDied
+
+pytest.importorskip("distributed", reason="pip install '.[cluster]' adds it")
+
+from distributed import Client
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from src.experiment.results import Result
+from src.sweep.clusters import Local
+from src.sweep.dask_executor import DaskExecutor
+from src.sweep.dask_worker import Driver
+from src.tracking.store import server_command
+from tests.conftest import ROOT, Ended, command, run
+from tests.labour import Labour, Log, Reader, Tell, endless, labour, read
+from tests.slurm import missing, slurm
+from tests.test_run import runs, wait_for
+from tests.test_stacked import ancestors, workers_of
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """Two workers of this machine."""
+    with Local(2).open() as client:
+        yield client
+
+
+def driver(folder: Path, **settings: Any) -> Driver:
+    token = folder / "token"
+    token.write_text("secret")
+    needs: dict[str, Any] = {"needs_this_machine": False, "keeps_runs": True}
+    return Driver.here(token, settings.pop("shares", None), **{**needs, **settings})
+
+
+def executor_of(client: Client, here: Driver) -> DaskExecutor:
+    return DaskExecutor(client, here, ["tests.labour"], local=True)
+
+
+def run_all(
+    client: Client, folder: Path, work: Any, tasks: list[Any], hear: Tell = lambda news: None
+) -> list[Future[Any]]:
+    """Return the future of each task, all done."""
+    with executor_of(client, driver(folder)) as executor:
+        futures = [executor.submit(work, task) for task in tasks]
+        assert set(executor.as_completed(hear)) == set(futures)
+    return futures
+
+
+def test_results_errors_and_news_reach_the_driver_and_errors_are_not_repeated(
+    client: Client, tmp_path: Path
+) -> None:
+    heard: list[Any] = []
+    log = Log(tmp_path / "log")
+    good, bad = run_all(
+        client,
+        tmp_path,
+        labour,
+        [Labour("good", log.path), Labour("error", log.path)],
+        heard.append,
+    )
+    assert good.result() == "good is done"
+    assert str(bad.exception()) == "ValueError: no such thing"
+    assert sorted(log.lines) == ["error", "good"]
+    assert sum(news for news in heard if isinstance(news, int)) == 10
+    assert {"good was told", "error was told"} <= set(heard)
+
+
+def test_a_task_whose_worker_dies_runs_again_on_another(client: Client, tmp_path: Path) -> None:
+    log = Log(tmp_path / "log")
+    kinds = ["worker-once", "good", "good", "good"]
+    futures = run_all(client, tmp_path, labour, [Labour(kind, log.path) for kind in kinds])
+    assert [future.result() for future in futures] == [f"{kind} is done" for kind in kinds]
+    assert log.lines.count("worker-once") == 2
+    assert log.lines.count("good") == 3
+
+
+def test_a_task_that_kills_three_workers_fails_alone(client: Client, tmp_path: Path) -> None:
+    log = Log(tmp_path / "log")
+    kinds = ["worker", "good", "good", "good"]
+    bad, *good = run_all(client, tmp_path, labour, [Labour(kind, log.path) for kind in kinds])
+    assert isinstance(bad.exception(), WorkerDied)
+    assert str(bad.exception()) == "3 workers died while they ran it"
+    assert [future.result() for future in good] == ["good is done"] * 3
+    assert log.lines.count("worker") == 3
+
+
+def test_a_task_whose_process_dies_is_tried_three_times(client: Client, tmp_path: Path) -> None:
+    log = Log(tmp_path / "log")
+    (future,) = run_all(client, tmp_path, labour, [Labour("process", log.path)])
+    assert "ended by signal 9" in str(future.exception())
+    assert log.lines.count("process") == 3
+
+
+def test_an_interruption_reaches_the_tasks_which_close_what_they_have_open(
+    client: Client, tmp_path: Path
+) -> None:
+    log = Log(tmp_path / "log")
+
+    def hear(news: Any) -> None:
+        if len(client.nthreads()) == log.lines.count("begun"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all(client, tmp_path, endless, [Labour("endless", log.path)] * 5, hear)
+    begun = log.lines.count("begun")
+    assert 1 <= begun <= 2  # the others never began
+    assert sorted(log.lines) == ["KeyboardInterrupt"] * begun + ["begun"] * begun
+
+
+@pytest.mark.parametrize("shares", [None, False])
+def test_files_are_read_in_place_or_sent_to_each_worker_once(
+    shares: bool | None, client: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "data.bin"
+    path.write_bytes(os.urandom(2_000_000))
+    with executor_of(client, driver(tmp_path, shares=shares)) as executor:
+        futures = [executor.submit(read, Reader(path), [path]) for _ in range(6)]
+        assert set(executor.as_completed(lambda news: None)) == set(futures)
+    results = [future.result() for future in futures]
+    assert {digest for _, digest, _, _ in results} == {
+        hashlib.sha256(path.read_bytes()).hexdigest()
+    }
+    files = {(file, written) for file, _, written, _ in results}
+    folders = {folder for *_, folder in results}
+    if shares is None:
+        assert files == {(str(path), path.stat().st_mtime_ns)}
+        assert folders == {str(Path.cwd())}
+    else:
+        assert 1 <= len(files) <= 2  # one on each worker, written once
+        assert str(path) not in {file for file, _ in files}
+        assert str(Path.cwd()) not in folders
+
+
+@pytest.mark.parametrize(
+    ("shares", "needs_this_machine", "keeps_runs", "said"),
+    [
+        (False, True, False, "make server"),
+        (False, False, False, "share the folder"),
+        (None, True, False, None),
+        (False, False, True, None),
+    ],
+)
+def test_workers_that_no_store_can_be_reached_from_are_refused(
+    shares: bool | None, needs_this_machine: bool, keeps_runs: bool, said: str | None,
+    client: Client, tmp_path: Path,
+) -> None:  # fmt: skip
+    from src.support.errors import ConfigError
+
+    here = driver(
+        tmp_path, shares=shares, needs_this_machine=needs_this_machine, keeps_runs=keeps_runs
+    )
+    refused = pytest.raises(ConfigError, match=said) if said else contextlib.nullcontext()
+    with executor_of(client, here) as executor, refused:
+        executor.check()
+
+
+# --- sweeps -----------------------------------------------------------------------------------
+
+
+def sweep(
+    folder: Path, *arguments: str, start_new_session: bool = False
+) -> "subprocess.Popen[str]":
+    """Start a sweep of four runs on two workers of this machine."""
+    grid = ("-m", "lr=0.05,0.1", "batching.size=32,64", "hydra/launcher=dask_local")
+    return subprocess.Popen(
+        command(folder, *grid, "hydra.launcher.workers=2", *arguments),
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=start_new_session,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+
+
+def at_work(process: "subprocess.Popen[str]", folder: Path) -> dict[Path, int]:
+    """Wait until each run has a checkpoint, and return which process trains which."""
+    for number in range(4):
+        wait_for(folder, f"sweeps/*/{number}/checkpoint.npz")
+    while len(found := workers_of(process)) < 4:
+        assert process.poll() is None
+        time.sleep(0.1)
+    return found
+
+
+def parent(pid: int) -> int:
+    return int(ancestors(str(pid))[0])
+
+
+def dask_worker(pid: int) -> int:
+    """Return the Dask worker above a process that trains: forks come from a process between."""
+    return parent(parent(pid))
+
+
+def weights(folder: Path) -> list[bytes]:
+    return [
+        (own / "weights.npz").read_bytes()
+        for own in sorted(folder.glob("sweeps/*/[0-9]"), key=lambda path: path.name)
+    ]
+
+
+def test_a_sweep_whose_worker_is_killed_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    undisturbed = run(
+        tmp_path / "a", "-m", "lr=0.05,0.1", "batching.size=32,64", "epochs=600",
+        "hydra.launcher.workers=2",
+    )  # fmt: skip
+    process = sweep(tmp_path / "b", "epochs=600", "checkpoint.every=50")
+    pids = at_work(process, tmp_path / "b")
+    os.kill(dask_worker(min(pids.values())), signal.SIGKILL)
+    out, err = process.communicate()
+    assert process.returncode == undisturbed.code == 0, out + err
+    assert "4 of 4 finished" in out
+    assert weights(tmp_path / "b") == weights(tmp_path / "a")
+    found = runs(Ended(tmp_path / "b", 0, out, err))
+    assert [one.info.status for one in found] == ["FINISHED"] * 4  # each once
+    assert sorted(one.data.tags.get("attempt", "1") for one in found).count("2") in (2, 4)
+
+
+def statuses(folder: Path) -> list[str]:
+    return [one.info.status for one in runs(Ended(folder, 0, "", ""))]
+
+
+def test_ctrl_c_closes_the_runs_and_leaves_no_process(tmp_path: Path) -> None:
+    process = sweep(tmp_path, "epochs=100000", start_new_session=True)
+    pids = set(at_work(process, tmp_path).values())
+    workers = {dask_worker(pid) for pid in pids}
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    out, err = process.communicate()
+    assert process.returncode == 130, out + err
+    assert statuses(tmp_path) == ["KILLED"] * 4
+    for folder in Ended(tmp_path, 0, "", "").folders:
+        assert Result.load(folder).failure == "interrupted"
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids | workers)
+
+
+def test_workers_whose_driver_is_killed_close_their_runs_and_end(tmp_path: Path) -> None:
+    process = sweep(tmp_path, "epochs=100000")
+    pids = set(at_work(process, tmp_path).values())
+    pids |= {dask_worker(pid) for pid in pids}
+    process.kill()
+    process.communicate()
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        time.sleep(0.1)
+    assert statuses(tmp_path) == ["KILLED"] * 4
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]", Path]]:
+    """A scheduler and two workers, each in a folder of its own; yield address and scheduler."""
+    file = tmp_path / "scheduler.json"
+    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def start(name: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        (folder := tmp_path / name).mkdir()
+        dask = [sys.executable, "-m", "dask", *arguments, "--scheduler-file", str(file)]
+        return subprocess.Popen([*dask, "--no-dashboard"], cwd=folder, env=environment, **quiet)
+
+    scheduler = start("scheduler", "scheduler", "--host", "127.0.0.1", "--port", "0")
+    wait_for(tmp_path, "scheduler.json")
+    workers = [
+        start(f"worker{n}", "worker", "--nthreads", "1", "--memory-limit", "0") for n in range(2)
+    ]
+    try:
+        yield json.loads(file.read_text())["address"], scheduler, tmp_path
+    finally:
+        for process in (*workers, scheduler):
+            process.terminate()
+            process.wait()
+
+
+def on(cluster: str, folder: Path, *arguments: str) -> list[str]:
+    grid = ("-m", "lr=0.05,0.1", "batching.size=32,64", "hydra/launcher=dask")
+    return command(folder, *grid, f"hydra.launcher.address={cluster}", *arguments)
+
+
+def test_a_sweep_whose_scheduler_is_killed_ends_with_a_word_and_the_same_command_goes_on(
+    cluster: tuple[str, "subprocess.Popen[bytes]", Path],
+) -> None:
+    address, scheduler, folder = cluster
+    arguments = ("epochs=1500", "checkpoint.every=20")
+    process = subprocess.Popen(
+        on(address, folder, *arguments), cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for number in range(4):
+        wait_for(folder, f"sweeps/*/{number}/checkpoint.npz")
+    scheduler.kill()
+    out, err = process.communicate()
+    assert process.returncode == 1, out + err
+    assert "the connection to Dask's scheduler is lost" in err
+    assert set(statuses(folder)) <= {"KILLED", "FAILED"}
+    again = run(folder, "-m", "lr=0.05,0.1", "batching.size=32,64", *arguments)
+    assert again.code == 0, again.out + again.err
+    assert "4 go on from a checkpoint" in again.out
+    assert statuses(folder) == ["FINISHED"] * 4
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """An MLflow server that takes files, too."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    store = tmp_path / "server"
+    store.mkdir()
+    arguments, environment = server_command(f"sqlite:///{store}/mlflow.db", port)
+    arguments = [one for one in arguments if one != "--no-serve-artifacts"]
+    at = arguments.index("--default-artifact-root")
+    arguments[at : at + 2] = ["--artifacts-destination", str(store / "artifacts")]
+    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(arguments, env=environment, start_new_session=True, **quiet)
+    address = f"http://127.0.0.1:{port}"
+    while True:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health"):
+            break
+        assert process.poll() is None
+        time.sleep(0.2)
+    try:
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def test_workers_without_a_shared_folder_lose_nothing_when_one_is_killed(
+    server: str, tmp_path: Path
+) -> None:
+    undisturbed = run(
+        tmp_path / "a", "-m", "lr=0.05,0.1", "batching.size=32,64", "epochs=400",
+        "hydra.launcher.workers=2",
+    )  # fmt: skip
+    assert undisturbed.code == 0
+    folder = tmp_path / "b"
+    process = sweep(
+        folder, "epochs=400", "checkpoint.every=20", "hydra.launcher.shared=false",
+        f"tracking.uri={server}",
+    )  # fmt: skip
+    client = MlflowClient(server)
+    while not any("checkpoint.npz" in names for names in artifacts(client).values()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(1)
+    os.kill(dask_worker(min(workers_of(process).values())), signal.SIGKILL)
+    out, err = process.communicate()
+    assert process.returncode == 0, out + err
+    assert "4 of 4 finished" in out
+    kept = tracked(client)
+    assert [one.info.status for one in kept] == ["FINISHED"] * 4  # each once
+    assert any(one.data.tags.get("attempt") == "2" for one in kept)
+    files = {"checkpoint.npz", "history.csv", "predictions.npz", "result.json", "weights.npz"}
+    assert all(files <= names for names in artifacts(client).values())
+    alone = Ended(tmp_path / "a", 0, "", "").folders
+    for own, other in zip(Ended(folder, 0, out, err).folders, alone, strict=True):
+        result = Result.load(own)
+        assert {**result.metrics, "seconds": 0} == {**Result.load(other).metrics, "seconds": 0}
+        points = client.get_metric_history(str(result.run_id), "train/loss")
+        assert [point.step for point in points] == list(range(1, 401))  # none doubled
+        there = client.download_artifacts(str(result.run_id), "weights.npz", str(own))
+        assert Path(there).read_bytes() == (other / "weights.npz").read_bytes()
+
+
+def tracked(client: MlflowClient) -> list[Run]:
+    experiment = client.get_experiment_by_name("scratchgrid")
+    return list(client.search_runs([experiment.experiment_id])) if experiment else []
+
+
+def artifacts(client: MlflowClient) -> dict[str, set[str]]:
+    """Return the files of each run in a store."""
+    ids = [one.info.run_id for one in tracked(client)]
+    return {own: {str(file.path) for file in client.list_artifacts(own)} for own in ids}
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_slurm_runs_a_sweep_with_the_same_results(tmp_path: Path) -> None:
+    grid = ("-m", "lr=0.05,0.1", "batching.size=32,64", "epochs=30")
+    with slurm(tmp_path / "slurm") as environment:
+        settings = ("hydra/launcher=dask_slurm", "hydra.launcher.workers=2")
+        ended = run(tmp_path / "a", *grid, *settings, "hydra.launcher.memory=1GB", **environment)
+    assert ended.code == 0, ended.out + ended.err
+    assert "2 workers of Dask on SLURM" in ended.out
+    here = run(tmp_path / "b", *grid)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert here.code == 0
+    assert list(tmp_path.glob("a/sweeps/*/slurm/*.err"))  # what the workers said
