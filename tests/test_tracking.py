@@ -385,7 +385,7 @@ def test_processes_that_log_one_dataset_to_a_new_experiment_all_succeed(tmp_path
         "    print('ready', flush=True); sys.stdin.readline()\n"
         "    run = Tracking(None, f'experiment {round}').start(Path(sys.argv[1]), 'r', {})\n"
         "    run.dataset(no_data())\n"
-        "    run.close('FINISHED', 1.0)\n"
+        "    run.end('FINISHED', 1.0); run.close()\n"
         "print('done', flush=True)\n"
     )
     workers = [
