@@ -197,16 +197,20 @@ class GridSweeper(Sweeper):
         Returns the jobs in their places, what those that ran returned, by their numbers, and what
         ended the sweep early.
         """
+        from src.experiment.run_folder import tidy
         from src.sweep.convergence import State
 
         jobs, standings = self._place(folder, jobs, chosen)
         self._halve(chosen, jobs)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         is_done = [standing.state == State.DONE for standing in standings]
-        left = [job for job, done in zip(jobs, is_done, strict=True) if not done]
+        left = [job for job, is_over in zip(jobs, is_done, strict=True) if not is_over]
+        done = [job for job, is_over in zip(jobs, is_done, strict=True) if is_over]
+        for job in done:
+            tidy(job.folder)
         # Hydra executes a plugin's module twice, so the classes of ours can't be compared.
         if accept := getattr(self.launcher, "accept", None):
-            accept(left, data, [job for job, done in zip(jobs, is_done, strict=True) if done])
+            accept(left, data, done)
         returns, interruption = self._launch(left)
         outcomes = dict(zip([job.number for job in left], itertools.chain(*returns), strict=False))
         return jobs, outcomes, interruption

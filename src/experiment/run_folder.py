@@ -50,6 +50,13 @@ def own(folder: Path) -> None:
     remove_parts(folder)
 
 
+def tidy(folder: Path) -> None:
+    """Remove the unfinished files of a run whose process was killed just after it had finished."""
+    with contextlib.suppress(ConfigError):  # another process writes there
+        own(folder)
+        disown(folder)
+
+
 def disown(folder: Path) -> None:
     """Let other processes own the folder."""
     if lock := _owned.pop(folder.absolute(), None):
