@@ -529,6 +529,8 @@ class Recorder:
         """Write the result into the folder: whatever happens to MLflow, it is known."""
         self._result.write(self._run_context.folder)
         self._update_record(status=self._result.status)
+        logs = [path.name for path in self._run_context.folder.glob("*.log")]
+        self._keep_files_in_mlflow(*_KEPT, *logs)
         self._hand_over()
         self._tell_end()
         self.has_ended = True
@@ -550,8 +552,6 @@ class Recorder:
                 self._update_record(experiment_id=experiment_id, run_id=run_id)
             except OSError as error:  # the file stays as it was
                 log.warning("%s does not name the MLflow run: %s", RESULT, first_line(error))
-        logs = [path.name for path in self._run_context.folder.glob("*.log")]
-        self._keep_files_in_mlflow(*_KEPT, *logs)
         self._tracker.close()
 
 

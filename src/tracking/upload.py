@@ -53,8 +53,10 @@ class Upload:
         if self.stopped or not self._attempt("run", lambda: self._open(client, experiment_id)):
             return
         heard()
-        if self.journal.entry.status == "KILLED" and self._owed("end"):
-            # The process must end within seconds: nobody may find the run RUNNING for ever.
+        is_killed = self.journal.entry.status == "KILLED" and self._owed("end")
+        if is_killed and not self._history_is_owed:
+            # The process must end within seconds: nobody may find the run RUNNING for ever. But
+            # one that goes on elsewhere from its history does so as soon as it is closed.
             self._attempt("end", lambda: self._end(client))
             heard()
         self._write_points(client, heard)
