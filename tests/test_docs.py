@@ -85,7 +85,7 @@ def test_the_reference_is_what_make_docs_writes() -> None:
 
 def test_every_choice_is_in_the_reference() -> None:
     folders = {path.parent.relative_to(CONF) for path in CONF.rglob("*.yaml")}
-    internal = {"hydra/help", "hydra/job_logging", "hydra/sweeper", "."}
+    internal = {"hydra/help", "hydra/job_logging", "."}
     assert {folder.as_posix() for folder in folders} - internal == set(generate.CHOICES)
 
 

@@ -29,10 +29,12 @@ TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 LINES = [
     line.partition(" #")[0].strip()
     for block in re.findall(r"^```sh\n(.*?)^```", TEXT, re.S | re.M)
-    for line in block.splitlines()
+    for line in block.replace("\\\n", " ").splitlines()
     if line.strip()
 ]
 RUNS = sorted({line for line in LINES if line.startswith("python -m src.run")})
+# Sweeps whose runs our own sweepers decide: they are planned.
+PLANNED = re.compile(r"\+sweep=|sweep\.|samples=|plan=true|hydra/sweeper=|batching\.size=16,64")
 SWEEPS = [line for line in RUNS if " -m " in line.removeprefix("python -m")]
 MAKES = sorted(
     {line.split()[1] for line in LINES if line.startswith("make")}
@@ -46,6 +48,7 @@ PYTHON = [
 KNOWN = re.compile(
     r"python -m src\.(run|pictures|compare|sync)( |$)|make \w+|\. \.venv/bin/activate$"
     r"|\.venv/bin/(pre-commit install|python -m pip install )"
+    r"|pip install \"\.\[\w+\]\"$|export (DASK|MLFLOW)_\w+=|dask scheduler$"
 )
 
 
@@ -89,7 +92,19 @@ def test_every_command_is_of_a_kind_that_is_tested() -> None:
     assert [line for line in LINES if not KNOWN.match(line)] == []
 
 
-@pytest.mark.parametrize("line", RUNS)
+@pytest.mark.parametrize("line", [line for line in SWEEPS if PLANNED.search(line)])
+def test_every_sweep_of_ours_is_planned(line: str, tmp_path: Path) -> None:
+    asked = [word for word in shlex.split(line)[1:] if not word.startswith(("samples=", "plan="))]
+    few = [] if "sweep.zip" in line or "batching.size" in line else ["samples=2"]
+    shown = [] if "optuna" in line else ["plan=true"]
+    short = [] if shown else ["debug=fast"]
+    command = [sys.executable, *asked, *few, *shown, *short, f"outputs={tmp_path}"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout
+
+
+@pytest.mark.parametrize("line", [line for line in RUNS if not PLANNED.search(line)])
 def test_every_run_composes(line: str) -> None:
     if line in SWEEPS:
         assert len(jobs(line)) > 1

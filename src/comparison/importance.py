@@ -30,7 +30,8 @@ def importance(runs: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
     empty = pd.DataFrame({"effect": [], "share": [], "method": []})
     if not settings or runs["value"].nunique() < 2 or runs["group"].nunique() < 2:
         return empty
-    cells = runs.groupby("group").first()[list(settings)].astype(str)
+    # Not astype(str), which leaves what is missing as it is: some runs lack a setting of others.
+    cells = runs.groupby("group").first()[list(settings)].map(str)
     levels = {key: sorted(cells[key].unique()) for key in settings}
     is_grid = len(cells) == np.prod([len(found) for found in levels.values()])
     if is_grid and not cells.duplicated().any():
@@ -98,7 +99,7 @@ def _by_forest(runs: pd.DataFrame, settings: Sequence[str]) -> dict[str, float]:
     X = runs[list(settings)].copy()
     for key in settings:
         if not pd.api.types.is_numeric_dtype(X[key]):
-            X[key] = OrdinalEncoder().fit_transform(X[[key]].astype(str))[:, 0]
+            X[key] = OrdinalEncoder().fit_transform(X[[key]].map(str))[:, 0]
     x, y = X.to_numpy(float), runs["value"].to_numpy(float)
     folds = GroupKFold(min(5, runs["group"].nunique()))
     drops, errors = np.zeros(len(settings)), 0.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -22,8 +24,16 @@ def described(comparison: Frames, label: str) -> str:
 
 def settings(comparison: Frames, row: pd.Series) -> str:
     """Return the settings of a row of a frame, as they are typed."""
-    typed = " ".join(f"{key}={_shown(row[key])}" for key in comparison.differing)
-    return typed or "the configuration"
+    return _typed(row, comparison.differing) or "the configuration"
+
+
+def _typed(row: pd.Series, keys: Sequence[str]) -> str:
+    """Return settings as they are typed, without those that the configuration lacks."""
+    return " ".join(f"{key}={_shown(row[key])}" for key in keys if not _is_missing(row[key]))
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value == "" or value != value
 
 
 def _shown(value: object) -> str:
@@ -53,7 +63,10 @@ def _which(comparison: Frames) -> str:
         left = "no other configuration has a run that finished"
         return f"{name} has {score}; {left}, so there is nothing to compare it with."
     gap = abs(best["mean"] - others["mean"].iloc[0])
-    ahead = f"{gap:.4f} ahead of {described(comparison, others.index[0])}"
+    second = others.iloc[0]
+    # Named by what it has otherwise: of many settings, most are equal.
+    keys = [key for key in comparison.differing if str(second[key]) != str(best[key])]
+    ahead = f"{gap:.4f} ahead of {_typed(second, keys) or others.index[0]}"
     if others["p"].isna().all():
         reason = (
             "each configuration has one seed"

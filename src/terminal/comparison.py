@@ -134,4 +134,6 @@ def _number(value: float, digits: int = 4) -> str:
 
 
 def _plain(value: object) -> str:
+    if value != value:  # the configuration has no such setting
+        return ""
     return f"{value:g}" if isinstance(value, float) else str(value)

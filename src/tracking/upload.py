@@ -25,6 +25,7 @@ class Upload:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.refused: dict[str, str] = {}  # the reasons by part
+        self._refusals = 0  # of the next points, so far
         self._kept: Mapping[str, str] = {}  # parameters that an earlier process gave the run
         self.stopped = False  # set by another thread: the journal is given up
         self.renewals: Counter[str] = Counter()  # how often a file was handed over again
@@ -189,9 +190,11 @@ class Upload:
             try:
                 client.log_batch(self._id, metrics=batch)
             except Exception as error:
-                if not refuses(error):
-                    raise
+                self._refusals += 1
+                if not refuses(error) or self._refusals < _ATTEMPTS:
+                    raise  # it is tried again: a batch holds many epochs
                 self.refused["metrics"] = one_line(error)
+            self._refusals = 0
             for _ in range(size):  # only now: after a failure, they are written again
                 self._points.popleft()
             heard()
