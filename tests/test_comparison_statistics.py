@@ -304,6 +304,17 @@ def test_off_a_grid_a_forest_finds_the_setting_that_matters() -> None:
     assert importance(runs, []).empty
 
 
+def test_runs_may_lack_a_setting_that_others_have() -> None:
+    every = [math.nan, 3, 7, math.nan] * 6
+    metric = [math.nan, "loss", math.nan, "accuracy"] * 6
+    values = [0.5 + 0.01 * n for n in range(24)]
+    runs = pd.DataFrame(
+        {"group": range(24), "schedule.every": every, "stopping.metric": metric, "value": values}
+    )
+    shares = importance(runs, ["schedule.every", "stopping.metric"])["share"]
+    assert shares.sum() == pytest.approx(1)
+
+
 def test_the_front_holds_what_nothing_beats_in_both() -> None:
     cost, value = [1, 2, 3, 3, math.nan], [0.7, 0.9, 0.8, 0.95, 0.99]
     assert pareto(cost, value, larger_is_better=True) == [True, True, False, True, False]
