@@ -13,7 +13,7 @@ from src.training.loop import train
 _FEW = 256  # training samples of the first epoch that is timed
 _CHEAP = 0.1  # seconds: an epoch that takes no longer is timed with all samples
 # Seconds that each run needs beside its training, for its folder and for MLflow's database, and
-# that each stack needs for its process: measured on two cores.
+# that each stack needs for its process: estimated for two cores.
 _KEEPING, _STARTING = 0.2, 0.5
 
 
