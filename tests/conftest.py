@@ -74,6 +74,17 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     return run(tmp_path_factory.mktemp("swept"), *arguments)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the tests marked long, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: make test ARGS=--long"))
+
+
 @pytest.fixture(autouse=True)
 def _closed_logs() -> Iterator[None]:
     """Close the log that Hydra leaves open: a warning about it would fail a later test."""

@@ -104,7 +104,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], End
 
 @pytest.mark.parametrize(
     ("sweep", "victim"),
-    [("per sample", "group"), ("mini-batches", "parent"), ("per sample", "worker")],
+    [
+        ("per sample", "group"),
+        ("mini-batches", "parent"),
+        pytest.param("per sample", "worker", marks=pytest.mark.long),
+    ],
 )
 def test_a_killed_sweep_ends_as_if_it_had_not_been_killed(
     sweep: str, victim: str, tmp_path: Path, undisturbed: Callable[[str], Ended]

@@ -236,6 +236,7 @@ def statuses(folder: Path) -> list[str]:
     return [one.info.status for one in runs(Ended(folder, 0, "", ""))]
 
 
+@pytest.mark.long
 def test_ctrl_c_closes_the_runs_and_leaves_no_process(tmp_path: Path) -> None:
     process = sweep(tmp_path, "epochs=100000", start_new_session=True)
     pids = set(at_work(process, tmp_path).values())
@@ -249,6 +250,7 @@ def test_ctrl_c_closes_the_runs_and_leaves_no_process(tmp_path: Path) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids | workers)
 
 
+@pytest.mark.long
 def test_workers_whose_driver_is_killed_close_their_runs_and_end(tmp_path: Path) -> None:
     process = sweep(tmp_path, "epochs=100000")
     pids = set(at_work(process, tmp_path).values())
@@ -290,6 +292,7 @@ def on(cluster: str, folder: Path, *arguments: str) -> list[str]:
     return command(folder, *grid, f"hydra.launcher.address={cluster}", *arguments)
 
 
+@pytest.mark.long
 def test_a_sweep_whose_scheduler_is_killed_ends_with_a_word_and_the_same_command_goes_on(
     cluster: tuple[str, "subprocess.Popen[bytes]", Path],
 ) -> None:
@@ -339,6 +342,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         process.wait()
 
 
+@pytest.mark.long
 def test_workers_without_a_shared_folder_lose_nothing_when_one_is_killed(
     server: str, tmp_path: Path
 ) -> None:
@@ -388,6 +392,7 @@ def artifacts(client: MlflowClient) -> dict[str, set[str]]:
     return {own: {str(file.path) for file in client.list_artifacts(own)} for own in ids}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
 def test_slurm_runs_a_sweep_with_the_same_results(tmp_path: Path) -> None:
     grid = ("-m", "lr=0.05,0.1", "batching.size=32,64", "epochs=30")

@@ -282,7 +282,10 @@ main()
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     """A run that was killed in its middle, after MLflow knew some of its epochs."""
     outputs = tmp_path_factory.mktemp("killed")
-    asked = ("epochs=400", "model=relu2_small", "tags.purpose=a thesis", "batching=full")
+    asked = (
+        *("epochs=400", "model=relu2_small", "batching=full"),
+        *("tags.purpose=a thesis", "checkpoint.every=30"),
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", WAITS_FOR_MLFLOW, f"outputs={outputs}", *asked],
         cwd=ROOT,

@@ -169,7 +169,7 @@ def test_a_file_that_mlflow_has_no_room_for_leaves_the_rest_of_the_run_whole(
     def full(*_: Any) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tracker, "PATIENCE", 0.5)
+    monkeypatch.setattr(tracker, "PATIENCE", 5.0)
     with monkeypatch.context() as disk:
         disk.setattr(MlflowClient, "log_artifact", full)
         result = whole_run(tmp_path)

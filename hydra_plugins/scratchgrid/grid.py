@@ -94,7 +94,14 @@ class GridSweeper(Sweeper):
         loader = self.hydra_context.config_loader
         swept = zipped(settings(loader, self._params, arguments), chosen.zip)
         jobs = drawn(swept, chosen.samples) if chosen.samples else combinations(swept)
-        return list(map(list, dict.fromkeys(map(tuple, fitting(loader, self.config, jobs)))))
+        # A setting that does not count makes jobs equal; those typed twice are told of later.
+        kept: dict[tuple[str, ...], None] = {}
+        repeated = []
+        for job, typed in zip(fitting(loader, self.config, jobs), jobs, strict=True):
+            if tuple(job) in kept and list(job) == list(typed):
+                repeated.append(job)
+            kept[tuple(job)] = None
+        return [*map(list, kept), *repeated]
 
     def _check(
         self, combinations: Sequence[Sequence[str]], folder: Path, data: "SharedData"
@@ -260,7 +267,7 @@ class GridSweeper(Sweeper):
                 )
         elif wanted_again() != "true" and "hydra.sweep.dir" not in typed:
             folder = earlier_sweep(folder.parent, wanted) or folder
-        if is_owned(folder):
+        if exists(folder) and is_owned(folder):
             raise ConfigError(
                 f"{folder}: another process is running this sweep: wait until it has ended, "
                 "or add rerun=true to run it a second time, in another folder"

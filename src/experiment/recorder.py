@@ -527,6 +527,8 @@ class Recorder:
 
     def _keep_result(self) -> None:
         """Write the result into the folder: whatever happens to MLflow, it is known."""
+        known = self._record  # MLflow's ids, if it has opened the run by now
+        self._result = replace(self._result, experiment_id=known.experiment_id, run_id=known.run_id)
         self._result.write(self._run_context.folder)
         self._update_record(status=self._result.status)
         logs = [path.name for path in self._run_context.folder.glob("*.log")]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from src.support.errors import UserError
 from src.support.signals import GRACE
+from src.tracking.journal import note_ids
 from src.tracking.outage import PAUSE
 from src.tracking.store import quiet
-from src.tracking.sync import note_ids
 from src.tracking.view import sweep_filter
 
 if TYPE_CHECKING:

@@ -1,23 +1,25 @@
 """What MLflow must be told about a run, on disk before MLflow is told: ``tracking.json``."""
 
+import contextlib
 import csv
 import os
 import secrets
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from src.support.errors import UserError
+from src.support.files import write_whole
 from src.support.input_files import read_text
 from src.support.sealed import read_sealed, sealed
 
 JOURNAL = "tracking.json"
 HISTORY = "history.csv"
 RUN_LOCK = "run.lock"
+_WITH_IDS = ("run.json", "result.json")  # hold MLflow's ids of the run
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 Point = tuple[str, float, int, int]  # key, value, unix time in milliseconds, step
@@ -78,7 +80,7 @@ class Journal:
             raise UserError(f"{path}: can't be read: {error}; MLflow can't be told of it") from None
         return Journal(entry, folder)
 
-    @contextmanager
+    @contextlib.contextmanager
     def change(self) -> Iterator[Entry]:
         """Yield the entry for changes, and write the file afterwards."""
         with self._lock:
@@ -193,3 +195,16 @@ def texts(values: Mapping[str, Any], length: int) -> dict[str, str]:
 def cut(text: str, length: int) -> str:
     """Return a text cut to the length that MLflow allows, with an ellipsis where it was cut."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def note_ids(folder: Path | None, ids: Mapping[str, str | None]) -> None:
+    """Add MLflow's ids to what a run's folder says of it: a run that goes on finds its row again.
+
+    What is damaged or can't be written stays as it is.
+    """
+    for name in _WITH_IDS if folder else ():
+        with contextlib.suppress(OSError, ValueError):
+            path = Path(folder or "", name)
+            known = read_sealed(path)
+            if known.get("run_id") is None:
+                write_whole(path, sealed({**known, **ids}))

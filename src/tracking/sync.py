@@ -3,14 +3,13 @@
 import contextlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from src.support.errors import UserError
-from src.support.files import write_whole
-from src.support.sealed import read_sealed, sealed
+from src.support.sealed import read_sealed
 from src.tracking.journal import (
     HISTORY,
     JOURNAL,
@@ -19,6 +18,7 @@ from src.tracking.journal import (
     Journal,
     Status,
     is_running,
+    note_ids,
     read_points,
 )
 from src.tracking.masking import MASK, mask
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 DIED = "its process died"
 _LOCK = "tracking.lock"
 _RESULT = "result.json"
-_KEPT = ("run.json", _RESULT)  # hold MLflow's ids
 
 
 @dataclass(frozen=True)
@@ -99,19 +98,6 @@ def _written(journal: Journal, client: "MlflowClient", experiment_id: str, store
         raise UserError(f"{journal.folder}: MLflow refuses the run: {refused}")
     note_ids(journal.folder, {"experiment_id": entry.experiment_id, "run_id": entry.run_id})
     return Synced(store, str(entry.experiment_id), entry.run_id, refused)
-
-
-def note_ids(folder: Path | None, ids: Mapping[str, str | None]) -> None:
-    """Add MLflow's ids to what a run's folder says of it: a run that goes on finds its row again.
-
-    What is damaged or can't be written stays as it is.
-    """
-    for name in _KEPT if folder else ():
-        with contextlib.suppress(OSError, ValueError):
-            path = Path(folder or "", name)
-            known = read_sealed(path)
-            if known.get("run_id") is None:
-                write_whole(path, sealed({**known, **ids}))
 
 
 def sync_all(folders: Sequence[Path]) -> None:

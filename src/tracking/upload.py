@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from src.data import Dataset
-from src.tracking.journal import HISTORY, Journal, Point, cut
+from src.tracking.journal import HISTORY, Journal, Point, cut, note_ids
 from src.tracking.outage import is_local, one_line, refuses
 
 if TYPE_CHECKING:
@@ -73,6 +73,10 @@ class Upload:
             raise error
         self._write_points(client, heard)
         if self.complete and not self.refused:
+            entry = self.journal.entry
+            # The process may die before it writes them itself, and nobody looks again.
+            ids = {"experiment_id": entry.experiment_id, "run_id": entry.run_id}
+            note_ids(self.journal.folder, ids)
             self.journal.remove()
 
     def _owed(self, part: str) -> bool:
@@ -178,6 +182,8 @@ class Upload:
 
         A run that goes on from that file would otherwise give the points a second time.
         """
+        if self._local is not None:  # the file can't be written now; the points can
+            return False
         files = [file for file, _ in self.journal.entry.files]
         return HISTORY in files and self._owed(f"file /{HISTORY}")
 
