@@ -333,8 +333,13 @@ class Recorder:
     def keep(self, epoch: Epoch) -> None:
         """Keep an epoch, without a checkpoint: it is on disk when this returns.
 
-        Raises NotReproduced if the epoch was kept before an interruption, with another result.
+        A signal waits until it is: a checkpoint then has all epochs that the file has. Raises
+        NotReproduced if the epoch was kept before an interruption, with another result.
         """
+        with held():
+            self._keep(epoch)
+
+    def _keep(self, epoch: Epoch) -> None:
         rows = self._file.rows
         if epoch.number <= len(rows):
             self._compare(epoch, rows[epoch.number - 1])

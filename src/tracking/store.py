@@ -8,6 +8,7 @@ import sqlite3
 import ssl
 import sys
 import textwrap
+import threading
 import urllib.error
 import urllib.request
 import warnings
@@ -245,6 +246,10 @@ def _closed(store: str, error: Exception) -> UserError:
     return UserError(f"the MLflow store {mask(store)} can't be opened: {reason}")
 
 
+# Alembic, which makes MLflow's tables, keeps the database that it works on in global variables.
+_ONE_AT_A_TIME = threading.Lock()
+
+
 @contextlib.contextmanager
 def _first_open(store: str) -> Iterator[None]:
     """Let one process at a time open a database file: two that create its tables both fail."""
@@ -282,7 +287,8 @@ def _create(store: str) -> None:
     part = database.with_name(f"{database.name}.new")
     part.unlink(missing_ok=True)
     artifacts = (database.absolute().parent / "artifacts").as_uri()  # MLflow quotes no paths in SQL
-    create_database(database_uri(part), artifacts)
+    with _ONE_AT_A_TIME:
+        create_database(database_uri(part), artifacts)
     part.replace(database)
 
 
