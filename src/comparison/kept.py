@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from src.config.reader import leaves
 from src.experiment.results import RESULT
 from src.experiment.run_folder import HISTORY, RUN
 from src.support.errors import DataError
+from src.support.input_files import read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,26 +138,16 @@ def _configured(folder: Path) -> dict[str, str]:
         for group, choice in hydra.get("runtime", {}).get("choices", {}).items()
         if choice and not group.startswith("hydra/")
     }
-    settings = {**choices, **_leaves(config, "")}
+    settings = {**choices, **leaves(config, "")}
     return {key: str(value) for key, value in settings.items()}
 
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        known = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
-    except (OSError, yaml.YAMLError):
+        known = yaml.load(read_text(path), yaml.CSafeLoader)
+    except (OSError, UnicodeError, yaml.YAMLError):
         return {}
     return known if isinstance(known, dict) else {}
-
-
-def _leaves(node: Any, place: str) -> dict[str, Any]:
-    if not isinstance(node, dict) or not node:
-        return {place: node}
-    leaves: dict[str, Any] = {}
-    for name, child in node.items():
-        if name != "_target_":
-            leaves |= _leaves(child, f"{place}.{name}" if place else str(name))
-    return leaves
 
 
 def read_histories(files: Mapping[int, Path]) -> "pd.DataFrame":

@@ -65,17 +65,18 @@ def flatten(config: DictConfig) -> dict[str, Any]:
 
     ``_target_`` is left out: the choice that led to it is known.
     """
-    return _leaves(OmegaConf.to_container(config, resolve=True), "")
+    return leaves(OmegaConf.to_container(config, resolve=True), "")
 
 
-def _leaves(node: Any, place: str) -> dict[str, Any]:
+def leaves(node: Any, place: str) -> dict[str, Any]:
+    """Return what nested settings hold by dotted keys, which begin with ``place``."""
     if not isinstance(node, dict) or not node:
         return {place: node}
-    leaves: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, child in node.items():
         if name != "_target_":
-            leaves |= _leaves(child, f"{place}.{name}" if place else str(name))
-    return leaves
+            found |= leaves(child, f"{place}.{name}" if place else str(name))
+    return found
 
 
 def option(kind: type, name: str) -> Any:
