@@ -16,7 +16,7 @@ from src.experiment.job import Curve, Reference, read_curve
 from src.experiment.results import Result
 from src.sweep.plan import Plan
 from tests.conftest import ROOT, Ended
-from tests.test_run import runs, wait_for
+from tests.test_run import runs, wait_for_a_run
 
 REFERENCE = Reference(
     "somebody",
@@ -182,7 +182,7 @@ def test_what_ends_the_command_ends_its_sweep_well(number: int, code: int, tmp_p
         text=True,
         start_new_session=True,
     )
-    wait_for(tmp_path, "o/sweeps/*/0/history.csv")
+    wait_for_a_run(tmp_path / "o", 2)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does
     else:

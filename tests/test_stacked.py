@@ -626,9 +626,6 @@ def begun(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
     )  # fmt: skip
     for number in range(4):
         wait_for(tmp_path, f"sweeps/*/{number}/history.csv")
-    while len(workers_of(process)) < 4:
-        assert process.poll() is None
-        time.sleep(0.1)
     wait_for_a_run(tmp_path, 4)  # MLflow hears of them beside training
     return process
 
@@ -640,10 +637,11 @@ def statuses(tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_worker_that_is_killed_fails_its_own_runs_and_no_others(tmp_path: Path) -> None:
-    process = begun(tmp_path, "lr=0.05,0.1", "batching.size=32,64", "epochs=2000")
+    # Enough epochs that no run ends before MLflow has opened all four, on a busy machine, too.
+    process = begun(tmp_path, "lr=0.05,0.1", "batching.size=32,64", "epochs=5000")
     at_work = workers_of(process)
     assert len(set(at_work.values())) == 2
-    folder, pid = sorted(at_work.items())[0]
+    pid = next(iter(at_work.values()))
     gone = {place.name for place, worker in at_work.items() if worker == pid}
     os.kill(pid, signal.SIGKILL)
     out, err = process.communicate()
@@ -654,7 +652,6 @@ def test_a_worker_that_is_killed_fails_its_own_runs_and_no_others(tmp_path: Path
     for place in ended.folders:
         assert (place / "result.json").exists() == (place.name not in gone)
     assert sorted(statuses(tmp_path).values()) == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
-    assert folder.exists()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -50,6 +50,14 @@ def test_a_study_is_continued_from_its_database(tmp_path: Path) -> None:
         opened(tmp_path, pruner="mediam")
 
 
+def test_the_same_search_chooses_the_same_trials_and_goes_on_with_others(tmp_path: Path) -> None:
+    first, second = opened(tmp_path), opened(tmp_path, name="t")
+    chosen = [[trial.overrides for trial in study.ask(5)] for study in (first, second)]
+    assert chosen[0] == chosen[1]
+    later = [trial.overrides for trial in opened(tmp_path).ask(5)]
+    assert not any(overrides in chosen[0] for overrides in later)
+
+
 def test_trials_are_overrides_and_a_run_that_failed_counts_as_worst(tmp_path: Path) -> None:
     study = opened(tmp_path)
     for trial in study.ask(20):
@@ -59,12 +67,12 @@ def test_trials_are_overrides_and_a_run_that_failed_counts_as_worst(tmp_path: Pa
         # Great rates diverge; of the others the greatest is best.
         study.tell(trial, [lr, None] if lr > 1 else [lr, lr])
     later = []
-    for _ in range(10):
+    for _ in range(30):
         (trial,) = study.ask(1)
         lr = float(trial.overrides[0].removeprefix("lr="))
         study.tell(trial, [None] if lr > 1 else [lr])
         later.append(lr)
-    assert sum(lr > 1 for lr in later) < 5
+    assert sum(lr > 1 for lr in later) < 20  # all 30 are, if such trials are forgotten
     assert study.counts().keys() == {"pruned", "complete"}
 
 

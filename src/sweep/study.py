@@ -57,12 +57,13 @@ class Study:
             storage=f"sqlite:///{database}",
             study_name=name,
             direction="minimize" if metric.endswith("loss") else "maximize",
-            sampler=optuna.samplers.TPESampler(),
             pruner=_PRUNERS[pruner](),
             load_if_exists=True,
         )
         self._check_continued()
         self._before = len(self._study.trials)
+        # The same search chooses the same trials; a study that goes on does not draw them again.
+        self._study.sampler = optuna.samplers.TPESampler(seed=self._before)
 
     def _check_continued(self) -> None:
         """Close what a process that died has left, and check that the study is the same search."""
