@@ -114,7 +114,7 @@ def test_an_interruption_reaches_the_tasks_which_close_what_they_have_open(
     client: Client, tmp_path: Path
 ) -> None:
     log = Log(tmp_path / "log")
-    interrupted = []
+    interrupted: list[Any] = []
 
     def hear(news: Any) -> None:
         if not interrupted and len(client.nthreads()) == log.lines.count("begun"):
