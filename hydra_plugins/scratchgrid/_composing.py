@@ -16,10 +16,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.config.hydra_checks import check_subfolder
 from src.config.hydra_internals import hydra_config, override_dirname
-from src.config.preflight import check
-from src.data import Source
+from src.config.omegaconf_internals import parse_interpolations_once
+from src.config.preflight import Known, check
 from src.experiment.run_folder import Identity
-from src.support.errors import DataError
 from src.sweep.grouping import Member
 from src.sweep.jobs import SweepJob, pack, unpack
 from src.sweep.sharing import SharedData
@@ -29,14 +28,19 @@ class Composer:
     """Composes what Hydra's ``load_sweep_config`` does, with the number of the job."""
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
+        parse_interpolations_once()
         self._loader, self._master = loader, master
         self._known: dict[tuple[str, ...], bytes] = {}
+        self._last: tuple[tuple[str, ...], DictConfig] | None = None
         parser = OverridesParser.create(config_loader=loader)
         self._parse = functools.cache(parser.parse_override)
         self._is_group = functools.cache(lambda key: bool(loader.get_group_options(key)))
 
     def __call__(self, overrides: Sequence[str], number: int) -> DictConfig:
-        """Return the configuration of a job. Raises what Hydra raises."""
+        """Return the configuration of a job, which the next call may change.
+
+        Raises what Hydra raises.
+        """
         config = self._compose(overrides)
         with open_dict(config):
             config.hydra.job.id = str(number)
@@ -52,7 +56,9 @@ class Composer:
             config = self._loader.load_sweep_config(self._master, list(overrides))
             self._known[kind] = pack(config)
             return config
-        config = unpack(self._known[kind])
+        if self._last is None or self._last[0] != kind:
+            self._last = kind, unpack(self._known[kind])
+        config = self._last[1]
         for override in values:
             OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
         tasks = [override for override in parsed if not override.is_hydra_override()]
@@ -83,15 +89,14 @@ def make_job(
     number: int,
     folder: Path,
     data: SharedData,
-    unreadable: dict[Source, DataError] | None = None,
+    known: Known | None = None,
 ) -> SweepJob:
     """Compose and check a job, and share its data; ``folder`` is the sweep's.
 
-    Data that can't be read is added to ``unreadable`` and not tried again. Raises UserError, or
-    what Hydra raises.
+    What is found is added to ``known``. Raises UserError, or what Hydra raises.
     """
     config = compose(overrides, number)
-    job, prepared = check(config, unreadable)
+    job, prepared = check(config, known)
     data.share(job.experiment.data, prepared.dataset)
     return SweepJob(
         number,

@@ -59,8 +59,11 @@ def end_sweep(
     opened = _open(job, folder)
     results = _closed(plan, job, folders, reasons, opened, interruption)
     results = [in_metric(one, own.job.metric) for one, own in zip(results, jobs, strict=True)]
+    best = _best(results)
     if outcomes and not interruption:
-        _draw(results, folders)
+        _draw(results, folders, best)
+    if best is not None and opened is not None and not interruption:
+        _log_network(results[best], folders[best])
     comparison = compare_results(results, folders, job.metric)
     report.sweep_table(results, plan.sweep_id, comparison)
     page = None
@@ -144,16 +147,35 @@ def _show_whereabouts(
     report.whereabouts(folder, link, page, single)
 
 
-def _draw(results: Sequence[Result], folders: Sequence[Path]) -> None:
+def _best(results: Sequence[Result]) -> int | None:
+    """Return the place of the best run; None if none has finished, or they are not comparable."""
+    finished = [n for n, result in enumerate(results) if result.value is not None]
+    if len({results[n].metric for n in finished}) != 1:
+        return None
+    sign = -1 if results[finished[0]].metric.endswith("loss") else 1
+    return max(finished, key=lambda n: sign * (results[n].value or 0.0))
+
+
+def _log_network(result: Result, folder: Path) -> None:
+    """Log the network of the best run as a model; ``src.sync --model`` logs that of any other."""
+    if result.run_id is None or not (folder / "weights.npz").exists():
+        return  # a worker that keeps them has logged it
+    from src.sync import log_network
+
+    try:
+        log_network(folder)
+    except UserError as error:
+        report.problem(f"no model of {result.name}: {error}")
+
+
+def _draw(results: Sequence[Result], folders: Sequence[Path], best: int | None) -> None:
     """Draw the pictures of the best run and of the first failed ones.
 
     ``python -m src.pictures`` draws those of any other.
     """
     drawn = [n for n, result in enumerate(results) if result.status == "FAILED"][:_FAILED_DRAWN]
-    finished = [n for n, result in enumerate(results) if result.value is not None]
-    if len({results[n].metric for n in finished}) == 1:  # else there is no best
-        sign = -1 if results[finished[0]].metric.endswith("loss") else 1
-        drawn.append(max(finished, key=lambda n: sign * (results[n].value or 0.0)))
+    if best is not None:
+        drawn.append(best)
     for number in drawn:
         if not (folders[number] / ".hydra").exists():
             continue  # it did not start

@@ -112,18 +112,18 @@ class GridSweeper(Sweeper):
         """
         from hydra_plugins.scratchgrid._composing import Composer, make_job
         from src.config.explain import COMPOSITION_ERRORS, explain
-        from src.data import Source
-        from src.support.errors import ConfigError, DataError, UserError
+        from src.config.preflight import Known
+        from src.support.errors import ConfigError, UserError
 
         assert self.config is not None
         assert self.hydra_context is not None
         compose = Composer(self.hydra_context.config_loader, self.config)
         jobs: dict[object, SweepJob] = {}
         wrong, repeated = [], []
-        unreadable: dict[Source, DataError] = {}
+        known = Known()
         for overrides in combinations:
             try:
-                job = make_job(compose, overrides, len(jobs), folder, data, unreadable)
+                job = make_job(compose, overrides, len(jobs), folder, data, known)
                 own = jobs.setdefault(_identity(job), job)
                 if own is not job:
                     repeated.append(" ".join(overrides))

@@ -2,8 +2,8 @@
 
 import inspect
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,13 @@ SHORT_FORMS = {"activation": "model.activation", "distribution": "initializer.we
 
 @dataclass(frozen=True)
 class Choices:
-    """The options that the configuration folders offer. An earlier folder wins."""
+    """The options that the configuration folders offer. An earlier folder wins.
+
+    ``built`` keeps what nodes were made into, so that the jobs of a sweep make equal ones once.
+    """
 
     folders: tuple[Path, ...] = (CONF,)
+    built: dict[Hashable, Any] | None = field(default=None, compare=False)
 
     def options(self, kind: Any) -> Mapping[str, Path]:
         """Return the files of a class's options by name; none where the class has no folder.

@@ -3,8 +3,10 @@
 import contextlib
 import functools
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -22,25 +24,30 @@ from src.support.errors import ConfigError, DataError, InvalidValue, UserError, 
 from src.support.paths import CONF
 
 
-def check(
-    config: DictConfig, unreadable: dict[Source, DataError] | None = None
-) -> tuple[Job, Prepared]:
+@dataclass(frozen=True)
+class Known:
+    """What the jobs of a sweep that are checked already have shown, so that it is done once."""
+
+    built: dict[Hashable, Any] = field(default_factory=dict)  # see Choices
+    unreadable: dict[Source, DataError] = field(default_factory=dict)  # data, and why
+
+
+def check(config: DictConfig, known: Known | None = None) -> tuple[Job, Prepared]:
     """Return what a configuration describes: the job, and its experiment ready to train.
 
     The configuration may come with Hydra's own node or without it. Raises UserError where it is
-    wrong or does not fit the data. Data that can't be read is added to ``unreadable`` and not tried
-    again.
+    wrong or does not fit the data. What is found is added to ``known``.
     """
+    known = known or Known()
     hydra = _hydra_node(config)
     _check_hydra(hydra)
-    settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    _import_plugins(settings)
-    job = read(settings, Choices(_folders(hydra)))
+    _import_plugins(config)
+    job = read(config, Choices(_folders(hydra), known.built))
     if job.gradcheck and hydra is not None and hydra.mode == RunMode.MULTIRUN:
         raise ConfigError("gradcheck=true: checks one configuration at a time: leave out -m")
     source = job.experiment.data
-    if unreadable and source in unreadable:
-        raise unreadable[source]
+    if source in known.unreadable:
+        raise known.unreadable[source]
     try:
         with within("data"):
             dataset = _load(source)
@@ -48,8 +55,7 @@ def check(
     except InvalidValue as error:
         raise ConfigError(str(error)) from None
     except DataError as error:
-        if unreadable is not None:
-            unreadable[source] = error
+        known.unreadable[source] = error
         raise
     _check_metric(job.metric, dataset)
     return job, prepared
@@ -83,9 +89,9 @@ def _check_hydra(hydra: DictConfig | None) -> None:
             )
 
 
-def _import_plugins(settings: DictConfig) -> None:
+def _import_plugins(config: DictConfig) -> None:
     """Import the plugins that the user asked for. Raises ConfigError for any that a file names."""
-    wanted = settings.get("plugins")
+    wanted = config.get("plugins")
     names = wanted if OmegaConf.is_list(wanted) else [wanted]
     refused = [str(name) for name in names if name and name not in plugins.accepted()]
     if refused:

@@ -5,6 +5,7 @@ therefore select and set, but never import or run anything.
 """
 
 import dataclasses
+import functools
 import inspect
 import types
 import typing
@@ -28,7 +29,7 @@ _OURS = Choices()
 
 
 def read(config: DictConfig, choices: Choices = _OURS) -> Job:
-    """Return the job that a composed configuration (without its ``hydra`` node) describes.
+    """Return the job that a composed configuration describes; its ``hydra`` node does not count.
 
     Raises ConfigError, which names the setting that is wrong.
     """
@@ -50,14 +51,18 @@ def read(config: DictConfig, choices: Choices = _OURS) -> Job:
 def _resolve(config: DictConfig) -> dict[str, Any]:
     """Return a configuration as plain values by key. Raises ConfigError if a value is missing."""
     try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return {str(key): _plain(config[key]) for key in config if key != "hydra"}
     except MissingMandatoryValue as error:
         key = error.full_key or ""
         raise ConfigError(f"{key} has no value: set it with {key}=…") from None
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+
+
+def _plain(node: Any) -> Any:
+    if not OmegaConf.is_config(node):
+        return node
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
 
 
 def flatten(config: DictConfig) -> dict[str, Any]:
@@ -109,14 +114,26 @@ def convert(value: Any, kind: Any, place: str, choices: Choices = _OURS) -> Any:
             str(key): convert(item, item_kind, f"{place}.{key}", choices)
             for key, item in value.items()
         }
-    if isinstance(value, str) and choices.options(kind):
-        return _build(choices.node(kind, value, place), kind, place, choices)
-    if isinstance(value, dict) and _is_configured(kind):
-        return _build(value, kind, place, choices)
+    if isinstance(value, str | dict) and _is_configured(kind):
+        return _built(value, kind, place, choices)
     try:
         return _scalar(value, kind)
     except (TypeError, OverflowError):
         raise _wrong_type(value, (kind,), place) from None
+
+
+def _built(value: Any, kind: type, place: str, choices: Choices) -> Any:
+    """Return the object of a node, or of the option that a string names."""
+    # The experiment and the job differ from run to run; repr tells 1 from 1.0 and True.
+    known = choices.built if place and choices.built is not None else {}
+    key = kind, place, repr(value)
+    if key not in known:
+        if isinstance(value, str):
+            if not choices.options(kind):
+                raise _wrong_type(value, (kind,), place)
+            value = choices.node(kind, value, place)
+        known[key] = _build(value, kind, place, choices)
+    return known[key]
 
 
 def _scalar(value: Any, kind: Any) -> Any:
@@ -194,7 +211,7 @@ def _build(node: Mapping[str, Any], kind: type, place: str, choices: Choices) ->
     """
     cls = _class(node.get("_target_"), kind, place)
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     arguments = {}
     for key, value in node.items():
         if key == "_target_":
@@ -212,6 +229,11 @@ def _build(node: Mapping[str, Any], kind: type, place: str, choices: Choices) ->
             raise ConfigError(f"{missing} is missing: set it with {missing}=…")
     with within(place):
         return cls(**arguments)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _class(target: str | None, kind: type, place: str) -> type:

@@ -440,14 +440,16 @@ class Recorder:
                 pictures = draw(folder, job, prepared, self._run_context.name)
                 tracker.files(pictures, "pictures")
             tracker.files([folder / "history.csv", folder / "predictions.npz"])
-            experiment = job.experiment
-            tracker.model(
-                experiment.model,
-                experiment.loss,
-                prepared.dataset,
-                self._trained,
-                folder / "weights.npz",
-            )
+            experiment, context = job.experiment, self._run_context
+            # The sweep logs its best run when it ends, unless the weights are on another machine.
+            if not context.sweep_id or context.away_from or job.tracking.models == "all":
+                tracker.model(
+                    experiment.model,
+                    experiment.loss,
+                    prepared.dataset,
+                    self._trained,
+                    folder / "weights.npz",
+                )
         stopping = job.experiment.stopping
         scores = [epoch.scores for epoch in self._history]
         if shortfall := stopping.shortfall(watched(stopping.watch, scores)):

@@ -22,6 +22,7 @@ from src.support.temporary import remove_abandoned, temporary_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
 _LOADER = "tracking.served_model"
 _IMPORT = re.compile(r"^(\s*from )src\.([\w.]+)(?= import )", re.MULTILINE)
@@ -29,7 +30,10 @@ _NOT_IN_NAMES = re.compile(r"[/:.%\"']")  # refused by MLflow in the name of a m
 
 
 def describe(model: MLP, loss: Loss, dataset: Dataset, parameters: Parameters) -> dict[str, Any]:
-    """Return what a served model must know of its network, beside the weights."""
+    """Return what a served model must know of its network, beside the weights.
+
+    Of ``parameters`` only the dtype counts.
+    """
     plugins = sorted({module for part in (model, loss) for module in _foreign_modules(part)})
     return {
         "model": to_plain(model),
@@ -73,10 +77,9 @@ def log_model(
             TensorSpec(np.dtype(described["dtype"]), (-1, described["outputs"]), "probabilities"),
         ]
     )
-    known = known or _unconfirmed(client, experiment_id, run_id)
-    if known:
-        logged = client.get_logged_model(known)
-    else:
+    # Without an id, the store may not have confirmed the creation.
+    logged = client.get_logged_model(known) if known else find_model(client, experiment_id, run_id)
+    if logged is None:
         allowed_name = _NOT_IN_NAMES.sub("_", name) or "model"
         logged = client.create_logged_model(experiment_id, allowed_name, source_run_id=run_id)
     know(logged.model_id)
@@ -121,11 +124,11 @@ def _scratch() -> Iterator[Path]:
             atexit.unregister(remove)
 
 
-def _unconfirmed(client: "MlflowClient", experiment_id: str, run_id: str) -> str | None:
-    """Return the model of a run whose creation the store did not confirm, or None."""
+def find_model(client: "MlflowClient", experiment_id: str, run_id: str) -> "LoggedModel | None":
+    """Return the model of a run, finished or not; None if there is none."""
     wanted = f"source_run_id = '{run_id}'"
     found = client.search_logged_models([experiment_id], filter_string=wanted, max_results=1)
-    return str(found[0].model_id) if found else None
+    return found[0] if found else None
 
 
 def _foreign_modules(value: Any) -> Iterator[str]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from src.support.errors import UserError, require
 from src.tracking.journal import Entry
@@ -35,11 +35,13 @@ class Tracking:
     """The MLflow store at ``uri`` and the experiment in it that keeps the runs.
 
     Without ``uri``, the store is a database in the outputs folder. With ``offline``, no store is
-    used: ``python -m src.sync`` uploads the runs later.
+    used: ``python -m src.sync`` uploads the runs later. ``models`` says which runs of a sweep are
+    logged as models, too.
     """
 
     uri: str | None = field(repr=False)
     experiment: str
+    models: Literal["best", "all"] = "best"
     offline: bool = False
 
     def __post_init__(self) -> None:

@@ -198,15 +198,20 @@ class Tracker:
             self._broken = True
 
     def _follow(self) -> None:
-        self._writer.submit(self._advance)
+        self._writer.submit(lambda: self._advance(points=False))
 
-    def _advance(self) -> None:
-        """Tell MLflow what it does not know yet; try again later if the store is away."""
+    def _advance(self, *, points: bool = True) -> None:
+        """Tell MLflow what it does not know yet; try again later if the store is away.
+
+        Without ``points``, those of a run that goes on wait for the writer's next turn.
+        """
         store = self._store
         if store is None or self._upload.stopped:
             return
         if store.use(
-            lambda client, experiment_id: self._upload.advance(client, experiment_id, store.heard)
+            lambda client, experiment_id: self._upload.advance(
+                client, experiment_id, store.heard, points=points
+            )
         ):
             self._complete = self._upload.complete
             store.heard()  # wakes ``close``

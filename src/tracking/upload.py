@@ -2,8 +2,9 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from src.data import Dataset
 from src.tracking.journal import HISTORY, Journal, Point, cut, note_ids
@@ -17,6 +18,9 @@ _TAG_LENGTH = 8000  # MLflow cuts longer ones
 _ATTEMPTS = 5  # at what another process creates at the same moment
 _EVERY_EPOCH = "updates"  # a metric that each epoch has
 _KEY = "journal"  # the tag by which a run is found whose creation was not confirmed
+
+# The views that this process has arranged by each client: the runs of a sweep share them.
+_arranged: MutableMapping["MlflowClient", set[tuple[str | None, str, str]]] = WeakKeyDictionary()
 
 
 class Upload:
@@ -45,11 +49,18 @@ class Upload:
         )
 
     def advance(
-        self, client: "MlflowClient", experiment_id: str, heard: Callable[[], None]
+        self,
+        client: "MlflowClient",
+        experiment_id: str,
+        heard: Callable[[], None],
+        *,
+        points: bool = True,
     ) -> None:
         """Write what MLflow does not have yet; call ``heard`` after each answer.
 
-        Raises the error of a store that fails. What the store refuses is noted and left out.
+        Without ``points``, those of a run that goes on wait: MLflow takes two transactions for
+        them, however few they are. Raises the error of a store that fails. What the store refuses
+        is noted and left out.
         """
         if self.stopped or not self._attempt("run", lambda: self._open(client, experiment_id)):
             return
@@ -60,7 +71,9 @@ class Upload:
             # one that goes on elsewhere from its history does so as soon as it is closed.
             self._attempt("end", lambda: self._end(client))
             heard()
-        self._write_points(client, heard)
+        points = points or self.journal.entry.status is not None
+        if points:
+            self._write_points(client, heard)
         for part, write in self._parts():
             if self.stopped:
                 return
@@ -71,7 +84,8 @@ class Upload:
         if self._local is not None:
             error, self._local = self._local, None
             raise error
-        self._write_points(client, heard)
+        if points:
+            self._write_points(client, heard)
         if self.complete and not self.refused:
             entry = self.journal.entry
             # The process may die before it writes them itself, and nobody looks again.
@@ -211,8 +225,12 @@ class Upload:
         _log_parameters(client, self._id, new)
 
     def _log_sweep(self, client: "MlflowClient") -> None:
-        for key, value in self.journal.entry.sweep.items():
-            client.set_experiment_tag(str(self.journal.entry.experiment_id), key, value)
+        entry = self.journal.entry
+        arranged = _arranged.setdefault(client, set())
+        for key, value in entry.sweep.items():
+            if (view := (entry.experiment_id, key, value)) not in arranged:
+                client.set_experiment_tag(str(entry.experiment_id), key, value)
+                arranged.add(view)
 
     def _log_file(self, client: "MlflowClient", file: str, folder: str | None) -> None:
         path = self.journal.path(file)
