@@ -40,7 +40,9 @@ def log_network(folder: Path) -> bool:
             "only the network of a finished run can be logged"
         )
     chosen, tracking = job.experiment, job.tracking
-    require_store(tracking.store(job.outputs))
+    require_store(
+        tracking.store(job.outputs), "give this command where the run was started, in that folder"
+    )
     client, _ = tracking.open(job.outputs)
     network = describe(chosen.model, chosen.loss, prepared.dataset, prepared.parameters)
     return add_model(client, result.run_id, network, weights)

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ import mlflow
 import numpy as np
 import numpy.typing as npt
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from src.data import Splitting
 from src.data.digits import Digits
+from src.experiment.results import Result
 from src.tracking.model import _code, write_code
 from tests.conftest import ROOT, Ended
 from tests.test_run import history, only_run
@@ -228,3 +230,47 @@ def test_the_model_answers_over_http(
             predictions = json.load(response)["predictions"]
     assert np.mean(np.array(predictions["label"]) == labels[:20]) > 0.8
     assert np.array(predictions["probabilities"]).shape == (20, 10)
+
+
+def served(outputs: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return the weights of each logged model by the id of its run."""
+    found = {}
+    for path in outputs.glob("artifacts/models/*/artifacts/MLmodel"):
+        assert (path.parent / "data/data/weights.npz").exists()
+        described = yaml.safe_load(path.read_text())
+        with np.load(path.parent / "data/data/weights.npz") as weights:
+            found[described["run_id"]] = weights[weights.files[0]]
+    return found
+
+
+def test_a_sweep_logs_its_best_network_and_any_other_on_demand(
+    invoke: Callable[..., Ended], tmp_path: Path
+) -> None:
+    sweep = ("-m", "model=relu2_small", "lr=0.05,0.000001", "epochs=5")
+    ended = invoke(*sweep)
+    good, bad = (Result.load(folder) for folder in ended.folders)
+    assert set(served(ended.outputs)) == {good.run_id}
+
+    def start(folder: Path) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "src.sync", "--model", str(folder)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    for said in ("logged", "was logged before"):
+        done = start(ended.folders[1])
+        assert f"{ended.folders[1]}: {said}" in done.stdout.replace("\n", ""), done.stderr
+    models = served(ended.outputs)
+    assert set(models) == {good.run_id, bad.run_id}
+    with np.load(ended.folders[1] / "weights.npz") as weights:
+        np.testing.assert_array_equal(models[str(bad.run_id)], weights[weights.files[0]])
+    invoke(*sweep, "seed=1", "tracking.models=all")
+    assert len(served(ended.outputs)) == 4
+    (ended.folders[0] / "result.json").unlink()
+    done = start(ended.folders[0])
+    assert done.returncode == 1
+    assert "only the network of a finished run can be logged" in done.stderr

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient, MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from src.config.composition import compose, composer
 from src.config.preflight import check
@@ -550,3 +552,32 @@ def test_mlflow_s_modules_that_are_imported_ahead_are_there() -> None:
     mlflow_internals.preload()
     assert "mlflow.data.numpy_dataset" in sys.modules
     assert mlflow.pyfunc.save_model
+
+
+def test_a_run_of_a_sweep_takes_ten_transactions_of_the_store(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Writer, "plan", lambda self, write: None)  # curves are written at the end
+    counts: list[int] = []
+
+    def count(connection: object) -> None:
+        counts[-1] += 1
+
+    event.listen(Engine, "commit", count)
+    with composer():
+        job, prepared = check(compose(["epochs=20", f"outputs={tmp_path}"]))
+    for number in range(2):  # the first one opens the store and arranges the sweep's views
+        counts.append(0)
+        own = tmp_path / str(number)
+        own.mkdir()
+        context = RunContext(own, f"run {number}", [], {"lr": 0.05}, sweep_id="s", varied=("lr",))
+        with record(job, prepared, context) as recorder:
+            for epoch in prepared.train():
+                recorder.epoch(epoch)
+            recorder.finish()
+    event.remove(Engine, "commit", count)
+    assert counts[1] <= 10
+    run = kept(tmp_path, Result.load(own).run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["updates"] == 20 * 34
+    assert not list(tmp_path.glob("artifacts/models/*"))  # the sweep logs that of its best run

@@ -11,14 +11,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-def require_store(store: str) -> None:
+def require_store(
+    store: str, advice: str = "--outputs names the folder that holds the run's mlflow.db"
+) -> None:
     """Raise UserError if a store in a local file does not exist: to open it would create it."""
     database = database_file(store)
     if database is not None and not database.exists():
-        raise UserError(
-            f"there is no MLflow store {database}: "
-            "--outputs names the folder that holds the run's mlflow.db"
-        )
+        raise UserError(f"there is no MLflow store {database}: {advice}")
 
 
 def folder_of(client: "MlflowClient", run_id: str) -> Path:

@@ -4,7 +4,10 @@ There is one test per function; when MLflow changes, it names what broke.
 """
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 
 def create_database(uri: str, artifacts: str) -> None:
@@ -23,6 +26,14 @@ def disconnect(client: MlflowClient) -> None:
     connections to a file that was deleted.
     """
     client._tracking_client.store.engine.dispose()
+
+
+def remember_artifacts(client: MlflowClient, run: Run) -> None:
+    """Let the client log files to a run without asking the store where the run keeps them."""
+    uri = client._tracking_client.tracking_uri
+    _artifact_repos_cache[run.info.run_id] = get_artifact_repository(
+        run.info.artifact_uri, tracking_uri=uri
+    )
 
 
 def preload() -> None:

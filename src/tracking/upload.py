@@ -143,6 +143,8 @@ class Upload:
 
     def _open(self, client: "MlflowClient", experiment_id: str) -> None:
         """Create the run, find the one whose creation was not confirmed, or go on with a run."""
+        from src.tracking.mlflow_internals import remember_artifacts
+
         entry = self.journal.entry
         tags = {key: cut(value, _TAG_LENGTH) for key, value in entry.tags.items()}
         if entry.run_id is None and not self.journal.owes("attempt"):
@@ -157,6 +159,7 @@ class Upload:
                 experiment_id, entry.start, {**tags, _KEY: entry.key}, run_name=entry.name
             )
             self._know(run.info.run_id, experiment_id)
+            remember_artifacts(client, run)
             return
         run = client.get_run(entry.run_id)
         client.update_run(entry.run_id, status="RUNNING")
