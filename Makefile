@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test peers cover fuzz torture mutants lint format docs baselines bench draw ui server lock clean
+.PHONY: help run test peers cover fuzz torture mutants lint format docs baselines bench scale draw ui server lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ baselines: $(VENV)/.run ## compare every published recipe with ours on MNIST; AR
 
 bench: $(VENV)/.run ## time a training pass, also of PyTorch and JAX if installed; ARGS="--rounds 3 --only 64"
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+scale: $(VENV)/.dev ## simulate sweeps on 10 to 10,000 workers; ARGS="writers" has 64 processes log at once
+	@$(BIN)/python -m tests.scale $(if $(ARGS),$(ARGS),simulate)
 
 draw: $(VENV)/.run ## draw the pictures of the documentation from the code
 	@$(BIN)/python -m docs.draw

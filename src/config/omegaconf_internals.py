@@ -10,7 +10,7 @@ import omegaconf.base
 
 
 def parse_interpolations_once() -> None:
-    """Have OmegaConf keep the parse trees of interpolations such as ``${oc.env:HOME}``.
+    """Have OmegaConf keep the parse trees of interpolations such as ``${hydra:job.num}``.
 
     It parses one anew at each access otherwise, which is a fifth of the time that the jobs of a
     sweep take to check. What a tree stands for is still worked out at each access.
