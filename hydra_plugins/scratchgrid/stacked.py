@@ -161,7 +161,7 @@ class StackedLauncher(Launcher):
 
         assert self._context is not None
         epochs = sum(job.member.experiment.epochs for job in jobs)
-        ended: list[Path] = []
+        ended: set[Path] = set()
         rounds = self._rounds(jobs)
         saved = Saved()
         returns: dict[int, JobReturn] = {}
@@ -188,7 +188,7 @@ class StackedLauncher(Launcher):
                     assert rounds
                     rounds.hear(news)
                 elif (news / RESULT).exists() and news not in ended:  # written whole, a moment ago
-                    ended.append(news)
+                    ended.add(news)
                     report.job_line(Result.load(news), f"{len(ended)}/{len(jobs)}")
 
             groups = []

@@ -296,13 +296,14 @@ def close_abandoned(
     client: "MlflowClient", experiment_id: str, sweep_id: str, status: str, reason: str
 ) -> set[Path]:
     """Close the runs of a sweep that dead processes left open; return their folders."""
-    found = client.search_runs(
-        [experiment_id], f"{sweep_filter(sweep_id)} and attributes.status = 'RUNNING'"
-    )
-    for run in found:
-        client.set_tag(run.info.run_id, "failure", reason)
-        client.set_terminated(run.info.run_id, status)
-    return {Path(run.data.tags["output_dir"]) for run in found}
+    is_open = f"{sweep_filter(sweep_id)} and attributes.status = 'RUNNING'"
+    closed: set[Path] = set()
+    while found := client.search_runs([experiment_id], is_open):  # a page at a time
+        for run in found:
+            client.set_tag(run.info.run_id, "failure", reason)
+            client.set_terminated(run.info.run_id, status)
+            closed.add(Path(run.data.tags["output_dir"]))
+    return closed
 
 
 @contextlib.contextmanager
