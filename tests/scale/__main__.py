@@ -2,6 +2,7 @@
 
 import argparse
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_simulate(commands.add_parser("simulate", help="a sweep on 10 to 10,000 workers"))
     _add_agree(commands.add_parser("agree", help="finished sweeps beside their simulation"))
+    _add_scheduler(commands.add_parser("scheduler", help="what Dask takes for a task"))
     _add_writers(commands.add_parser("writers", help="many processes that log to one server"))
     chosen = parser.parse_args()
     chosen.act(chosen)
@@ -88,6 +90,32 @@ def _agree(chosen: argparse.Namespace) -> None:
             folder.name, str(len(found.groups)), f"{found.span:.1f}", f"{seconds:.1f}", ratio
         )
     Console(width=120).print(table)
+
+
+def _add_scheduler(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(act=_scheduler)
+    parser.add_argument("--tasks", type=int, default=10_000)
+
+
+def _scheduler(chosen: argparse.Namespace) -> None:
+    """Time tasks that do nothing, on two workers: the scheduler is what they wait for."""
+    from distributed import Client, LocalCluster
+
+    # The scheduler of a local cluster runs in this process.
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with Client(cluster) as client:
+            client.gather(client.map(_nothing, range(100), pure=False))
+            before, begin = time.process_time(), time.monotonic()
+            client.gather(client.map(_nothing, range(chosen.tasks), pure=False))
+            cpu, seconds = time.process_time() - before, time.monotonic() - begin
+    Console().print(
+        f"{chosen.tasks} tasks: {1000 * seconds / chosen.tasks:.2f} ms each, of which "
+        f"{1000 * cpu / chosen.tasks:.2f} ms are CPU time of driver and scheduler"
+    )
+
+
+def _nothing(number: int) -> int:
+    return number
 
 
 def _add_writers(parser: argparse.ArgumentParser) -> None:
