@@ -34,6 +34,7 @@ from src.sweep.grouping import Member, group, likeness, sizes
 from src.sweep.jobs import SweepJob
 from src.sweep.sharing import SharedData, load
 from src.sweep.stack import Assignment, run_stack
+from src.tracking.journal import pending
 from src.training.training_run import Epoch
 from tests.conftest import ROOT, Ended, command, run
 from tests.test_run import runs, wait_for, wait_for_a_run
@@ -652,6 +653,7 @@ def test_a_worker_that_is_killed_fails_its_own_runs_and_no_others(tmp_path: Path
     for place in ended.folders:
         assert (place / "result.json").exists() == (place.name not in gone)
     assert sorted(statuses(tmp_path).values()) == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
+    assert not pending([tmp_path])  # or the next command would close them again, as KILLED
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -102,9 +102,12 @@ def _closed(
             ending(interruption) if interruption else ("FAILED", "its worker process died")
         )
         client, experiment_id = opened
-        abandoned = close_abandoned(
-            client, experiment_id, plan.sweep_id, status, reason.splitlines()[0]
-        )
+        told = reason.splitlines()[0]
+        abandoned: set[Path] = set()
+        if not interruption:  # with their points, which takes a while
+            left = [own for own in folders if not (own / RESULT).exists()]
+            abandoned = sync_all(left, (status, told))
+        abandoned |= close_abandoned(client, experiment_id, plan.sweep_id, status, told)
         reasons |= {
             place: (status, reason)
             for place, own in enumerate(folders)

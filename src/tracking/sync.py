@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DIED = "its process died"
+Died = tuple[Status, str]  # the status of a run whose process died, and the reason
 _LOCK = "tracking.lock"
 _RESULT = "result.json"
 
@@ -47,11 +48,11 @@ class Synced:
     refused: str
 
 
-def sync(folder: Path) -> Synced | None:
+def sync(folder: Path, died: Died = ("KILLED", DIED)) -> Synced | None:
     """Tell MLflow what it does not know of the run in a folder; None if it knows everything.
 
-    A run whose process died is closed as KILLED. Raises UserError if the run still goes on, if the
-    store is away, or if another process does the same at this moment.
+    A run whose process died is closed as ``died`` says. Raises UserError if the run still goes on,
+    if the store is away, or if another process does the same at this moment.
     """
     from filelock import FileLock, Timeout
 
@@ -59,12 +60,12 @@ def sync(folder: Path) -> Synced | None:
         return None
     try:
         with FileLock(folder / _LOCK, timeout=0):
-            return _sync(folder)
+            return _sync(folder, died)
     except Timeout:
         raise UserError(f"{folder}: another process is telling MLflow of this run") from None
 
 
-def _sync(folder: Path) -> Synced | None:
+def _sync(folder: Path, died: Died) -> Synced | None:
     journal = Journal.load(folder)
     if journal is None:
         return None
@@ -73,7 +74,7 @@ def _sync(folder: Path) -> Synced | None:
         if is_running(folder, entry):
             host = entry.owner.get("host")
             raise UserError(f"{folder}: the run still goes on, on the computer {host}")
-        close_dead(journal)
+        close_dead(journal, died)
     store = store_of(entry)
     if database_file(store):
         check_database(store, entry.experiment)
@@ -100,17 +101,21 @@ def _written(journal: Journal, client: "MlflowClient", experiment_id: str, store
     return Synced(store, str(entry.experiment_id), entry.run_id, refused)
 
 
-def sync_all(folders: Sequence[Path]) -> None:
+def sync_all(folders: Sequence[Path], died: Died = ("KILLED", DIED)) -> set[Path]:
     """Tell MLflow what it does not know of these runs, which have ended in one way or another.
 
-    An error ends it: the rest stays as it is, for the next command or src.sync.
+    Returns the folders of those that it was told of. An error ends it: the rest stays as it is, for
+    the next command or src.sync.
     """
+    told = set()
     for folder in folders:
         try:
-            sync(folder)
+            if sync(folder, died):
+                told.add(folder.absolute())
         except UserError as error:
             log.info("MLflow can't be told of a run: %s", error)
-            return
+            break
+    return told
 
 
 def left_open(outputs: Path) -> list[Path]:
@@ -162,14 +167,15 @@ def close_left_open(folders: list[Path]) -> None:
     writer().submit(lambda: close_left_open(folders[1:]))
 
 
-def close_dead(journal: Journal) -> None:
+def close_dead(journal: Journal, died: Died = ("KILLED", DIED)) -> None:
     """Note in the journal how a run ended whose process died.
 
-    What its result says counts, if it had written that; else it ended KILLED with its last epoch.
+    What its result says counts, if it had written that; else it ended with its last epoch, as
+    ``died`` says.
     """
     assert journal.folder is not None
     times = [time for _, _, time, _ in read_points(journal.folder / HISTORY, journal.entry.start)]
-    status, reason = _result(journal.folder) or ("KILLED", DIED)
+    status, reason = _result(journal.folder) or died
     with journal.change() as entry:
         if status == "PRUNED":  # MLflow has no word for it
             entry.status, entry.pruned = "FINISHED", reason

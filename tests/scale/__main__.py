@@ -102,12 +102,12 @@ def _scheduler(chosen: argparse.Namespace) -> None:
     from distributed import Client, LocalCluster
 
     # The scheduler of a local cluster runs in this process.
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        with Client(cluster) as client:
-            client.gather(client.map(_nothing, range(100), pure=False))
-            before, begin = time.process_time(), time.monotonic()
-            client.gather(client.map(_nothing, range(chosen.tasks), pure=False))
-            cpu, seconds = time.process_time() - before, time.monotonic() - begin
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with cluster, Client(cluster) as client:
+        client.gather(client.map(_nothing, range(100), pure=False))
+        before, begin = time.process_time(), time.monotonic()
+        client.gather(client.map(_nothing, range(chosen.tasks), pure=False))
+        cpu, seconds = time.process_time() - before, time.monotonic() - begin
     Console().print(
         f"{chosen.tasks} tasks: {1000 * seconds / chosen.tasks:.2f} ms each, of which "
         f"{1000 * cpu / chosen.tasks:.2f} ms are CPU time of driver and scheduler"
