@@ -15,8 +15,8 @@ import pytest
 from src.config.composition import compose, composer
 from src.config.preflight import check
 from src.experiment.history import HistoryFile
-from src.experiment.recorder import RunContext
 from src.experiment.results import RESULT, Result
+from src.experiment.run_context import RunContext
 from src.experiment.run_folder import Identity, RunRecord
 from src.support.errors import ConfigError, DataError, UserError
 from src.support.sealed import read_sealed, sealed

@@ -20,8 +20,10 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from src.config.composition import compose, composer
 from src.config.preflight import check
 from src.data import Dataset, Split
-from src.experiment.recorder import Recorder, RunContext, record
+from src.experiment.open_run import record
+from src.experiment.recorder import Recorder
 from src.experiment.results import Result
+from src.experiment.run_context import RunContext
 from src.support.errors import UserError
 from src.tracking import mlflow_internals, settings, tracker
 from src.tracking.journal import JOURNAL
