@@ -164,10 +164,10 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_its_last_epoch_and_its_exit_
 # A run that gets one signal in its third epoch, and another one in the checkpoint that follows.
 TWICE = """
 import os, signal, sys
-from src.experiment import recorder
+from src.experiment import checkpointing, recorder
 from src.run import main
 
-number, epoch, save = int(sys.argv.pop(1)), recorder.Recorder.epoch, recorder.save_checkpoint
+number, epoch, save = int(sys.argv.pop(1)), recorder.Recorder.epoch, checkpointing.save_checkpoint
 
 def first(self, given):
     epoch(self, given)
@@ -178,7 +178,7 @@ def second(*arguments):
     os.kill(os.getpid(), number)
     save(*arguments)
 
-recorder.Recorder.epoch, recorder.save_checkpoint = first, second
+recorder.Recorder.epoch, checkpointing.save_checkpoint = first, second
 main()
 """
 
