@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from src.config.composition import compose, composer
 from src.config.preflight import check
+from src.experiment import history as history_module
 from src.experiment.history import HistoryFile
 from src.experiment.results import RESULT, Result
 from src.experiment.run_context import RunContext
@@ -179,6 +181,37 @@ def test_lines_of_the_history_are_mended_from_the_checkpoint_s(tmp_path: Path) -
     with HistoryFile(path) as history:
         assert history.mend(rows) is None
     assert path.read_bytes() == sound
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+def test_a_history_whose_mending_is_cut_short_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "history.csv"
+    rows = [{"epoch": n, "val/loss": 1 / n, "time": 5} for n in range(1, 5)]
+    with HistoryFile(path) as history:
+        for row in rows:
+            history.add(row)
+    sound = path.read_bytes()
+    damaged = sound.replace(b"0.3333", b"0.3433")
+    path.write_bytes(damaged)
+
+    def full(*_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, HistoryFile(path) as history:
+        if call == "write":
+            patched.setattr(history_module, "_line", full)
+        else:
+            patched.setattr({"fsync": os, "replace": Path}[call], call, full)
+        with pytest.raises(OSError, match="No space"):
+            history.mend(rows[:3])
+        assert path.read_bytes() == damaged
+    with HistoryFile(path) as history:
+        assert history.mend(rows[:3]) == 4
+        history.add({"epoch": 5, "val/loss": 0.2, "time": 6})
+    assert path.read_bytes() == sound + b"5,0.2,6\r\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["history.csv"]
 
 
 # --- src.sync -------------------------------------------------------------------------------------
