@@ -4,7 +4,11 @@ The same readers are fuzzed for hours, guided by coverage: ``make fuzz``.
 """
 
 import contextlib
+import copy
+import functools
+import io
 import itertools
+import json
 import resource
 import sys
 import tracemalloc
@@ -16,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hypothesis_numpy
 
 from src.support.input_files import MAX_BYTES
 from tests.fuzz.readers import LIMIT, READERS, Reader, samples
@@ -155,3 +160,89 @@ def test_what_is_untouched_is_read_as_it_was_written() -> None:
             assert found[0].tolist()[5] == [5, 6, 255, 0]
         np.testing.assert_array_equal(found[1], labels)
         reader.close()
+
+
+# What a stranger may put in the place of a value: of any type and size.
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=4,
+)
+
+
+def places(values: Any, *keys: Any) -> list[tuple[Any, ...]]:
+    """Return the keys to every value within a JSON value."""
+    inner = values.items() if isinstance(values, dict) else enumerate(values)
+    found = []
+    for key, value in inner:
+        found.append((*keys, key))
+        if isinstance(value, dict | list):
+            found += places(value, *keys, key)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("reader", "name"),
+    [(name, name) for name in ("run.json", "result.json", "tracking.json")],
+    indirect=["reader"],
+)
+def test_values_of_other_types_are_refused_in_a_line_or_harmless(reader: Reader, name: str) -> None:
+    sound = json.loads(samples(name)[-1])
+
+    @settings(max_examples=EXAMPLES[name])
+    @given(place=st.sampled_from(places(sound)), value=VALUES)
+    def try_it(place: tuple[Any, ...], value: Any) -> None:
+        forged = copy.deepcopy(sound)
+        *way, last = place
+        functools.reduce(lambda inner, key: inner[key], way, forged)[last] = value
+        reader(json.dumps(forged).encode())
+
+    try_it()
+
+
+ARRAYS = st.one_of(
+    hypothesis_numpy.arrays(
+        st.sampled_from([np.dtype(name) for name in ("f8", "f4", "u1", "i8", "?", "c8", "U3")]),
+        hypothesis_numpy.array_shapes(min_dims=0, max_side=6),
+    ),
+    VALUES.map(lambda value: np.frombuffer(json.dumps(value).encode(), np.uint8)),
+)
+
+
+@pytest.mark.parametrize("reader", ["sealed checkpoint"], indirect=True)
+def test_a_forged_checkpoint_is_refused_in_a_line_or_harmless(reader: Reader) -> None:
+    contents = []
+    for content in samples("sealed checkpoint"):
+        with np.load(io.BytesIO(content)) as archive:
+            contents.append(dict(archive))
+    about = json.loads(contents[-1]["about"].tobytes())
+
+    @settings(max_examples=EXAMPLES["checkpoint"])
+    @given(
+        arrays=st.sampled_from(contents),
+        name=st.sampled_from(sorted(contents[-1])),
+        array=ARRAYS,
+        place=st.none() | st.sampled_from(places(about)),
+        value=VALUES,
+    )
+    def try_it(
+        arrays: dict[str, Any], name: str, array: Any, place: tuple[Any, ...] | None, value: Any
+    ) -> None:
+        forged = dict(arrays)
+        if place is None:
+            forged[name] = array
+        else:
+            *way, last = place
+            told = json.loads(arrays["about"].tobytes())
+            try:
+                functools.reduce(lambda inner, key: inner[key], way, told)[last] = value
+            except (KeyError, IndexError):  # this one has no such place
+                return
+            forged["about"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, **forged)
+        reader(content.getvalue())
+
+    try_it()

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.config.preflight import check
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
-from src.support.errors import ConfigError, DataError, first_line
+from src.support.errors import ConfigError, DataError, in_one_line
 from src.support.input_files import read_text
 
 _CONFIG = ".hydra/config.yaml"
@@ -44,7 +44,7 @@ def read_kept(folder: Path) -> DictConfig:
     except ConfigError:
         raise
     except Exception as error:  # YAML and OmegaConf raise a dozen different types, assertions too
-        raise ConfigError(f"{path}: cannot be read ({first_line(error)})") from None
+        raise ConfigError(f"{path}: cannot be read ({in_one_line(error)})") from None
     if not isinstance(config, DictConfig):
         raise ConfigError(f"{path}: holds no settings by name, as a run's configuration does")
     return config

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from src.support.errors import DataError
+from src.support.errors import DataError, in_one_line
 from src.support.files import whole_file
 from src.support.input_files import read_text
 
@@ -47,7 +47,7 @@ class HistoryFile:
                 self.rows.append(row)
         except (OSError, ValueError, KeyError, csv.Error) as error:
             raise DataError(
-                f"{path}: not the history of a run ({error}); remove it: "
+                f"{path}: not the history of a run ({in_one_line(error)}); remove it: "
                 "resume= writes it again, from the checkpoint"
             ) from None
         return sound
