@@ -35,7 +35,8 @@ class TrackedRun:
             tracker.sweep(run_context.sweep_id, job.metric, differing)
         tracker.parameters(run_context.settings)
         tracker.dataset(prepared.dataset)
-        tracker.files(sorted(self._folder.glob(".hydra/*.yaml")), "config")
+        # The overrides are a tag, and what Hydra keeps beside is of no use elsewhere.
+        tracker.files(sorted(self._folder.glob(".hydra/config.yaml")), "config")
 
     def measurements(self, values: dict[str, float], at: int) -> None:
         """Tell what belongs to no epoch; ``at`` is in milliseconds since 1970."""
