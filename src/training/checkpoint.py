@@ -30,6 +30,7 @@ _DIGEST = hashlib.sha256().digest_size
 _COLUMNS = 6  # of the array ``epochs``: updates, samples, seconds, lr, kept, time
 _MOST_ABOUT = 1 << 26  # bytes of JSON
 _MOST_EPOCHS = 1 << 24
+_MOST_UPDATES = 1 << 53
 _SETS = ("train", "val", "test")
 
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
@@ -224,6 +225,8 @@ def _check_told(counted: Array, scored: Array, about: dict[str, Any]) -> None:
     updates, stopped, sets = about["updates"], about["stopped"], about["sets"]
     if not (counted.dtype == scored.dtype == np.float64) or type(updates) is not int:
         raise TypeError("its counts or scores are no numbers")
+    if not (0 <= updates <= _MOST_UPDATES and np.isfinite(counted).all() and (counted >= 0).all()):
+        raise ValueError("its counts are negative, or too large")
     if not isinstance(stopped, str | None):
         raise TypeError("the reason why it stopped is no text")
     if sets != [part for part in _SETS if part in sets]:
