@@ -78,7 +78,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, dict) and all(
             _fits(key, of_keys) and _fits(one, of_values) for key, one in value.items()
         )
-    if hint in (int, float):  # True is no number
+    if hint in (int, float):  # True does not count as 1
         return type(value) is int or (hint is float and type(value) is float)
     if dataclasses.is_dataclass(value) and isinstance(value, hint):
         check_types(value)
