@@ -6,24 +6,31 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from src.config.composition import compose, composer
 from src.config.preflight import check
 from src.experiment import history as history_module
 from src.experiment.history import HistoryFile
+from src.experiment.pictures import style
+from src.experiment.predictions import Predictions
 from src.experiment.results import RESULT, Result
 from src.experiment.run_context import RunContext
 from src.experiment.run_folder import Identity, RunRecord
+from src.nn.layers import Sigmoid
+from src.nn.network import MLP
+from src.nn.weights import save_weights
 from src.support.errors import ConfigError, DataError, UserError
 from src.support.sealed import read_sealed, sealed
 from src.sweep.stack import Assignment, run_stack
-from src.tracking.journal import JOURNAL, Journal
+from src.tracking.journal import JOURNAL, Entry, Journal
 from src.tracking.settings import Tracking
 from src.tracking.sync import left_open, sync
 from tests.conftest import ROOT
@@ -115,6 +122,61 @@ def test_a_run_that_died_between_its_result_and_mlflow_is_closed_as_its_result_s
         assert synced
         assert kept(tmp_path, synced.run_id).info.status == "FINISHED"
         assert left_open(tmp_path) == []
+
+
+def _saved_weights(folder: Path, number: int) -> None:
+    weights = (np.full((2, 2), number, np.float32), np.zeros((1, 2), np.float32))
+    save_weights(folder / "weights.npz", MLP(2, (), 2, Sigmoid()).layers, (weights,))
+
+
+def _saved_predictions(folder: Path, number: int) -> None:
+    label, shares = np.array([number]), np.full((1, 3), 1 / 3)
+    Predictions("val", "0" * 32, label, label, shares).save(folder / "predictions.npz")
+
+
+def _saved_picture(folder: Path, number: int) -> None:
+    figure = Figure(figsize=(number, 1))
+    style.save(figure, folder / "a.png")
+
+
+def _saved_record(folder: Path, number: int) -> None:
+    RunRecord("a", [], 1, number, Identity("c", "c", "d", "e", {})).write(folder)
+
+
+def _saved_journal(folder: Path, number: int) -> None:
+    with Journal(Entry("mine", None, "", "a", number, {}, owner={}), folder).change():
+        pass
+
+
+SAVED: dict[str, Callable[[Path, int], None]] = {
+    "run.json": _saved_record,
+    RESULT: lambda folder, number: Result("a", [str(number)], "FAILED", "val/loss").write(folder),
+    JOURNAL: _saved_journal,
+    "weights.npz": _saved_weights,
+    "predictions.npz": _saved_predictions,
+    "a.png": _saved_picture,
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_file_that_is_written_again_stays_as_it_was_until_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    save, path = SAVED[name], tmp_path / name
+    save(tmp_path, 1)
+    before = path.read_bytes()
+
+    def killed(*_: Any) -> Any:
+        assert path.read_bytes() == before
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(OSError, match="No space"):
+            save(tmp_path, 2)
+    assert path.read_bytes() == before
+    save(tmp_path, 2)
+    assert path.read_bytes() != before
 
 
 # --- damaged files --------------------------------------------------------------------------------

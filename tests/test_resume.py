@@ -244,6 +244,15 @@ def test_a_folder_has_one_owner_and_is_free_when_that_dies(tmp_path: Path) -> No
     disown(tmp_path)
 
 
+def test_what_a_killed_process_left_unfinished_goes_when_the_folder_is_owned(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".0123456789ab.part").write_bytes(b"half")
+    own(tmp_path)
+    disown(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {LOCK}
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 
