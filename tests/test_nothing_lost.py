@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,11 +20,12 @@ from src.config.composition import compose, composer
 from src.config.preflight import check
 from src.experiment import history as history_module
 from src.experiment.history import HistoryFile
+from src.experiment.kept_epochs import KeptEpochs
 from src.experiment.pictures import style
 from src.experiment.predictions import Predictions
 from src.experiment.results import RESULT, Result
 from src.experiment.run_context import RunContext
-from src.experiment.run_folder import Identity, RunRecord
+from src.experiment.run_folder import HISTORY, Identity, RunRecord
 from src.nn.layers import Sigmoid
 from src.nn.network import MLP
 from src.nn.weights import save_weights
@@ -35,6 +37,7 @@ from src.tracking.settings import Tracking
 from src.tracking.sync import left_open, sync
 from tests.conftest import ROOT
 from tests.resuming import NoTracker
+from tests.test_checkpoint import records, training_run
 from tests.test_tracking import kept, recorded
 
 # --- the order in which things are kept -----------------------------------------------------------
@@ -274,6 +277,19 @@ def test_a_history_whose_mending_is_cut_short_stays_as_it_was(
         history.add({"epoch": 5, "val/loss": 0.2, "time": 6})
     assert path.read_bytes() == sound + b"5,0.2,6\r\n"
     assert [path.name for path in tmp_path.iterdir()] == ["history.csv"]
+
+
+def test_an_epoch_that_is_computed_again_keeps_its_first_time(tmp_path: Path) -> None:
+    run, begin = training_run()
+    epochs = list(records(run, begin))
+    for slower in (1, 2):
+        with HistoryFile(tmp_path / HISTORY) as history:
+            kept = KeptEpochs(history, 0, begin.parameters, is_exact=True)
+            for epoch in epochs:
+                is_new = kept.add(replace(epoch, seconds=slower * epoch.number))
+                assert is_new == (slower == 1)
+            assert [row["seconds"] for row in history.rows] == [one.number for one in epochs]
+            assert [one.seconds for one in kept.epochs] == [one.number for one in epochs]
 
 
 # --- src.sync -------------------------------------------------------------------------------------
