@@ -13,7 +13,8 @@ from unittest.mock import patch
 
 from src.config.composition import compose, composer
 from src.config.preflight import check
-from src.experiment.recorder import Finished, RunContext
+from src.experiment.recorder import Finished
+from src.experiment.run_context import RunContext
 from src.experiment.run_folder import RUN
 from src.experiment.runner import execute
 from src.tracking.settings import Tracking

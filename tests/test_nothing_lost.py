@@ -2,30 +2,42 @@
 
 import contextlib
 import json
+import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from src.config.composition import compose, composer
 from src.config.preflight import check
+from src.experiment import history as history_module
 from src.experiment.history import HistoryFile
-from src.experiment.recorder import RunContext
+from src.experiment.kept_epochs import KeptEpochs
+from src.experiment.pictures import style
+from src.experiment.predictions import Predictions
 from src.experiment.results import RESULT, Result
-from src.experiment.run_folder import Identity, RunRecord
+from src.experiment.run_context import RunContext
+from src.experiment.run_folder import HISTORY, Identity, RunRecord
+from src.nn.layers import Sigmoid
+from src.nn.network import MLP
+from src.nn.weights import save_weights
 from src.support.errors import ConfigError, DataError, UserError
 from src.support.sealed import read_sealed, sealed
 from src.sweep.stack import Assignment, run_stack
-from src.tracking.journal import JOURNAL, Journal
+from src.tracking.journal import JOURNAL, Entry, Journal
 from src.tracking.settings import Tracking
 from src.tracking.sync import left_open, sync
 from tests.conftest import ROOT
 from tests.resuming import NoTracker
+from tests.test_checkpoint import records, training_run
 from tests.test_tracking import kept, recorded
 
 # --- the order in which things are kept -----------------------------------------------------------
@@ -115,6 +127,61 @@ def test_a_run_that_died_between_its_result_and_mlflow_is_closed_as_its_result_s
         assert left_open(tmp_path) == []
 
 
+def _saved_weights(folder: Path, number: int) -> None:
+    weights = (np.full((2, 2), number, np.float32), np.zeros((1, 2), np.float32))
+    save_weights(folder / "weights.npz", MLP(2, (), 2, Sigmoid()).layers, (weights,))
+
+
+def _saved_predictions(folder: Path, number: int) -> None:
+    label, shares = np.array([number]), np.full((1, 3), 1 / 3)
+    Predictions("val", "0" * 32, label, label, shares).save(folder / "predictions.npz")
+
+
+def _saved_picture(folder: Path, number: int) -> None:
+    figure = Figure(figsize=(number, 1))
+    style.save(figure, folder / "a.png")
+
+
+def _saved_record(folder: Path, number: int) -> None:
+    RunRecord("a", [], 1, number, Identity("c", "c", "d", "e", {})).write(folder)
+
+
+def _saved_journal(folder: Path, number: int) -> None:
+    with Journal(Entry("mine", None, "", "a", number, {}, owner={}), folder).change():
+        pass
+
+
+SAVED: dict[str, Callable[[Path, int], None]] = {
+    "run.json": _saved_record,
+    RESULT: lambda folder, number: Result("a", [str(number)], "FAILED", "val/loss").write(folder),
+    JOURNAL: _saved_journal,
+    "weights.npz": _saved_weights,
+    "predictions.npz": _saved_predictions,
+    "a.png": _saved_picture,
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_file_that_is_written_again_stays_as_it_was_until_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    save, path = SAVED[name], tmp_path / name
+    save(tmp_path, 1)
+    before = path.read_bytes()
+
+    def killed(*_: Any) -> Any:
+        assert path.read_bytes() == before
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(OSError, match="No space"):
+            save(tmp_path, 2)
+    assert path.read_bytes() == before
+    save(tmp_path, 2)
+    assert path.read_bytes() != before
+
+
 # --- damaged files --------------------------------------------------------------------------------
 
 
@@ -179,6 +246,50 @@ def test_lines_of_the_history_are_mended_from_the_checkpoint_s(tmp_path: Path) -
     with HistoryFile(path) as history:
         assert history.mend(rows) is None
     assert path.read_bytes() == sound
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+def test_a_history_whose_mending_is_cut_short_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "history.csv"
+    rows = [{"epoch": n, "val/loss": 1 / n, "time": 5} for n in range(1, 5)]
+    with HistoryFile(path) as history:
+        for row in rows:
+            history.add(row)
+    sound = path.read_bytes()
+    damaged = sound.replace(b"0.3333", b"0.3433")
+    path.write_bytes(damaged)
+
+    def full(*_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, HistoryFile(path) as history:
+        if call == "write":
+            patched.setattr(history_module, "_line", full)
+        else:
+            patched.setattr({"fsync": os, "replace": Path}[call], call, full)
+        with pytest.raises(OSError, match="No space"):
+            history.mend(rows[:3])
+        assert path.read_bytes() == damaged
+    with HistoryFile(path) as history:
+        assert history.mend(rows[:3]) == 4
+        history.add({"epoch": 5, "val/loss": 0.2, "time": 6})
+    assert path.read_bytes() == sound + b"5,0.2,6\r\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["history.csv"]
+
+
+def test_an_epoch_that_is_computed_again_keeps_its_first_time(tmp_path: Path) -> None:
+    run, begin = training_run()
+    epochs = list(records(run, begin))
+    for slower in (1, 2):
+        with HistoryFile(tmp_path / HISTORY) as history:
+            kept = KeptEpochs(history, 0, begin.parameters, is_exact=True)
+            for epoch in epochs:
+                is_new = kept.add(replace(epoch, seconds=slower * epoch.number))
+                assert is_new == (slower == 1)
+            assert [row["seconds"] for row in history.rows] == [one.number for one in epochs]
+            assert [one.seconds for one in kept.epochs] == [one.number for one in epochs]
 
 
 # --- src.sync -------------------------------------------------------------------------------------

@@ -163,6 +163,61 @@ def test_a_server_that_is_killed_and_comes_back_has_everything_under_one_run(
     assert notices(caplog) == ["fails", "back"]
 
 
+# A run that waits after its third and sixth epoch until a file of that number is there.
+WAITING = """
+import sys, time
+from pathlib import Path
+from src.experiment.recorder import Recorder
+from src.run import main
+
+go, epoch = Path(sys.argv.pop(1)), Recorder.epoch
+
+def wait(self, given):
+    epoch(self, given)
+    while given.number in (3, 6) and not (go / str(given.number)).exists():
+        time.sleep(0.02)
+
+Recorder.epoch = wait
+main()
+"""
+
+
+@pytest.mark.parametrize("seconds", [10, pytest.param(60, marks=pytest.mark.long)])
+def test_a_server_that_is_away_in_the_middle_of_a_run_costs_nothing(
+    server: Server, tmp_path: Path, seconds: int
+) -> None:
+    go, outputs = tmp_path / "go", tmp_path / "outputs"
+    go.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(go), f"outputs={outputs}", "epochs=9"],
+        cwd=ROOT,
+        env={**os.environ, "MLFLOW_TRACKING_URI": server.address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_until(lambda: bool(list(outputs.glob("runs/*/history.csv"))))
+    (folder,) = outputs.glob("runs/*")
+    wait_until(lambda: known(server, folder))
+    server.kill()
+    back = time.monotonic() + seconds
+    (go / "3").touch()
+    wait_until(lambda: len(history(folder)) == 6)  # training goes on
+    while time.monotonic() < back:
+        assert process.poll() is None
+        time.sleep(0.05)
+    server.start()
+    (go / "6").touch()
+    said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    words = " ".join(said.split())
+    assert words.count("fails: ") == words.count("is back") == 1, said
+    assert len(history(folder)) == 9
+    run_id = Result.load(folder).run_id
+    same(folder, server.folder, run_id)
+    assert (run_id, "FINISHED") in server.runs()
+
+
 def test_what_a_server_that_stays_away_was_not_told_is_synced_later_exactly_once(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

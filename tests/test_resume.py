@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from src.experiment import recorder as recorder_module
+from src.experiment import checkpointing
 from src.experiment.recorder import Recorder
 from src.experiment.results import Result
 from src.experiment.run_folder import (
@@ -211,7 +211,7 @@ def test_a_full_disk_ends_no_training_at_a_checkpoint(
     def full(*_: Any) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(recorder_module, "save_checkpoint", full)
+    monkeypatch.setattr(checkpointing, "save_checkpoint", full)
     finished = train(tmp_path, "epochs=4", "checkpoint.every=2")
     assert finished.result.status == "FINISHED"
     assert "no checkpoint of epoch 2: OSError: [Errno 28] No space" in caplog.text
@@ -244,6 +244,15 @@ def test_a_folder_has_one_owner_and_is_free_when_that_dies(tmp_path: Path) -> No
     disown(tmp_path)
 
 
+def test_what_a_killed_process_left_unfinished_goes_when_the_folder_is_owned(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".0123456789ab.part").write_bytes(b"half")
+    own(tmp_path)
+    disown(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {LOCK}
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 
@@ -269,7 +278,7 @@ epoch = Recorder.epoch
 
 def slow(self, given):
     epoch(self, given)
-    while given.number == 100 and self._record.run_id is None:
+    while given.number == 100 and self._record.record.run_id is None:
         time.sleep(0.01)
     time.sleep(0.02 * (given.number > 100))
 

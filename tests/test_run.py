@@ -168,7 +168,7 @@ def test_pictures_configuration_and_curve_are_artifacts(finished: Ended) -> None
         "predictions.png",
         "first_layer.png",
     }
-    assert listed("config") == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    assert listed("config") == {"config.yaml"}
     assert "history.csv" in listed("")
     for picture in (finished.outputs / "artifacts").rglob("*.png"):
         assert picture.read_bytes().startswith(b"\x89PNG")

@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.experiment.run_folder import CHECKPOINT
+from src.experiment.history import whole_lines
+from src.experiment.recorder import Recorder
+from src.experiment.results import Result
+from src.experiment.run_folder import CHECKPOINT, HISTORY
 from src.support import signals
 from src.support.temporary import remove_abandoned, temporary_folder
 from tests.conftest import ROOT, command
+from tests.resuming import train
 
 ENDING = {
     signal.SIGTERM: (143, "terminated"),
@@ -164,10 +168,10 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_its_last_epoch_and_its_exit_
 # A run that gets one signal in its third epoch, and another one in the checkpoint that follows.
 TWICE = """
 import os, signal, sys
-from src.experiment import recorder
+from src.experiment import checkpointing, recorder
 from src.run import main
 
-number, epoch, save = int(sys.argv.pop(1)), recorder.Recorder.epoch, recorder.save_checkpoint
+number, epoch, save = int(sys.argv.pop(1)), recorder.Recorder.epoch, checkpointing.save_checkpoint
 
 def first(self, given):
     epoch(self, given)
@@ -178,7 +182,7 @@ def second(*arguments):
     os.kill(os.getpid(), number)
     save(*arguments)
 
-recorder.Recorder.epoch, recorder.save_checkpoint = first, second
+recorder.Recorder.epoch, checkpointing.save_checkpoint = first, second
 main()
 """
 
@@ -194,6 +198,62 @@ def test_a_second_signal_waits_for_the_checkpoint_and_the_result(
     assert result(tmp_path)["status"] == "KILLED"
     assert epochs_kept(tmp_path) == epochs_shown(tmp_path) == 3
     assert "Traceback" not in err
+
+
+# A run that gets a signal while it writes its third epoch, or its result.
+MEANWHILE = """
+import os, sys
+from src.experiment.history import HistoryFile
+from src.experiment.results import Result
+from src.run import main
+
+number, place = int(sys.argv.pop(1)), sys.argv.pop(1)
+add, write = HistoryFile.add, Result.write
+
+def add_and_signal(self, row):
+    add(self, row)
+    if place == "epoch" and row["epoch"] == 3:
+        os.kill(os.getpid(), number)
+
+def signal_and_write(self, folder):
+    if place == "result":
+        os.kill(os.getpid(), number)
+    write(self, folder)
+
+HistoryFile.add, Result.write = add_and_signal, signal_and_write
+main()
+"""
+
+
+@pytest.mark.parametrize(("place", "status"), [("epoch", "KILLED"), ("result", "FINISHED")])
+def test_a_signal_waits_until_an_epoch_or_the_result_is_kept_whole(
+    place: str, status: str, tmp_path: Path
+) -> None:
+    arguments = [str(int(signal.SIGTERM)), place, f"outputs={tmp_path}", "epochs=5", *OFFLINE]
+    process = start([sys.executable, "-c", MEANWHILE, *arguments], tmp_path)
+    _, err = process.communicate()
+    assert process.returncode == 143, err
+    assert result(tmp_path)["status"] == status
+    assert epochs_kept(tmp_path) == epochs_shown(tmp_path) == (3 if place == "epoch" else 5)
+
+
+def test_a_run_ends_after_the_epoch_in_which_python_dropped_a_signal_s_exception(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch = Recorder.epoch
+
+    def drop(self: Recorder, given: Any) -> None:
+        epoch(self, given)
+        if given.number == 3:
+            monkeypatch.setattr(signals, "_first", signal.SIGTERM)
+
+    monkeypatch.setattr(Recorder, "epoch", drop)
+    with pytest.raises(SystemExit) as ended:
+        train(tmp_path / "run", "epochs=9")
+    assert ended.value.code == 143
+    kept = Result.load(tmp_path / "run")
+    assert (kept.status, kept.failure) == ("KILLED", "terminated")
+    assert whole_lines(tmp_path / "run" / HISTORY) == 3
 
 
 def test_a_request_for_a_checkpoint_is_met_and_does_not_end_training(tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ from src.config.hydra_internals import config_loader
 from src.config.preflight import check
 from src.data import Dataset, Source, Splitting
 from src.data.digits import Digits
-from src.experiment.recorder import Finished, Recorder, RunContext
+from src.experiment.recorder import Finished, Recorder
 from src.experiment.results import Result
+from src.experiment.run_context import RunContext
 from src.sweep.executors import LocalExecutor, WorkerDied, start_method
 from src.sweep.grouping import Member, group, likeness, sizes
 from src.sweep.jobs import SweepJob

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+import requests
 from mlflow import MlflowClient, MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from sqlalchemy import event
@@ -22,11 +24,14 @@ from sqlalchemy.engine import Engine
 from src.config.composition import compose, composer
 from src.config.preflight import check
 from src.data import Dataset, Split
-from src.experiment.recorder import Recorder, RunContext, record
+from src.experiment.open_run import record
+from src.experiment.recorder import Recorder
 from src.experiment.results import Result
+from src.experiment.run_context import RunContext
 from src.support.errors import UserError
 from src.tracking import mlflow_internals, settings, tracker
 from src.tracking.journal import JOURNAL
+from src.tracking.outage import refuses
 from src.tracking.settings import Tracking
 from src.tracking.store import check_database, database_file, database_uri, open_store
 from src.tracking.sync import sync
@@ -166,12 +171,11 @@ def curve(folder: Path, key: str) -> list[tuple[float, float, float]]:
 
 
 def test_a_file_that_mlflow_has_no_room_for_leaves_the_rest_of_the_run_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: Any) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tracker, "PATIENCE", 5.0)
     with monkeypatch.context() as disk:
         disk.setattr(MlflowClient, "log_artifact", full)
         result = whole_run(tmp_path)
@@ -180,11 +184,69 @@ def test_a_file_that_mlflow_has_no_room_for_leaves_the_rest_of_the_run_whole(
     assert run.info.status == "FINISHED"
     assert "failure" not in run.data.tags
     assert len(curve(tmp_path, "val/loss")) == 3
+    assert " fails: " not in caplog.text  # the store is there
+    assert re.search(
+        r"a part of the run: .*/history\.csv: OSError: .*No space left.*python -m src\.sync \S*run",
+        caplog.text,
+    )
     assert not list(tmp_path.rglob("artifacts/**/history.csv"))
     assert sync(tmp_path / "run")
     assert len(list(tmp_path.rglob("artifacts/**/history.csv"))) == 1
     assert len(list(tmp_path.rglob("artifacts/**/MLmodel"))) == 1
     assert not (tmp_path / "run" / JOURNAL).exists()
+
+
+def test_a_file_finds_room_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log_artifact, failed = MlflowClient.log_artifact, threading.Event()
+
+    def full_at_first(self: MlflowClient, run_id: str, path: str, *more: Any) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise PermissionError(13, "Permission denied")
+        log_artifact(self, run_id, path, *more)
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", full_at_first)
+    prepared, recording = recorded(tmp_path)
+    with recording as recorder:
+        recorder._tracked.history()
+        assert failed.wait(PATIENCE)
+        for epoch in prepared.train():
+            recorder.epoch(epoch)
+        recorder.finish()
+    assert len(list(tmp_path.rglob("artifacts/**/history.csv"))) == 1
+
+
+def answer(status: int) -> requests.HTTPError:
+    """Return the error of a server that answers with a status when it is sent a file."""
+    response = requests.Response()
+    response.status_code = status
+    return requests.HTTPError(f"{status} of a test", response=response)
+
+
+@pytest.mark.parametrize(("status", "is_outage"), [(413, False), (503, True)])
+def test_a_file_that_a_server_refuses_is_no_outage(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+    is_outage: bool,
+) -> None:
+    def refused(*_: Any) -> Any:
+        raise answer(status)
+
+    monkeypatch.setattr(tracker, "PATIENCE", 1.0)
+    monkeypatch.setattr(MlflowClient, "log_artifact", refused)
+    result = whole_run(tmp_path)
+    assert result.status == "FINISHED"
+    assert (" fails: " in caplog.text) == is_outage
+    assert (f"/history.csv: HTTPError: {status} of a test" in caplog.text) != is_outage
+    assert (kept(tmp_path, result.run_id).info.status == "FINISHED") != is_outage
+
+
+def test_which_answers_to_a_file_are_an_outage() -> None:
+    asked = (400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504, 507)
+    passing = [status for status in asked if not refuses(answer(status))]
+    assert passing == [401, 408, 429, 500, 502, 503, 504]
 
 
 def test_what_the_store_refuses_is_told_and_the_rest_is_kept(
@@ -315,11 +377,9 @@ def test_the_recorder_s_seconds_are_those_of_training_and_keeping(tmp_path: Path
         assert isinstance(recorder, Recorder)
         for epoch in prepared.train():
             recorder.epoch(epoch)
-        spent = recorder.seconds
-        assert spent > epoch.seconds
         recorder.finish()
     result = recorder.finished.result
-    assert result.seconds > spent
+    assert result.seconds > epoch.seconds
     info = kept(tmp_path, result.run_id).info
     assert info.end_time - info.start_time == pytest.approx(1000 * result.seconds, abs=2)
 

@@ -23,8 +23,8 @@ from src.config.hydra_internals import (
     set_job_name,
 )
 from src.data import Dataset, Source
-from src.experiment.recorder import RunContext
 from src.experiment.results import RESULT, Result
+from src.experiment.run_context import RunContext
 from src.support.errors import Pruned
 from src.support.threads import use_at_most
 from src.sweep.away import Returned, fetch

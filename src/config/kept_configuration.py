@@ -4,12 +4,11 @@ from pathlib import Path
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from src.config.preflight import check
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
-from src.support.errors import ConfigError, DataError
+from src.support.errors import ConfigError, DataError, in_one_line
 from src.support.input_files import read_text
 
 _CONFIG = ".hydra/config.yaml"
@@ -42,8 +41,10 @@ def read_kept(folder: Path) -> DictConfig:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise ConfigError(f"{path}: uses YAML's aliases, which no run writes")
         config = OmegaConf.create(text)
-    except (OSError, UnicodeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    except ConfigError:
+        raise
+    except Exception as error:  # YAML and OmegaConf raise a dozen different types, assertions too
+        raise ConfigError(f"{path}: cannot be read ({in_one_line(error)})") from None
     if not isinstance(config, DictConfig):
         raise ConfigError(f"{path}: holds no settings by name, as a run's configuration does")
     return config

@@ -16,8 +16,8 @@ from src.config.preflight import check
 from src.config.reader import flatten
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
-from src.experiment.recorder import RunContext
 from src.experiment.results import is_finished
+from src.experiment.run_context import RunContext
 from src.experiment.run_folder import (
     RUN,
     Identity,

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from src.support.errors import DataError
+from src.support.errors import DataError, in_one_line
+from src.support.files import whole_file
 from src.support.input_files import read_text
 
 Row = dict[str, float]
@@ -23,7 +24,7 @@ class HistoryFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._columns: list[str] = []
+        self._path, self._columns = path, list[str]()
         self._lines: list[bytes] = []  # as they were found
         self.rows: list[Row] = []
         sound = self._read(path) if path.exists() else 0
@@ -46,7 +47,7 @@ class HistoryFile:
                 self.rows.append(row)
         except (OSError, ValueError, KeyError, csv.Error) as error:
             raise DataError(
-                f"{path}: not the history of a run ({error}); remove it: "
+                f"{path}: not the history of a run ({in_one_line(error)}); remove it: "
                 "resume= writes it again, from the checkpoint"
             ) from None
         return sound
@@ -54,30 +55,37 @@ class HistoryFile:
     def mend(self, rows: Sequence[Row]) -> int | None:
         """Write the first rows again where the file says otherwise, and add those that it lacks.
 
-        Returns the number of the first line that was wrong, or None if all were right.
+        Returns the number of the first line that was wrong, or None if all were right. A file with
+        a wrong line is replaced as a whole: whatever ends the process leaves the one or the other.
         """
         pairs = enumerate(zip(self.rows, rows, strict=False), 2)
         wrong = next((line for line, (ours, known) in pairs if not _are_equal(ours, known)), None)
-        later = self.rows[len(rows) :]
-        if wrong is not None:
-            self._file.truncate(0)
-            self._columns, self.rows = [], []
-        for row in rows[len(self.rows) :]:
-            self.add(row)
-        if wrong is not None:
-            self._file.write(b"".join(self._lines[1 + len(rows) :]))
-            self._file.flush()
-            self.rows += later
+        if wrong is None:
+            for row in rows[len(self.rows) :]:
+                self.add(row)
+        else:
+            self._replace(rows)
         return wrong
+
+    def _replace(self, rows: Sequence[Row]) -> None:
+        """Put these rows into the place of the first ones; the lines after them stay."""
+        columns = list(rows[0])
+        with whole_file(self._path) as file:
+            file.write(_line(columns, dict(zip(columns, columns, strict=True))))
+            for row in rows:
+                file.write(_line(columns, row))
+            file.writelines(self._lines[1 + len(rows) :])
+        self._columns, self.rows = columns, [*map(dict, rows), *self.rows[len(rows) :]]
+        self._file.close()
+        self._file = self._path.open("ab")
 
     def add(self, row: Mapping[str, float]) -> None:
         """Append an epoch's row, at once. The first row decides the columns."""
-        text = io.StringIO(newline="")
+        head = b""
         if not self._columns:
             self._columns = list(row)
-            csv.writer(text).writerow(self._columns)
-        csv.DictWriter(text, self._columns).writerow(row)
-        self._file.write(text.getvalue().encode())
+            head = _line(self._columns, dict(zip(self._columns, self._columns, strict=True)))
+        self._file.write(head + _line(self._columns, row))
         self._file.flush()
         self.rows.append(dict(row))
 
@@ -107,3 +115,10 @@ def _are_equal(ours: Row, theirs: Row) -> bool:
         ours[name] == theirs[name] or (math.isnan(ours[name]) and math.isnan(theirs[name]))
         for name in ours
     )
+
+
+def _line(columns: Sequence[str], row: Mapping[str, Any]) -> bytes:
+    """Return a row, or the names of the columns, as a line of the file."""
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, columns).writerow(row)
+    return text.getvalue().encode()

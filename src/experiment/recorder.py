@@ -1,79 +1,43 @@
-"""Keeps a run while it trains and when it ends, in its folder and in MLflow."""
+"""Keeps a run while it trains and when it ends: first in its folder, then in MLflow."""
 
-import contextlib
 import functools
 import logging
-import math
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from src.experiment.checkpointing import Checkpointing
 from src.experiment.experiment import Prepared
-from src.experiment.history import HistoryFile, Row
+from src.experiment.history import HistoryFile
 from src.experiment.job import Job
-from src.experiment.pace import Pace
+from src.experiment.kept_epochs import KeptEpochs
 from src.experiment.predictions import Predictions
-from src.experiment.results import RESULT, Result, Summary, measurements, summarize
+from src.experiment.record_file import RecordFile
+from src.experiment.results import RESULT, Result, Summary, summarize
+from src.experiment.run_context import RunContext
 from src.experiment.run_folder import (
     CHECKPOINT,
     HISTORY,
     PREVIOUS,
     RUN,
-    Identity,
     RunRecord,
-    disown,
     forget_later,
     forget_previous,
     load_checkpoint,
-    own,
-    refuse_taken,
-    save_checkpoint,
 )
+from src.experiment.tracked_run import TrackedRun
 from src.nn.network import Parameters
 from src.nn.weights import save_weights
-from src.support.errors import (
-    NotReproduced,
-    Pruned,
-    TargetMissed,
-    TrainingFailed,
-    first_line,
-)
-from src.support.signals import checkpoint_requests, held
-from src.tracking.journal import Status
-from src.tracking.provenance import code_digest, git_tags
+from src.support.errors import Pruned, TargetMissed, TrainingFailed, first_line
+from src.support.signals import held
 from src.tracking.tracker import Tracker, ending
 from src.training import diagnostics
-from src.training.checkpoint import Checkpoint
 from src.training.training_run import Epoch, Progress, watched
 
 log = logging.getLogger(__name__)
 
 # Of a run that has ended, beside what MLflow gets of every run.
 _KEPT = (RUN, RESULT, HISTORY, "weights.npz")
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """What identifies a run: its folder, its name, and the command that asked for it."""
-
-    folder: Path  # exists
-    name: str
-    overrides: Sequence[str]
-    # Every resolved setting by its dotted key, and every choice by its group.
-    settings: Mapping[str, Any]
-    position: str = ""  # in its sweep, such as 3/64
-    sweep_id: str | None = None
-    varied: Sequence[str] = ()  # the settings in which the runs of its sweep differ
-    stack: Sequence[int] = ()  # the numbers of the jobs trained in one stack with it, and its own
-    stack_position: int | None = None  # its place among them, from 0
-    goes_on: bool = False  # whether the folder holds this run already, begun by another process
-    is_exact: bool = True  # whether epochs that are computed again must have equal bytes
-    start_at: int | None = None  # goes on after this epoch; None: after its last checkpoint
-    # The run's folder in its sweep, on another machine: then MLflow keeps what is needed to go on.
-    away_from: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -85,103 +49,6 @@ class Finished:
     history: Sequence[Epoch]
     parameters: Parameters  # trained
     predictions: Predictions
-
-
-@contextlib.contextmanager
-def record(job: Job, prepared: Prepared, run_context: RunContext) -> Iterator["Recorder"]:
-    """Open a run and yield its recorder: give it each epoch, then call ``finish``.
-
-    However the block ends, the run leaves its result in its folder and is closed in MLflow with
-    the matching status. Several runs may be open at a time. Raises what the block raises, and
-    ConfigError if the folder has another owner or holds another run. A store that fails raises
-    nothing.
-    """
-    folder = run_context.folder.absolute()
-    own(folder)
-    try:
-        if not run_context.goes_on:
-            refuse_taken(folder)
-        with HistoryFile(folder / HISTORY) as history:
-            recorder = _open(job, prepared, run_context, history)
-            try:
-                recorder.begin()
-                yield recorder
-            except BaseException as error:
-                recorder.fail(error)
-                raise
-        recorder.close()
-    finally:
-        disown(folder)
-
-
-def _open(
-    job: Job, prepared: Prepared, run_context: RunContext, history: HistoryFile
-) -> "Recorder":
-    """Return the recorder of a new run, or of one that goes on."""
-    folder, identity = run_context.folder, Identity.of(prepared)
-    epochs, store = job.experiment.epochs, job.tracking
-    known = RunRecord.load(folder) if run_context.goes_on else None
-    tags = _tags(job, prepared, run_context)
-    if known and known.epochs != epochs:  # MLflow keeps the parameter as it was
-        tags["epochs"] = str(epochs)
-    attempt = known.attempt + 1 if known else 1
-    if known:
-        tags["attempt"] = str(attempt)
-    run_id = known.run_id if known else None
-    settings = {key: str(value) for key, value in run_context.settings.items()}
-    tracker = store.start(job.outputs, run_context.name, tags, run_id, folder.absolute())
-    if known:
-        (folder / RESULT).unlink(missing_ok=True)  # the run has not ended any more
-        overrides = list(run_context.overrides)
-        record = replace(
-            known,
-            overrides=overrides,
-            status="RUNNING",
-            epochs=epochs,
-            identity=identity,
-            settings=settings,
-            attempt=attempt,
-        )
-    else:
-        record = RunRecord(
-            run_context.name,
-            list(run_context.overrides),
-            int(time.time() * 1000),
-            epochs,
-            identity,
-            settings,
-            {name: str(value) for name, value in job.tags.items()},
-            store.experiment,
-            position=run_context.position,
-            sweep_id=run_context.sweep_id,
-            stack=list(run_context.stack),
-            stack_position=run_context.stack_position,
-        )
-    return Recorder(job, prepared, run_context, tracker, history, record)
-
-
-def _tags(job: Job, prepared: Prepared, run_context: RunContext) -> dict[str, str]:
-    """Return the tags of a run in MLflow: the user's own, and what identifies the run."""
-    return {
-        **{name: str(value) for name, value in job.tags.items()},
-        **({"mlflow.note.content": job.note} if job.note else {}),
-        "overrides": " ".join(run_context.overrides),
-        "output_dir": str(run_context.away_from or run_context.folder.absolute()),
-        "config_digest": job.experiment.digest,
-        "data_digest": prepared.dataset.digest,
-        "code_digest": code_digest(),
-        **git_tags(),
-        **({"sweep_id": run_context.sweep_id} if run_context.sweep_id else {}),
-        **_stack_tags(run_context),
-    }
-
-
-def _stack_tags(run_context: RunContext) -> dict[str, str]:
-    """Return with which jobs of its sweep a run was trained: they decide its last bits."""
-    if not run_context.stack:
-        return {}
-    members = " ".join(map(str, run_context.stack))
-    return {"stack": members, "stack_position": str(run_context.stack_position)}
 
 
 class Recorder:
@@ -198,12 +65,9 @@ class Recorder:
         history: HistoryFile,
         record: RunRecord,
     ) -> None:
-        self._job = job
-        self._prepared = prepared
-        self._run_context = run_context
-        self._tracker = tracker
-        self._file = history
-        self._record, self._record_lock = record, threading.Lock()
+        self._job, self._prepared, self._run_context = job, prepared, run_context
+        self._record = RecordFile(run_context.folder, record)
+        self._tracked = TrackedRun(tracker, run_context, history)
         self._result = Result(
             run_context.name,
             list(run_context.overrides),
@@ -212,114 +76,46 @@ class Recorder:
             stack=list(run_context.stack),
             stack_position=run_context.stack_position,
         )
-        self._history: list[Epoch] = []
-        self._trained = prepared.parameters
-        self._keeping = 0.0  # seconds
-        # From where training starts, and how far it has come; None before the first epoch.
-        self.start: Progress | None = None
-        self._progress: Progress | None = None
-        self._handed_over = len(history.rows)  # the tracker has read those of an earlier process
-        self._saved = (0, 0)  # the place of the last checkpoint
-        self.has_ended = False  # whether its result is in its folder
-        self._requests = checkpoint_requests()
+        self._kept = KeptEpochs(
+            history, record.started, prepared.parameters, is_exact=run_context.is_exact
+        )
         if run_context.goes_on:
             self._restore()
-        self._pace = Pace(job.checkpoint, self.start.seconds if self.start else 0.0)
+        # From where training starts; None for its beginning.
+        self.start: Progress | None = self._kept.progress
+        self._checkpoints = Checkpointing(
+            run_context.folder, record.identity, job.checkpoint, self._kept
+        )
+        self.has_ended = False  # whether its result is in its folder
 
     def _restore(self) -> None:
         """Take up the state of the last checkpoint, if there is one."""
         begin = self._prepared.training_run().begin(self._prepared.parameters)
         folder, at = self._run_context.folder, self._run_context.start_at
+        identity = self._record.record.identity
         if at is not None:
-            forget_later(folder, begin, self._record.identity, at)
-        checkpoint = load_checkpoint(folder, begin, self._record.identity, at)
-        if checkpoint is None:
-            return
-        self.start = self._progress = checkpoint.progress
-        self._saved = checkpoint.progress.place
-        self._history = list(checkpoint.epochs)
-        self._trained, self._keeping = checkpoint.progress.kept, checkpoint.keeping
-        # A machine that died may have lost the last lines: the checkpoint has them, too.
-        kept = zip(checkpoint.epochs, checkpoint.times, strict=True)
-        if line := self._file.mend([_row(epoch, at) for epoch, at in kept]):
-            log.warning("%s: line %d is damaged; it is taken from the checkpoint", HISTORY, line)
+            forget_later(folder, begin, identity, at)
+        if checkpoint := load_checkpoint(folder, begin, identity, at):
+            self._kept.restore(checkpoint)
 
-    @property
-    def seconds(self) -> float:
-        """The seconds spent on the run so far: its share of training, and keeping results."""
-        return self._keeping + (self._history[-1].seconds if self._history else 0.0)
-
-    @contextlib.contextmanager
-    def _timed(self) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._keeping += time.perf_counter() - start
-
-    @property
-    def _last_time(self) -> int:
-        """The time of the last epoch, or of the start, in milliseconds since 1970."""
-        rows = self._file.rows
-        return int(rows[-1]["time"]) if rows else self._record.started
-
-    def _now(self) -> int:
-        """Return the time that the run's own clock shows, in milliseconds since 1970.
-
-        It counts the seconds spent on the run, so that durations compare: not the time between an
-        interruption and a resume, and in a stack the run's share only.
-        """
-        return max(self._last_time, self._record.started + int(self.seconds * 1000))
+    # --- while it trains ---
 
     def begin(self) -> None:
         """Keep what is known before training."""
-        run_context, tracker = self._run_context, self._tracker
-        with self._timed():
-            self._update_record()
-            tracker.when_open(self._opened)
-            if run_context.sweep_id and not run_context.goes_on:
-                differing = [name for name in run_context.varied if name in run_context.settings]
-                tracker.sweep(run_context.sweep_id, self._job.metric, differing)
-            tracker.parameters(run_context.settings)
-            tracker.dataset(self._prepared.dataset)
-            configuration = run_context.folder.absolute().glob(".hydra/*.yaml")
-            tracker.files(sorted(configuration), "config")
+        tracked = self._tracked
+        with self._kept.timed():
+            self._record.update()
+            tracked.begin(self._job, self._prepared, self._record.opened)
             if self._job.diagnose:
                 first_look = diagnostics.measurements(self._first_look)
-                tracker.metrics(first_look, 0, self._record.started)
-            self._keep_files_in_mlflow(RUN)
-            self._hand_over()
+                tracked.measurements(first_look, self._record.record.started)
+            tracked.files_to_go_on(RUN)
+            tracked.curves()
 
     @functools.cached_property
     def _first_look(self) -> tuple[diagnostics.LayerState, ...]:
         """The state of the layers before training."""
         return self._prepared.inspect()
-
-    def _hand_over(self) -> None:
-        """Give the new rows of the history to MLflow, which keeps equal points once."""
-        for row in self._file.rows[self._handed_over :]:
-            values = {name: row[name] for name in row if name not in ("epoch", "time")}
-            self._tracker.metrics(values, int(row["epoch"]), int(row["time"]))
-        self._handed_over = len(self._file.rows)
-
-    def _keep_files_in_mlflow(self, *names: str) -> None:
-        """Let MLflow keep these files too, if nothing else does: the folder may be lost."""
-        if self._run_context.away_from:
-            paths = [self._run_context.folder.absolute() / name for name in names]
-            self._tracker.files([path for path in paths if path.exists()])
-
-    def _opened(self, experiment_id: str, run_id: str) -> None:
-        """Keep the ids that MLflow has given the run. Called in the tracker's thread."""
-        with self._record_lock:
-            if self._record.status == "RUNNING":  # afterwards the folder may have another owner
-                self._record = replace(self._record, experiment_id=experiment_id, run_id=run_id)
-                self._record.write(self._run_context.folder)
-
-    def _update_record(self, **changes: Any) -> None:
-        """Write what is known of the run into its folder."""
-        with self._record_lock:
-            self._record = replace(self._record, **changes)
-            self._record.write(self._run_context.folder)
 
     def epoch(self, epoch: Epoch) -> None:
         """Keep an epoch: it is on disk when this returns. Write a checkpoint if one is due.
@@ -337,121 +133,63 @@ class Recorder:
         NotReproduced if the epoch was kept before an interruption, with another result.
         """
         with held():
-            self._keep(epoch)
-
-    def _keep(self, epoch: Epoch) -> None:
-        rows = self._file.rows
-        if epoch.number <= len(rows):
-            self._compare(epoch, rows[epoch.number - 1])
-        else:
-            with self._timed():
-                self._file.add(_row(epoch, self._now()))
+            is_new = self._kept.add(epoch)
             # An epoch that MLflow has, but not its row, would have two times after a loss.
-            if not self._run_context.away_from:
-                self._hand_over()
-        # The curve is kept, but not the weights and the progress of every epoch. An epoch that is
-        # computed again keeps its first time: checkpoints say what the file says.
-        seconds = rows[epoch.number - 1]["seconds"]
-        self._history.append(replace(epoch, parameters=(), progress=None, seconds=seconds))
-        if epoch.kept:
-            self._trained = epoch.parameters
-        self._progress = epoch.progress
+            if is_new and not self._tracked.is_away:
+                self._tracked.curves()
 
     @property
     def is_due(self) -> bool:
         """Whether the time has come for a checkpoint of the last epoch."""
-        return bool(self._history) and self._pace.due(
-            self._history[-1].number, self._history[-1].seconds
-        )
+        return self._checkpoints.is_due
 
     @property
     def is_requested(self) -> bool:
         """Whether SIGUSR1 asks for a checkpoint, which it does of all runs of a process."""
-        return checkpoint_requests() > self._requests
+        return self._checkpoints.is_requested
 
     def within_epoch(self, progress: Progress) -> None:
         """Take note of how far the run has come within a long epoch."""
-        assert progress.begun
-        self._progress = progress
-        trained = progress.seconds + progress.begun.seconds
-        if self.is_requested or self._pace.due_within(trained):
+        self._kept.progress = progress
+        if self._checkpoints.is_due_within(progress):
             self.checkpoint()
-
-    def _compare(self, epoch: Epoch, row: Row) -> None:
-        """Raise NotReproduced unless an epoch is what its row says, apart from the time it took."""
-        values = {"epoch": epoch.number, **measurements(epoch)}
-        for name, value in values.items():
-            before = row.get(name, math.nan)
-            if name == "seconds" or value == before or (value != value and before != before):
-                continue
-            message = f"epoch {epoch.number}, computed again, has {name} {value!r}, not {before!r}"
-            if self._run_context.is_exact:
-                raise NotReproduced(
-                    f"{message} as {HISTORY} says: the processor, BLAS or a plugin has changed"
-                )
-            log.warning(message)
-            return
 
     def checkpoint(self) -> None:
         """Write a checkpoint of the last epoch, unless there is one.
 
         What prevents it is logged: it does not end the training.
         """
-        self._requests = checkpoint_requests()
-        progress = self._progress
-        if progress is None or progress.place == self._saved:
-            return
-        start = time.perf_counter()
-        checkpoint = Checkpoint(
-            progress,
-            self._history[: progress.epoch],
-            [int(row["time"]) for row in self._file.rows[: progress.epoch]],
-            self._keeping,
-        )
-        try:
-            with self._timed():
-                save_checkpoint(self._run_context.folder, checkpoint, self._record.identity)
-            self._saved = progress.place
-            self._keep_files_in_mlflow(HISTORY, CHECKPOINT, PREVIOUS)
-            self._hand_over()
-        except OSError as error:
-            log.warning("no checkpoint of epoch %d: %s", progress.epoch, first_line(error))
-        self._pace.written(time.perf_counter() - start)
+
+        def pass_on() -> None:
+            self._tracked.files_to_go_on(HISTORY, CHECKPOINT, PREVIOUS)
+            self._tracked.curves()
+
+        self._checkpoints.write(pass_on)
+
+    # --- when it ends ---
 
     def finish(self) -> None:
         """Keep the results of the training: all are in the folder when this returns.
 
         Raises TargetMissed.
         """
-        job, prepared, tracker = self._job, self._prepared, self._tracker
+        job, prepared, kept = self._job, self._prepared, self._kept
         folder = self._run_context.folder.absolute()
         self.checkpoint()
-        with self._timed():
-            summary = summarize(self._history, self.findings())
-            save_weights(folder / "weights.npz", prepared.network, self._trained)
-            predictions = _predictions(prepared, self._trained)
+        with kept.timed():
+            summary = summarize(kept.epochs, self.findings())
+            save_weights(folder / "weights.npz", prepared.network, kept.trained)
+            predictions = _predictions(prepared, kept.trained)
             predictions.save(folder / "predictions.npz")
-            # At step 0, since they belong to no epoch: MLflow draws them as bars with their values.
-            tracker.metrics(_finals_and_bests(summary), 0, self._last_time)
+            self._tracked.summary(summary, kept.last_time)
             if not self._run_context.sweep_id:  # in a sweep most pictures are never looked at
                 # Imported after training: Matplotlib takes half a second.
                 from src.experiment.pictures.folder import draw
 
-                pictures = draw(folder, job, prepared, self._run_context.name)
-                tracker.files(pictures, "pictures")
-            tracker.files([folder / "history.csv", folder / "predictions.npz"])
-            experiment, context = job.experiment, self._run_context
-            # The sweep logs its best run when it ends, unless the weights are on another machine.
-            if not context.sweep_id or context.away_from or job.tracking.models == "all":
-                tracker.model(
-                    experiment.model,
-                    experiment.loss,
-                    prepared.dataset,
-                    self._trained,
-                    folder / "weights.npz",
-                )
+                self._tracked.pictures(draw(folder, job, prepared, self._run_context.name))
+            self._tracked.results(job, prepared, kept.trained)
         stopping = job.experiment.stopping
-        scores = [epoch.scores for epoch in self._history]
+        scores = [epoch.scores for epoch in kept.epochs]
         if shortfall := stopping.shortfall(watched(stopping.watch, scores)):
             raise TargetMissed(shortfall)
         metrics = summary.metrics()
@@ -460,9 +198,9 @@ class Recorder:
             value=metrics[job.metric],
             metrics=metrics,
             findings=list(summary.findings),
-            seconds=self.seconds,
+            seconds=kept.seconds,
         )
-        self.finished = Finished(self._result, summary, self._history, self._trained, predictions)
+        self.finished = Finished(self._result, summary, kept.epochs, kept.trained, predictions)
         with held():
             if len(self._run_context.stack) < 2:  # a stack goes on from what all its runs have
                 forget_previous(folder)
@@ -472,7 +210,7 @@ class Recorder:
         """Return what is wrong in the layers, if the job asks for diagnostics; log each finding."""
         if not self._job.diagnose:
             return []
-        after = {epoch.number: epoch.layers for epoch in self._history if epoch.layers}
+        after = {epoch.number: epoch.layers for epoch in self._kept.epochs if epoch.layers}
         looks = {0: self._first_look, **after}
         sentences = diagnostics.findings(self._prepared.network, looks)
         for sentence in sentences:
@@ -490,21 +228,22 @@ class Recorder:
         with held():
             if not isinstance(error, TrainingFailed):  # it would fail again
                 self.checkpoint()
-            self._result = replace(self._result, **self._ending(error), seconds=self.seconds)
+            self._result = replace(self._result, **self._ending(error), seconds=self._kept.seconds)
             try:
                 self._keep_result()
             except OSError as problem:  # a full disk: MLflow hears of the failure all the same
                 log.warning("no %s: %s", RESULT, first_line(problem))
-                self._tell_end()
+                self._tracked.end(self._result)
 
     def _ending(self, error: BaseException) -> dict[str, Any]:
         """Return what the result of a run says of the error that ended it."""
         if isinstance(error, Pruned):  # it leaves its sweep early; its checkpoint lets it go on
-            self._tracker.files([self._run_context.folder.absolute() / HISTORY])
+            self._tracked.history()
+            epochs = self._kept.epochs
             return {
                 "status": "PRUNED",
                 "failure": str(error),
-                "metrics": summarize(self._history, ()).metrics() if self._history else {},
+                "metrics": summarize(epochs, ()).metrics() if epochs else {},
                 "findings": self.findings(),
             }
         status, reason = ending(error)
@@ -534,53 +273,30 @@ class Recorder:
 
     def _keep_result(self) -> None:
         """Write the result into the folder: whatever happens to MLflow, it is known."""
-        known = self._record  # MLflow's ids, if it has opened the run by now
+        known = self._record.record  # MLflow's ids, if it has opened the run by now
         self._result = replace(self._result, experiment_id=known.experiment_id, run_id=known.run_id)
         self._result.write(self._run_context.folder)
-        self._update_record(status=self._result.status)
+        self._record.update(status=self._result.status)
         logs = [path.name for path in self._run_context.folder.glob("*.log")]
-        self._keep_files_in_mlflow(*_KEPT, *logs)
-        self._hand_over()
-        self._tell_end()
+        self._tracked.files_to_go_on(*_KEPT, *logs)
+        self._tracked.curves()
+        self._tracked.end(self._result)
         self.has_ended = True
-
-    def _tell_end(self) -> None:
-        result = self._result
-        pruned = result.status == "PRUNED"  # MLflow has no word for it
-        status = "FINISHED" if pruned else cast(Status, result.status)
-        reason = {"pruned" if pruned else "failure": result.failure}
-        self._tracker.end(status, result.seconds, **reason)
 
     def _close(self) -> None:
         """Close the run in MLflow, and wait for that."""
-        if identity := self._tracker.identity():
+        if identity := self._tracked.identity():
             experiment_id, run_id = identity
             self._result = replace(self._result, experiment_id=experiment_id, run_id=run_id)
             try:
                 self._result.write(self._run_context.folder)
-                self._update_record(experiment_id=experiment_id, run_id=run_id)
+                self._record.update(experiment_id=experiment_id, run_id=run_id)
             except OSError as error:  # the file stays as it was
                 log.warning("%s does not name the MLflow run: %s", RESULT, first_line(error))
-        self._tracker.close()
-
-
-def _finals_and_bests(summary: Summary) -> dict[str, float]:
-    """Return a summary's figures under the names that MLflow knows them by.
-
-    MLflow's page of a run sorts its charts by these names: behind each set's curves, which lead.
-    """
-    return {
-        key if "/best/" in key else key.replace("/", "/final/"): value
-        for key, value in summary.metrics().items()
-    }
+        self._tracked.close()
 
 
 def _predictions(prepared: Prepared, trained: Parameters) -> Predictions:
     """Return the trained network's predictions for the test set, or without one the last set."""
     part, split = list(prepared.dataset.splits())[-1]
     return Predictions.of(part, split, *prepared.predict(trained, split.images))
-
-
-def _row(epoch: Epoch, at: int) -> Row:
-    """Return an epoch's row in the history; ``at`` is in milliseconds since 1970."""
-    return {"epoch": epoch.number, **measurements(epoch), "time": at}

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from src.support.errors import DataError
+from src.support.errors import DataError, in_one_line
 from src.support.files import write_whole
 from src.support.sealed import read_sealed, sealed
+from src.support.serialization import check_types
 from src.training import diagnostics
 from src.training.scoring import Score
 from src.training.training_run import Epoch, Scores
@@ -89,11 +90,10 @@ class Result:
         path = folder / RESULT
         try:
             result = Result(**read_sealed(path))
+            check_types(result)
+            return result
         except (ValueError, TypeError) as error:
-            raise DataError(f"{path}: not the result of a run ({error})") from None
-        if not isinstance(result.metrics, dict) or not isinstance(result.status, str):
-            raise DataError(f"{path}: not the result of a run: its status or metrics are no such")
-        return result
+            raise DataError(f"{path}: not the result of a run ({in_one_line(error)})") from None
 
 
 def is_finished(folder: Path) -> bool:

@@ -14,9 +14,10 @@ from filelock import FileLock, Timeout
 
 from src.experiment.experiment import Prepared
 from src.nn.initializers import FromFile
-from src.support.errors import ConfigError, DataError
+from src.support.errors import ConfigError, DataError, in_one_line
 from src.support.files import remove_parts, sync_folder, write_whole
 from src.support.sealed import read_sealed, sealed
+from src.support.serialization import check_types
 from src.tracking.provenance import code_digest
 from src.training.checkpoint import Checkpoint
 from src.training.training_run import Progress
@@ -171,14 +172,16 @@ class RunRecord:
         path = folder / RUN
         try:
             known = read_sealed(path)
-            return RunRecord(**{**known, "identity": Identity(**known["identity"])})
+            record = RunRecord(**{**known, "identity": Identity(**known["identity"])})
+            check_types(record)
+            return record
         except (FileNotFoundError, NotADirectoryError):
             raise ConfigError(
                 f"{folder}: holds no run.json: give the folder of a run, such as one of those in "
                 "outputs/runs"
             ) from None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"{path}: not the record of a run ({error})") from None
+            raise ConfigError(f"{path}: not the record of a run ({in_one_line(error)})") from None
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, identity: Identity) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
-from src.experiment.recorder import Finished, RunContext, record
+from src.experiment.open_run import record
+from src.experiment.recorder import Finished
+from src.experiment.run_context import RunContext
 from src.nn.gradcheck import Check, check_gradient
 from src.support.errors import WrongGradient
 from src.support.signals import raise_if_ending

@@ -9,7 +9,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from src.support.errors import ConfigError, DataError
+from src.support.errors import ConfigError, DataError, in_one_line
 from src.support.input_files import expanded, max_bytes, open_regular, too_large
 
 # What NumPy writes. The other methods can ask for gigabytes before they give a byte.
@@ -42,8 +42,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
     except MemoryError:
         raise DataError(f"{path}: its arrays do not fit into memory") from None
     except Exception as error:  # zip, zlib and NumPy's headers raise a dozen different types
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{unreadable} ({reason[:200]})") from None
+        raise DataError(f"{unreadable} ({in_one_line(error)})") from None
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, npt.NDArray[np.generic]]:

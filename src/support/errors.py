@@ -98,3 +98,8 @@ def in_brief(message: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return an unexpected error in one line: its class and the first line of its message."""
     return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what a library says of a file, in one line: it may repeat a part of that file."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]

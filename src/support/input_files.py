@@ -73,7 +73,8 @@ def read_text(path: Path) -> str:
     """
     try:
         with open_regular(path) as file:
-            content = file.read(_SMALL + 1)
+            # Not more than it has: Python takes memory for as many bytes as it is asked for.
+            content = file.read(min(os.fstat(file.fileno()).st_size, _SMALL) + 1)
     except DataError as error:
         raise OSError(errno.EINVAL, str(error)) from None
     if len(content) > _SMALL:

@@ -21,7 +21,10 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
     Raises OSError if the file can't be read, and ValueError if it is damaged.
     """
-    values = json.loads(read_text(path))
+    try:
+        values = json.loads(read_text(path))
+    except RecursionError:
+        raise ValueError("it nests values too deeply") from None
     if not isinstance(values, dict):
         raise ValueError("it holds no settings and values")
     seal = values.pop(_SEAL, None)

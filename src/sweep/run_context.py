@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from src.config.reader import SWEEP_KEYS, flatten
 from src.experiment.job import Job
-from src.experiment.recorder import RunContext
+from src.experiment.run_context import RunContext
 from src.experiment.run_folder import RUN, RunRecord
 from src.sweep.plan import PLAN, Plan, run_name
 

@@ -12,8 +12,10 @@ from typing import Self
 
 from src.experiment.experiment import Prepared
 from src.experiment.job import Job
-from src.experiment.recorder import Finished, RunContext, record
+from src.experiment.open_run import record
+from src.experiment.recorder import Finished
 from src.experiment.results import value_after
+from src.experiment.run_context import RunContext
 from src.experiment.run_folder import Identity, load_checkpoint
 from src.nn.network import Parameters
 from src.support.errors import Diverged, Pruned, TrainingFailed, first_line

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from src.support.errors import UserError
+from src.support.errors import UserError, in_one_line
 from src.support.files import write_whole
 from src.support.input_files import read_text
 from src.support.sealed import read_sealed, sealed
+from src.support.serialization import check_types
 
 JOURNAL = "tracking.json"
 HISTORY = "history.csv"
@@ -74,10 +75,14 @@ class Journal:
             stored = read_sealed(path)
             known = {item.name for item in fields(Entry)}
             entry = Entry(**{key: value for key, value in stored.items() if key in known})
+            check_types(entry)
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, AttributeError, OSError) as error:
-            raise UserError(f"{path}: can't be read: {error}; MLflow can't be told of it") from None
+            reason = in_one_line(error)
+            raise UserError(
+                f"{path}: can't be read: {reason}; MLflow can't be told of it"
+            ) from None
         return Journal(entry, folder)
 
     @contextlib.contextmanager

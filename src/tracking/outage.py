@@ -21,6 +21,7 @@ PAUSE = 2.0  # seconds between attempts at a store that is away
 # Errors of a database with many writers, which MLflow reports like a wrong request. The next
 # attempt finds what the other writer, or our own last attempt, has written by then.
 _CLASHES = ("unique constraint", "duplicate key", "database is locked", "deadlock", "serialize")
+_NO_ROOM = 507  # the status of HTTP
 _SOON = 2.0  # a call that fails within so many seconds is repeated once, at once
 
 
@@ -136,6 +137,7 @@ class Store:
 def refuses(error: Exception) -> bool:
     """Return whether an error means that the store will not take this, however often we try."""
     from mlflow import MlflowException
+    from requests import HTTPError
     from sqlalchemy.exc import SQLAlchemyError
 
     if isinstance(error, MlflowException):
@@ -143,6 +145,9 @@ def refuses(error: Exception) -> bool:
             return False
         code: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
         return 400 <= code < 500 and code not in (401, 403, 408, 429)
+    if isinstance(error, HTTPError) and error.response is not None:  # of a file that is sent
+        code = error.response.status_code
+        return code == _NO_ROOM or (400 <= code < 500 and code not in (401, 408, 429))
     return not isinstance(error, OSError | UserError | SQLAlchemyError)
 
 

@@ -93,7 +93,7 @@ def _written(journal: Journal, client: "MlflowClient", experiment_id: str, store
             f"{journal.folder}: the MLflow store {mask(store)} fails: {one_line(error)}; "
             "what it has not been told is kept: try again later"
         ) from None
-    refused = "; ".join(f"{part}: {reason}" for part, reason in upload.refused.items())
+    refused = upload.lacking
     entry = journal.entry
     if entry.run_id is None:
         raise UserError(f"{journal.folder}: MLflow refuses the run: {refused}")

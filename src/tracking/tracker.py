@@ -172,11 +172,14 @@ class Tracker:
         """Wait until all is written. A store that is away is waited for for some seconds."""
         complete = self._wait(lambda: self._complete)
         self._upload.stopped = True  # from now on, the journal belongs to src.sync
-        if self._upload.refused:
-            reasons = "; ".join(f"{part}: {why}" for part, why in self._upload.refused.items())
-            log.warning("MLflow refuses a part of the run: %s", reasons)
+        place = self._journal.folder or "FOLDER"
+        if lacking := self._upload.lacking:
+            log.warning(
+                "MLflow refuses a part of the run: %s; python -m src.sync %s tries again",
+                lacking,
+                place,
+            )
         elif not complete and self._store is not None:
-            place = self._journal.folder or "FOLDER"
             log.warning(
                 "MLflow has not been told everything: python -m src.sync %s does it later", place
             )

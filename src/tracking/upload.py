@@ -1,5 +1,6 @@
 """Writes a run's journal to MLflow, part by part; a part that is written again changes nothing."""
 
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -28,12 +29,12 @@ class Upload:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.refused: dict[str, str] = {}  # the reasons by part
+        self._refused: dict[str, str] = {}  # the reasons by part
+        self._put_off: dict[str, str] = {}  # of parts that are tried again, such as on a full disk
         self._refusals = 0  # of the next points, so far
         self._kept: Mapping[str, str] = {}  # parameters that an earlier process gave the run
         self.stopped = False  # set by another thread: the journal is given up
         self.renewals: Counter[str] = Counter()  # how often a file was handed over again
-        self._local: Exception | None = None  # an error of this computer's disk
         # On disk there may be rows of an earlier process that MLflow was never told.
         self._points: deque[Point] = deque([*journal.rows(), *journal.entry.points])
 
@@ -42,10 +43,17 @@ class Upload:
         self._points.extend(points)
 
     @property
+    def lacking(self) -> str:
+        """What MLflow does not take, with the reasons; empty if it takes everything."""
+        parts = {**self._refused, **self._put_off}
+        return "; ".join(f"{part}: {reason}" for part, reason in parts.items())
+
+    @property
     def complete(self) -> bool:
-        """Whether the run is closed in MLflow, and MLflow has all that it will take."""
+        """Whether the run is closed in MLflow, and MLflow has all that it takes at present."""
         return self.journal.entry.status is not None and not (
-            self._points or any(self._owed(part) for part, _ in self._parts())
+            self._points
+            or any(self._owed(part) for part, _ in self._parts() if part not in self._put_off)
         )
 
     def advance(
@@ -60,7 +68,7 @@ class Upload:
 
         Without ``points``, those of a run that goes on wait: MLflow takes two transactions for
         them, however few they are. Raises the error of a store that fails. What the store refuses
-        is noted and left out.
+        is noted and left out. A file that can't be written is tried again by the next call.
         """
         if self.stopped or not self._attempt("run", lambda: self._open(client, experiment_id)):
             return
@@ -81,12 +89,9 @@ class Upload:
                 self._write_points(client, heard)
             if self._owed(part) and self._attempt(part, lambda write=write: write(client)):  # type: ignore[misc]
                 heard()
-        if self._local is not None:
-            error, self._local = self._local, None
-            raise error
         if points:
             self._write_points(client, heard)
-        if self.complete and not self.refused:
+        if self.complete and not self.lacking:
             entry = self.journal.entry
             # The process may die before it writes them itself, and nobody looks again.
             ids = {"experiment_id": entry.experiment_id, "run_id": entry.run_id}
@@ -94,7 +99,7 @@ class Upload:
             self.journal.remove()
 
     def _owed(self, part: str) -> bool:
-        return self.journal.owes(part) and part not in self.refused
+        return self.journal.owes(part) and part not in self._refused
 
     def _attempt(self, part: str, write: Callable[[], None]) -> bool:
         """Write a part, and return whether MLflow has it."""
@@ -105,13 +110,15 @@ class Upload:
             write()
         except Exception as error:
             if refuses(error):
-                self.refused[part] = one_line(error)
+                self._refused[part] = one_line(error)
             elif part != "run" and is_local(error):
-                self._local = error  # the other parts may still succeed
+                self._put_off[part] = one_line(error)
             else:
                 raise
             return False
-        with self.journal.change() as entry:
+        self._put_off.pop(part, None)
+        # On a full disk the journal stays as it was: the next process writes the part again.
+        with contextlib.suppress(OSError), self.journal.change() as entry:
             if self.renewals[part] != before:  # MLflow may have what the file was before
                 return False
             entry.written.append(part)
@@ -199,10 +206,10 @@ class Upload:
 
         A run that goes on from that file would otherwise give the points a second time.
         """
-        if self._local is not None:  # the file can't be written now; the points can
-            return False
         files = [file for file, _ in self.journal.entry.files]
-        return HISTORY in files and self._owed(f"file /{HISTORY}")
+        part = f"file /{HISTORY}"
+        # If the file can't be written now, the points still can.
+        return HISTORY in files and self._owed(part) and part not in self._put_off
 
     def _write_points(self, client: "MlflowClient", heard: Callable[[], None]) -> None:
         while self._points and not (self.stopped or self._history_is_owed):
@@ -216,7 +223,7 @@ class Upload:
                 self._refusals += 1
                 if not refuses(error) or self._refusals < _ATTEMPTS:
                     raise  # it is tried again: a batch holds many epochs
-                self.refused["metrics"] = one_line(error)
+                self._refused["metrics"] = one_line(error)
             self._refusals = 0
             for _ in range(size):  # only now: after a failure, they are written again
                 self._points.popleft()

@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from src.nn.layers import Array
 from src.nn.network import Parameters
-from src.support.errors import DataError
+from src.support.errors import DataError, in_one_line
 from src.support.files import whole_file
+from src.support.serialization import check_types
 from src.training.diagnostics import LayerState
 from src.training.optimizers import State
 from src.training.scoring import Score
@@ -29,6 +30,8 @@ _DIGEST = hashlib.sha256().digest_size
 _COLUMNS = 6  # of the array ``epochs``: updates, samples, seconds, lr, kept, time
 _MOST_ABOUT = 1 << 26  # bytes of JSON
 _MOST_EPOCHS = 1 << 24
+_MOST_UPDATES = 1 << 53
+_SETS = ("train", "val", "test")
 
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 Arrays = dict[str, npt.NDArray[Any]]
@@ -112,7 +115,7 @@ class Checkpoint:
         except FileNotFoundError:
             raise DataError(f"{path}: no such file") from None
         except Exception as error:  # zip, JSON and NumPy's headers raise a dozen different types
-            raise DataError(f"{path}: not a readable checkpoint ({error})") from None
+            raise DataError(f"{path}: not a readable checkpoint ({in_one_line(error)})") from None
 
 
 def _named(parameters: Parameters, kept: Parameters, state: State) -> Arrays:
@@ -178,12 +181,15 @@ def _restored(arrays: Arrays, about: dict[str, Any], begin: Progress) -> Checkpo
     complete = counted.shape == (number, _COLUMNS) and scored.shape == (number, len(sets), 2)
     if not complete or (number < 1 and begun is None):
         raise ValueError("the records of its epochs are incomplete")
+    _check_told(counted, scored, about)
     epochs: list[Epoch] = []
     for row, scores in zip(counted.tolist(), scored.tolist(), strict=True):
         updates, samples, seconds, lr, kept, _ = row
         named = {name: Score(*score) for name, score in zip(sets, scores, strict=True)}
         at = len(epochs) + 1
         layers = tuple(LayerState(**state) for state in about["layers"].get(str(at), ()))
+        for state in layers:
+            check_types(state)
         epochs.append(
             Epoch(at, named, int(updates), int(samples), seconds, lr, (), bool(kept), layers=layers)
         )
@@ -212,6 +218,19 @@ def _restored(arrays: Arrays, about: dict[str, Any], begin: Progress) -> Checkpo
     )
     times = [int(time) for time in counted[:, -1]]
     return Checkpoint(progress, epochs, times, float(about["keeping"]))
+
+
+def _check_told(counted: Array, scored: Array, about: dict[str, Any]) -> None:
+    """Raise TypeError or ValueError for values of other types than ``save`` writes."""
+    updates, stopped, sets = about["updates"], about["stopped"], about["sets"]
+    if not (counted.dtype == scored.dtype == np.float64) or type(updates) is not int:
+        raise TypeError("its counts or scores are no numbers")
+    if not (0 <= updates <= _MOST_UPDATES and np.isfinite(counted).all() and (counted >= 0).all()):
+        raise ValueError("its counts are negative, or too large")
+    if not isinstance(stopped, str | None):
+        raise TypeError("the reason why it stopped is no text")
+    if sets != [part for part in _SETS if part in sets]:
+        raise ValueError("its sets are no train, val and test")
 
 
 def _begun(arrays: Arrays, about: dict[str, Any] | None, bias: Array) -> Begun | None:

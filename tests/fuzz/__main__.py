@@ -37,7 +37,7 @@ def main() -> None:
     def try_one(content: bytes) -> None:
         if options.reader in ("npz", "weights", "predictions") and content[:1] != b"P":
             content = _archive(content)
-        counts[reader(content)] += 1
+        counts[reader(content) is not None] += 1
         if sum(counts) == options.runs:
             print(f"{options.reader}: {counts[1]:,} read, {counts[0]:,} refused", flush=True)
 
