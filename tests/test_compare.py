@@ -19,6 +19,7 @@ from scipy import stats
 from src.compare import Comparison, latest
 from src.comparison.configurations import group
 from src.comparison.kept import KeptRun, read_folder, run_folders
+from src.comparison.wording import pair_on_samples, pair_over_seeds
 from src.experiment.predictions import Predictions
 from src.support.errors import ConfigError, DataError, UserError
 from src.tracking.view import run_by_run, view_tag
@@ -108,8 +109,11 @@ def test_the_answer_names_the_best_its_margin_and_what_matters(comparison: Compa
     gap = frame["mean"].iloc[0] - frame["mean"].iloc[1]
     assert f"{frame['mean'].iloc[0]:.4f}" in first
     assert f"{gap:.4f} ahead of lr=0.01" in first
-    assert f"test/accuracy {frame['test_mean'].iloc[0]:.4f}" in first
-    assert re.match(r"lr explains \d+% of the variance between runs, the seed \d+%\.", second)
+    assert first.endswith(f"test/accuracy {frame['test_mean'].iloc[0]:.4f}).")
+    better, worse = frame["mean"].iloc[:2]
+    share = r"it explains \d+% of the variance between runs"
+    ends = rf"on average {better:.4f} with 0\.03, {worse:.4f} with 0\.01"
+    assert re.fullmatch(rf"lr matters most: {share} \({ends}\), the seed \d+%\.", second)
     notes = " ".join(comparison.notes)
     assert "chosen by the validation set and reported on the test set" in notes
     assert "Of 9 runs, 3 diverged" in notes
@@ -471,7 +475,10 @@ def test_the_command_line_compares_writes_and_draws(
     picture = tmp_path / "pair.png"
     done = command(sweep, "--pair", "C1", "C2", "--picture", picture)
     assert done.returncode == 0, done.stderr
-    assert "paired over seeds" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert pair_over_seeds(comparison.pair("C1", "C2"), "val/accuracy") in said
+    assert "paired over seeds" in said
+    assert pair_on_samples(comparison.pair("C1", "C2")) in said
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

@@ -88,25 +88,10 @@ def comparison_pair(pair: "Pair", metric: str, first: str, second: str) -> None:
     """Print two configurations compared; ``first`` and ``second`` say what they are."""
     fact(pair.first, first)
     fact(pair.second, second)
-    text = f"{metric} {pair.difference:+.4f}"
-    if math.isfinite(pair.low):
-        kind = "paired over seeds" if pair.paired else "Welch's test: the seeds are not the same"
-        text += f", 95 % interval {pair.low:+.4f} to {pair.high:+.4f}, p = {pair.p:.2g} ({kind})"
-    else:
-        text += "; no interval: it needs two seeds of each, that differ"
-    _sentence("difference", text)
-    samples = pair.samples
-    if samples is None:
-        fact("samples", "no predictions of the same test samples are kept")
-        return
-    _sentence(
-        "samples",
-        f"of {samples.samples} test samples {pair.first} alone is right on {samples.only_first}, "
-        f"{pair.second} alone on {samples.only_second}"
-        + (f", summed over {samples.networks} seeds" if samples.networks > 1 else "")
-        + f": accuracy {samples.difference:+.4f}, 95 % interval {samples.low:+.4f} to "
-        f"{samples.high:+.4f}, p = {samples.p:.2g} ({samples.method})",
-    )
+    from src.comparison.wording import pair_on_samples, pair_over_seeds  # they import pandas
+
+    _sentence("difference", pair_over_seeds(pair, metric))
+    _sentence("samples", pair_on_samples(pair))
 
 
 def _sentence(key: str, text: str) -> None:

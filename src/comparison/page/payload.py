@@ -7,9 +7,9 @@ import numpy as np
 
 from src.comparison.importance import HIGHER, LEFT, NOISE
 from src.comparison.page.inlined import picture
-from src.comparison.page.sentences import pair_sentences
 from src.comparison.page.tables import status
 from src.comparison.page.wording import real, setting
+from src.comparison.wording import pair_on_samples, pair_over_seeds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,12 +152,14 @@ def _pairs(comparison: "Comparison") -> dict[str, Any]:
             sample = int(row["sample"])
             if sample not in images:
                 images[sample] = picture(comparison.image(sample))
+        pair = comparison.pair(a, b)
+        verdict = [pair_over_seeds(pair, comparison.metric), pair_on_samples(pair)]
         pairs.append(
             {
                 "a": a,
                 "b": b,
                 "differing": len(differing),
-                "verdict": " ".join(pair_sentences(comparison.pair(a, b), comparison.metric)),
+                "verdict": " ".join(verdict),
                 "samples": [
                     [int(row["sample"]), int(row["label"]), real(row["a"]), real(row["b"])]
                     for row in shown
