@@ -394,6 +394,32 @@ def test_mlflow_opens_grouped_by_configuration_and_holds_a_summary(
     assert len(found) == 9  # the summary is none of them
 
 
+def test_an_offline_sweep_reaches_mlflow_later_with_its_summary(tmp_path: Path) -> None:
+    sweep = ("-m", "model=relu2_small", "lr=0.01,0.1", "seed=0,1", "epochs=2")
+    ended = run(tmp_path, *sweep, "tracking.offline=true")
+    assert ended.code == 0, ended.err
+    (folder,) = ended.outputs.glob("sweeps/*")
+    assert f"python -m src.sync {folder}" in ended.out
+    assert not (tmp_path / "mlflow.db").exists()
+    told = [sys.executable, "-m", "src.sync", str(folder)]
+    done = subprocess.run(told, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(ended.runs_in_mlflow()) == 4
+    client = MlflowClient(ended.store)
+    experiment = client.get_experiment_by_name("scratchgrid")
+    assert experiment
+    (summary,) = client.search_runs([experiment.experiment_id], "tags.kind = 'sweep'")
+    assert summary.info.status == "FINISHED"
+    assert summary.data.tags["summary_of"] == folder.name
+    assert Comparison.read([folder]).answer[0] in summary.data.tags["mlflow.note.content"]
+    for name in ("report.html", "leaderboard.json", "plan.json"):
+        kept = Path(client.download_artifacts(summary.info.run_id, name, str(tmp_path)))
+        assert kept.read_bytes() == (folder / name).read_bytes()
+    assert view_tag(folder.name) in experiment.tags
+    done = subprocess.run(told, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "MLflow has everything" in done.stdout
+
+
 def test_runs_are_found_by_mlflow_s_own_filter(ended: Ended, comparison: Comparison) -> None:
     found = Comparison.find("params.lr = '0.03'", ended.outputs)
     assert list(found.runs["seed"]) == [0, 1, 2]
