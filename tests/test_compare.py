@@ -207,7 +207,7 @@ def test_a_repeated_run_is_no_replicate(sweep: Path, tmp_path: Path) -> None:
     found = Comparison.read([sweep, tmp_path])
     assert list(found.configurations["n"]) == [3, 3, 3]
     assert found.repeated == 1
-    assert "1 run repeat" in " ".join(found.notes)
+    assert "1 run repeats another one" in " ".join(found.notes)
 
 
 def made(settings: dict[str, str], value: float, **fields: Any) -> KeptRun:

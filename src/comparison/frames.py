@@ -31,7 +31,7 @@ class Pair:
     first: str
     second: str
     difference: float  # of the means of the metric: first minus second
-    low: float  # ends of its 95 % interval; NaN where it does not exist
+    low: float  # ends of its 95% interval; NaN where it does not exist
     high: float
     p: float
     paired: bool  # over seeds

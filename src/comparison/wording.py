@@ -192,7 +192,8 @@ def advice(comparison: Frames) -> str | None:
         text = "Each configuration has one seed: no interval exists."
     else:
         text = (
-            f"{single} of {count(len(frame), 'configuration')} have one seed: no interval exists."
+            f"{single} of {count(len(frame), 'configuration')} {'has' if single == 1 else 'have'} "
+            "one seed: no interval exists."
         )
     labels = comparison.runs["configuration"]
     configurations = [
@@ -270,7 +271,7 @@ def _unfinished(comparison: Frames) -> list[str]:
         )
     others = len(missing) - sum(ended.values())
     if others and comparison.budget:
-        found.append(f"{count(others, 'run')} ended before {comparison.budget} and do not count.")
+        found.append(f"{count(others, 'run')} ended before {comparison.budget}: not counted.")
     elif others:
         found.append(f"{count(others, 'run')} finished without a {comparison.metric}.")
     if ended["diverged"]:
@@ -281,9 +282,10 @@ def _unfinished(comparison: Frames) -> list[str]:
 def _kept(comparison: Frames) -> list[str]:
     found = []
     if comparison.repeated:
+        repeat = "repeats" if comparison.repeated == 1 else "repeat"
         found.append(
-            f"{count(comparison.repeated, 'run')} repeat another one, equal in settings, data and "
-            "seed: the last of each counts."
+            f"{count(comparison.repeated, 'run')} {repeat} another one, equal in settings, data "
+            "and seed: the last of each counts."
         )
     frame = comparison.configurations
     without = len(comparison.history) == 0

@@ -35,7 +35,7 @@ def comparison_table(comparison: "Comparison") -> None:
         *comparison.differing,
         "runs",
         comparison.metric,
-        *(["95 % interval", "worst", "best"] if has_interval else []),
+        *(["95% interval", "worst", "best"] if has_interval else []),
         *([f"test/{measure}"] if has_test else []),
         "seconds",
     ]

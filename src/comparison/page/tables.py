@@ -73,7 +73,7 @@ def leaderboard(comparison: "Comparison") -> tuple[list[str], list[Row]]:
         "Configuration",
         "mean",
         *comparison.differing,
-        "95 % interval",
+        "95% interval",
         "against the first",
         "test mean",
         "runs",
