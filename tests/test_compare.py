@@ -269,6 +269,69 @@ def test_a_configuration_that_diverges_at_times_does_not_lead() -> None:
     assert list(frame["n"]) == [3, 3]
 
 
+def seeded(values: dict[str, list[float]], **fields: Any) -> list[KeptRun]:
+    """Return runs of two settings, given the scores of the seeds of each pair of their values."""
+    return [
+        replace(made(dict(zip("ab", pair, strict=True)) | {"seed": str(k)}, value), **fields)
+        for pair, scores in values.items()
+        for k, value in enumerate(scores)
+    ]
+
+
+def test_the_first_sentence_says_how_far_ahead_the_best_is_and_of_what() -> None:
+    clear = {"xs": [0.95, 0.96, 0.97], "xt": [0.85, 0.86, 0.87], "yt": [0.5, 0.52, 0.51]}
+    assert (
+        Comparison(seeded(clear))
+        .answer[0]
+        .startswith(
+            "a=x b=s is the best: val/accuracy 0.9600, 0.1000 ahead of the same with b=t, which is "
+            "more than chance explains (95% interval 0.9352 to 0.9848 over 3 seeds"
+        )
+    )
+    both = {"xs": [0.95, 0.96, 0.97], "yt": [0.95, 0.97, 0.95]}
+    assert (
+        Comparison(seeded(both))
+        .answer[0]
+        .startswith(
+            "a=x b=s leads with val/accuracy 0.9600, 0.0033 ahead of a=y b=t, but can't be told "
+            "from the other (95% interval "
+        )
+    )
+    level = {"xs": [0.95, 0.96, 0.97], "xt": [0.96, 0.97, 0.95]}
+    assert "val/accuracy 0.9600, level with b=t, but can't" in Comparison(seeded(level)).answer[0]
+
+
+def test_the_second_sentence_says_what_matters_and_between_which_ends() -> None:
+    grid = {
+        "xs": [0.95, 0.96],
+        "xt": [0.93, 0.94],
+        "ys": [0.55, 0.56],
+        "yt": [0.53, 0.54],
+    }
+    second = Comparison(seeded(grid)).answer[1]
+    assert second == (
+        "a matters most: it explains 100% of the variance between runs (on average 0.9450 with x, "
+        "0.5450 with y)."
+    )
+    noise = {"xs": [0.1, 0.9], "xt": [0.9, 0.3], "ys": [0.2, 0.9], "yt": [0.8, 0.3]}
+    said = Comparison(seeded(noise)).answer[1]
+    assert said.startswith("The seed matters more than any setting: ")
+
+
+def test_a_faster_configuration_that_ties_with_the_best_is_named() -> None:
+    slow = seeded({"xs": [0.95, 0.96, 0.97]}, seconds=9.0)
+    fast = seeded({"xt": [0.95, 0.95, 0.97]}, seconds=2.0)
+    said = (
+        "Of those that can't be told from the best, b=t (C2) is the fastest: 2 s instead of 9 s "
+        "per run, with val/accuracy 0.9567."
+    )
+    assert said in Comparison([*slow, *fast]).notes
+    worse = seeded({"xt": [0.15, 0.16, 0.17]}, seconds=2.0)
+    assert "fastest" not in " ".join(Comparison([*slow, *worse]).notes)
+    alike = seeded({"xt": [0.95, 0.95, 0.97]}, seconds=8.0)
+    assert "fastest" not in " ".join(Comparison([*slow, *alike]).notes)
+
+
 def test_one_seed_has_no_interval_and_the_command_that_adds_seeds_is_shown() -> None:
     runs = [made({"lr": lr}, float(lr), overrides=[f"lr={lr}"]) for lr in ("0.1", "0.3")]
     found = Comparison(runs)

@@ -126,7 +126,8 @@ def _what_matters(comparison: Frames) -> list[str]:
     if named.empty:
         return ["No setting explains the variance between runs."]
     parts = [f"{row.effect} {row.share:.0%}" for row in named.itertuples()]
-    others = [f"{_RESTS[row.effect]} {row.share:.0%}" for row in rest.itertuples()]
+    visible = rest[rest["share"] >= _LEAST_SHARE]
+    others = [f"{_RESTS[row.effect]} {row.share:.0%}" for row in visible.itertuples()]
     first = named.iloc[0]
     about = "about " if "estimated" in first["method"] else ""
     share = f"explains {about}{first['share']:.0%} of the variance between runs"
@@ -177,7 +178,7 @@ def notes(comparison: Frames) -> list[str]:
     """Return what a reader must know beside the numbers, a sentence each."""
     return [
         note
-        for part in (_seeds, _selection, _tests, _unfinished, _kept, _origin)
+        for part in (_seeds, _faster, _selection, _tests, _unfinished, _kept, _origin)
         for note in part(comparison)
     ]
 
@@ -206,6 +207,23 @@ def advice(comparison: Frames) -> str | None:
 def _seeds(comparison: Frames) -> list[str]:
     text = advice(comparison)
     return [text] if text else []
+
+
+def _faster(comparison: Frames) -> list[str]:
+    """Name the fastest of those that can't be told from the best, if it takes half as long."""
+    frame = comparison.configurations
+    best = frame["seconds"].iloc[0]
+    tied = frame[frame["tied"] & frame["p"].notna() & (frame["seconds"] <= best / 2)]
+    if tied.empty:
+        return []
+    label = str(tied["seconds"].idxmin())
+    row = tied.loc[label]
+    text = (
+        f"Of those that can't be told from the best, {described(comparison, label)} ({label}) is "
+        f"the fastest: {row['seconds']:.2g} s instead of {best:.2g} s per run, with "
+        f"{comparison.metric} {row['mean']:.4f}."
+    )
+    return [text]
 
 
 def _selection(comparison: Frames) -> list[str]:
