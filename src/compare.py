@@ -3,10 +3,15 @@
 ``python -m src.compare --help`` shows the command line; from Python, ``Comparison`` gives frames.
 """
 
+import gc
+
 from src.support import signals
 
 if __name__ == "__main__":  # the imports below take a second, and show no traceback of a signal
     signals.leave_at_once_on_signals()
+    # Nearly all that a comparison makes, it keeps to its end: to look for garbage again and again
+    # takes as long as everything else.
+    gc.disable()
 
 import argparse
 from collections.abc import Sequence
