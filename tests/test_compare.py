@@ -113,7 +113,7 @@ def test_the_answer_names_the_best_its_margin_and_what_matters(comparison: Compa
     better, worse = frame["mean"].iloc[:2]
     share = r"it explains \d+% of the variance between runs"
     ends = rf"on average {better:.4f} with 0\.03, {worse:.4f} with 0\.01"
-    assert re.fullmatch(rf"lr matters most: {share} \({ends}\), the seed \d+%\.", second)
+    assert re.fullmatch(rf"lr matters most: {share} \({ends}\), then the seed \d+%\.", second)
     notes = " ".join(comparison.notes)
     assert "chosen by the validation set and reported on the test set" in notes
     assert "Of 9 runs, 3 diverged" in notes

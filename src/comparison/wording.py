@@ -135,7 +135,8 @@ def _what_matters(comparison: Frames) -> list[str]:
     chance = rest[rest["effect"] == NOISE]["share"].max()
     if chance > first["share"]:
         text = f"The seed matters more than any setting: {first['effect']} {share}"
-    return [", ".join([text, *parts[1:], *others]) + "."]
+    following = ", ".join([*parts[1:], *others])
+    return [f"{text}, then {following}." if following else f"{text}."]
 
 
 def _range(comparison: Frames, effect: pd.Series) -> str:

@@ -14,6 +14,7 @@ _MOST_ROWS = 30
 _TIED = "≈"
 _BAR = 24  # characters
 _EFFECTS = 8
+_LEAST_SHARE = 0.005  # of an effect that is shown
 _REASONS = 5
 _WIDTH = 100  # characters of a sentence's line
 
@@ -71,7 +72,7 @@ def comparison_details(comparison: "Comparison") -> None:
     effects = comparison.importance()
     if not effects.empty:
         fact("matters", effects["method"].iloc[0])
-        for row in effects.head(_EFFECTS).itertuples():
+        for row in effects[effects["share"] >= _LEAST_SHARE].head(_EFFECTS).itertuples():
             bar = "█" * round(_BAR * row.share)
             fact("", f"{row.share:>4.0%} {bar:<{_BAR}} {row.effect}")
     reasons = comparison.explanations
