@@ -1,4 +1,4 @@
-"""Estimates how long a sweep takes, from one epoch of each kind of stack in it."""
+"""Estimates how long a sweep takes, from a few epochs of each kind of stack in it."""
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
