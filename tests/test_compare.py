@@ -332,6 +332,22 @@ def test_a_faster_configuration_that_ties_with_the_best_is_named() -> None:
     assert "fastest" not in " ".join(Comparison([*slow, *alike]).notes)
 
 
+def test_configurations_that_only_guess_are_named(tmp_path: Path) -> None:
+    runs = []
+    best = {"0.1": [0.9, 0.91], "1": [0.2, 0.12], "3": [0.1, 0.14]}  # of any epoch
+    for lr, accuracies in best.items():
+        for seed, accuracy in enumerate(accuracies):
+            folder = tmp_path / f"{lr}_{seed}"
+            folder.mkdir()
+            (folder / "history.csv").write_text(f"epoch,val/accuracy\n1,{accuracy}\n2,0.1\n")
+            settings = {"lr": lr, "seed": str(seed), "model.outputs": "10"}
+            runs.append(made(settings, accuracy, folder=folder))
+    assert Comparison(runs).explanations == {
+        "C2": "1 of 2 never do better than guessing one of 10 classes",
+        "C3": "it never does better than guessing one of 10 classes",
+    }
+
+
 def test_one_seed_has_no_interval_and_the_command_that_adds_seeds_is_shown() -> None:
     runs = [made({"lr": lr}, float(lr), overrides=[f"lr={lr}"]) for lr in ("0.1", "0.3")]
     found = Comparison(runs)

@@ -161,10 +161,16 @@ def explanations(comparison: Frames) -> dict[str, str]:
     worse = list(frame.index[1:])
     found |= reasons.sentences(comparison.reasons(), "C1", worse)
     shares = reasons.still_learning(comparison.history, comparison.runs["configuration"])
+    classes = len(comparison.class_names)
+    guesses = reasons.guessing(comparison.history, comparison.runs["configuration"], classes)
     for label in worse:
-        diverged = int(frame["diverged"][label])
+        n, diverged = int(frame["n"][label]), int(frame["diverged"][label])
+        guessed = int(guesses.get(label, 0))
         if diverged:
-            found[label] = f"{diverged} of {frame['n'][label]} diverged"
+            found[label] = f"{diverged} of {n} diverged"
+        elif label not in found and guessed:
+            who = "it never does" if guessed == n else f"{guessed} of {n} never do"
+            found[label] = f"{who} better than guessing one of {classes} classes"
         elif label not in found and not frame["tied"][label]:
             share = float(shares.get(label, np.nan))
             if reasons.is_still_learning(share, float(shares.get("C1", np.nan))):
