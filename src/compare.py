@@ -3,13 +3,17 @@
 ``python -m src.compare --help`` shows the command line; from Python, ``Comparison`` gives frames.
 """
 
+import gc
+
 from src.support import signals
 
 if __name__ == "__main__":  # the imports below take a second, and show no traceback of a signal
     signals.leave_at_once_on_signals()
+    # Nearly all that a comparison makes, it keeps to its end: to look for garbage again and again
+    # takes as long as everything else.
+    gc.disable()
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,16 +90,10 @@ def _places(given: Sequence[str], outputs: Path) -> list[Path]:
 def main() -> None:
     """Compare the runs named. Exit codes: 0 compared, 2 a run or an argument is wrong."""
     chosen = _parser().parse_args()
-    signals.end_in_order_on_signals()
-    from src.terminal import report
+    from src.terminal.ending import ending_in_order
 
-    try:
+    with ending_in_order():
         _compare(chosen)
-    except UserError as error:
-        report.problem(str(error))
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def _compare(chosen: argparse.Namespace) -> None:

@@ -99,27 +99,31 @@ def _is_run_id(text: str) -> bool:
 def main() -> None:
     """Draw the pictures of the runs named. Exit codes: 0 drawn, 2 not all could be drawn."""
     chosen = _parser().parse_args()
-    signals.end_in_order_on_signals()
+    from src.terminal.ending import ending_in_order
+
+    with ending_in_order():
+        drawn = [_draw(run, chosen) for run in chosen.runs]
+    sys.exit(0 if all(drawn) else 2)
+
+
+def _draw(run: str, chosen: argparse.Namespace) -> bool:
+    """Draw the pictures of a run; return whether they could be drawn."""
     from src.terminal import report
 
-    failed = False
-    for run in chosen.runs:
-        try:
-            folder = find_run(run, chosen.outputs)
-            into = chosen.into
-            if into and len(chosen.runs) > 1:  # one folder per run, named as in outputs
-                into = into / folder.absolute().parent.name / folder.absolute().name
-            paths = draw_run(folder, samples=chosen.samples, into=into, log=chosen.log)
-            if chosen.samples:
-                _show_samples(folder, chosen.samples)
-            for path in paths:
-                report.fact("picture", str(path))
-        except UserError as error:
-            report.problem(str(error))
-            failed = True
-        except KeyboardInterrupt:
-            sys.exit(130)
-    sys.exit(2 if failed else 0)
+    try:
+        folder = find_run(run, chosen.outputs)
+        into = chosen.into
+        if into and len(chosen.runs) > 1:  # one folder per run, named as in outputs
+            into = into / folder.absolute().parent.name / folder.absolute().name
+        paths = draw_run(folder, samples=chosen.samples, into=into, log=chosen.log)
+        if chosen.samples:
+            _show_samples(folder, chosen.samples)
+    except UserError as error:
+        report.problem(str(error))
+        return False
+    for path in paths:
+        report.fact("picture", str(path))
+    return True
 
 
 def _show_samples(folder: Path, samples: Sequence[int]) -> None:

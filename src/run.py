@@ -37,6 +37,7 @@ from src.support.errors import ConfigError, TrainingFailed, UserError, first_lin
 from src.support.paths import CONF
 from src.sweep.run_context import single, swept
 from src.terminal import report
+from src.terminal.ending import ending_in_order
 from src.tracking.journal import JOURNAL
 from src.tracking.links import run_link, with_ui
 
@@ -180,24 +181,12 @@ def main() -> None:
     Exit codes: 0 finished, 1 failed or diverged, 2 wrong configuration or data, 128 plus its
     number if a signal ended the process: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 131 SIGQUIT.
     """
-    signals.end_in_order_on_signals()
-    report.never_fail()
-    try:
+    with ending_in_order(told=True):
         _main()
-    except BaseException:
-        # Whatever else the signal's exception has caused on its way, its code counts.
-        if signals.exit_code() is None:
-            raise
-    finally:
-        signals.leave_at_once_on_signals()  # Python's shutdown shows tracebacks, too
-    code = signals.exit_code()
-    if code is not None:
-        report.problem("interrupted" if code == 130 else "terminated by a signal")
-        sys.exit(code)
 
 
 def _main() -> None:
-    """Compose, check and run; explain what is wrong. Raises what a signal raises."""
+    """Compose, check and run; explain what is wrong. Raises UserError, and what a signal raises."""
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     report.show_log()
     # Hydra then raises composition errors instead of printing them, and we explain them.
@@ -205,9 +194,6 @@ def _main() -> None:
     try:
         sys.argv[1:] = resume_or_prepare(take_rerun(sys.argv[1:]))
         task()
-    except UserError as error:
-        report.problem(str(error))
-        sys.exit(2)
     except COMPOSITION_ERRORS as error:
         signals.raise_if_ending()  # the signal's exception reached Hydra's parser
         if wants_traceback:

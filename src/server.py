@@ -16,6 +16,7 @@ from pathlib import Path
 
 from src.support.errors import UserError
 from src.terminal import report
+from src.terminal.ending import ending_in_order
 from src.tracking.links import DEFAULT_PORT
 from src.tracking.team_server import TeamServer, settings
 
@@ -25,7 +26,6 @@ def main() -> None:
 
     Exits with 2 if PostgreSQL or a package is missing.
     """
-    signals.end_in_order_on_signals()
     parser = argparse.ArgumentParser(prog="python -m src.server", description=__doc__)
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="of the server's address")
     parser.add_argument(
@@ -47,14 +47,8 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=4, help="processes that answer")
     chosen = parser.parse_args()
-    server = TeamServer(chosen.folder, chosen.host, chosen.port, chosen.workers, chosen.database)
-    try:
-        _serve(server)
-    except UserError as error:
-        report.problem(str(error))
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with ending_in_order():
+        _serve(TeamServer(chosen.folder, chosen.host, chosen.port, chosen.workers, chosen.database))
 
 
 def _serve(server: TeamServer) -> None:

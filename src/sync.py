@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from src.support.errors import UserError
 from src.support.paths import CONF
 from src.terminal import report
+from src.terminal.ending import ending_in_order
 from src.tracking.journal import pending
 from src.tracking.links import run_link
 from src.tracking.sync import sync
@@ -53,18 +54,8 @@ def main() -> None:
 
     Exits with 1 if MLflow still misses something, with 2 if a folder does not exist.
     """
-    signals.end_in_order_on_signals()
-    report.never_fail()
-    try:
+    with ending_in_order():
         _main()
-    except BaseException:
-        if signals.exit_code() is None:  # whatever else a signal has caused on its way
-            raise
-    finally:
-        signals.leave_at_once_on_signals()  # Python's shutdown shows tracebacks, too
-    code = signals.exit_code()
-    if code is not None:
-        sys.exit(code)
 
 
 def _main() -> None:

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from src.support.errors import InvalidValue, UserError
 from src.support.paths import CONF
 from src.terminal import report
+from src.terminal.ending import ending_in_order
 from src.tracking.links import DEFAULT_PORT, is_server, view_link
 from src.tracking.masking import mask
 from src.tracking.settings import Tracking
@@ -29,9 +30,8 @@ from src.tracking.view import ALL_RUNS, comparison, view_tag
 def main() -> None:
     """Show the link to the runs and serve the UI until Ctrl-C.
 
-    Exits with 2 if the port is in use or the store can't be opened.
+    Exits with 130 after Ctrl-C, and with 2 if the port is in use or the store can't be opened.
     """
-    signals.end_in_order_on_signals()
     parser = argparse.ArgumentParser(prog="python -m src.ui", description=__doc__)
     defaults = OmegaConf.load(CONF / "config.yaml")
     parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="of the UI's address")
@@ -42,13 +42,8 @@ def main() -> None:
         help="the folder that holds the database, unless MLFLOW_TRACKING_URI names a store",
     )
     chosen = parser.parse_args()
-    try:
+    with ending_in_order():
         _show(chosen.outputs, chosen.port)
-    except UserError as error:
-        report.problem(str(error))
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def _show(outputs: Path, port: int) -> None:
@@ -70,15 +65,11 @@ def _show(outputs: Path, port: int) -> None:
 
 
 def _serve(store: str, port: int) -> None:
-    """Run the server until Ctrl-C, which a session of its own keeps from it."""
+    """Run the server until a signal ends this process; a session of its own keeps it from those."""
     command, environment = server_command(store, port)
     process = subprocess.Popen(command, env=environment, start_new_session=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))  # the terminal was closed
     try:
         sys.exit(process.wait())
-    except KeyboardInterrupt:
-        pass
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)

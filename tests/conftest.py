@@ -7,9 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from src.tracking.search import FoundRun
 
 # No example may fail for being slow: these machines are shared.
 settings.register_profile("default", deadline=None, max_examples=50)
@@ -41,6 +45,17 @@ class Ended:
         return sorted(
             found, key=lambda path: (path.parent, int(path.name) if path.name.isdigit() else 0)
         )
+
+    def runs_in_mlflow(self) -> list["FoundRun"]:
+        """Return the runs that MLflow has, without the summaries of sweeps, the oldest first."""
+        from mlflow import MlflowClient
+
+        from src.tracking.search import Search
+
+        client = MlflowClient(self.store)
+        experiment = client.get_experiment_by_name("scratchgrid")
+        assert experiment
+        return Search(client, experiment.experiment_id).runs()
 
 
 def command(outputs: Path, *arguments: str) -> list[str]:

@@ -19,6 +19,7 @@ from scipy import stats
 from src.compare import Comparison, latest
 from src.comparison.configurations import group
 from src.comparison.kept import KeptRun, read_folder, run_folders
+from src.comparison.wording import pair_on_samples, pair_over_seeds
 from src.experiment.predictions import Predictions
 from src.support.errors import ConfigError, DataError, UserError
 from src.tracking.view import run_by_run, view_tag
@@ -108,8 +109,11 @@ def test_the_answer_names_the_best_its_margin_and_what_matters(comparison: Compa
     gap = frame["mean"].iloc[0] - frame["mean"].iloc[1]
     assert f"{frame['mean'].iloc[0]:.4f}" in first
     assert f"{gap:.4f} ahead of lr=0.01" in first
-    assert f"test/accuracy {frame['test_mean'].iloc[0]:.4f}" in first
-    assert re.match(r"lr explains \d+% of the variance between runs, the seed \d+%\.", second)
+    assert first.endswith(f"test/accuracy {frame['test_mean'].iloc[0]:.4f}).")
+    better, worse = frame["mean"].iloc[:2]
+    share = r"it explains \d+% of the variance between runs"
+    ends = rf"on average {better:.4f} with 0\.03, {worse:.4f} with 0\.01"
+    assert re.fullmatch(rf"lr matters most: {share} \({ends}\), then the seed \d+%\.", second)
     notes = " ".join(comparison.notes)
     assert "chosen by the validation set and reported on the test set" in notes
     assert "Of 9 runs, 3 diverged" in notes
@@ -203,7 +207,7 @@ def test_a_repeated_run_is_no_replicate(sweep: Path, tmp_path: Path) -> None:
     found = Comparison.read([sweep, tmp_path])
     assert list(found.configurations["n"]) == [3, 3, 3]
     assert found.repeated == 1
-    assert "1 run repeat" in " ".join(found.notes)
+    assert "1 run repeats another one" in " ".join(found.notes)
 
 
 def made(settings: dict[str, str], value: float, **fields: Any) -> KeptRun:
@@ -263,6 +267,85 @@ def test_a_configuration_that_diverges_at_times_does_not_lead() -> None:
     assert list(frame["lr"]) == [0.1, 1.0]
     assert list(frame["diverged"]) == [0, 1]
     assert list(frame["n"]) == [3, 3]
+
+
+def seeded(values: dict[str, list[float]], **fields: Any) -> list[KeptRun]:
+    """Return runs of two settings, given the scores of the seeds of each pair of their values."""
+    return [
+        replace(made(dict(zip("ab", pair, strict=True)) | {"seed": str(k)}, value), **fields)
+        for pair, scores in values.items()
+        for k, value in enumerate(scores)
+    ]
+
+
+def test_the_first_sentence_says_how_far_ahead_the_best_is_and_of_what() -> None:
+    clear = {"xs": [0.95, 0.96, 0.97], "xt": [0.85, 0.86, 0.87], "yt": [0.5, 0.52, 0.51]}
+    assert (
+        Comparison(seeded(clear))
+        .answer[0]
+        .startswith(
+            "a=x b=s is the best: val/accuracy 0.9600, 0.1000 ahead of the same with b=t, which is "
+            "more than chance explains (95% interval 0.9352 to 0.9848 over 3 seeds"
+        )
+    )
+    both = {"xs": [0.95, 0.96, 0.97], "yt": [0.95, 0.97, 0.95]}
+    assert (
+        Comparison(seeded(both))
+        .answer[0]
+        .startswith(
+            "a=x b=s leads with val/accuracy 0.9600, 0.0033 ahead of a=y b=t, but can't be told "
+            "from the other (95% interval "
+        )
+    )
+    level = {"xs": [0.95, 0.96, 0.97], "xt": [0.96, 0.97, 0.95]}
+    assert "val/accuracy 0.9600, level with b=t, but can't" in Comparison(seeded(level)).answer[0]
+
+
+def test_the_second_sentence_says_what_matters_and_between_which_ends() -> None:
+    grid = {
+        "xs": [0.95, 0.96],
+        "xt": [0.93, 0.94],
+        "ys": [0.55, 0.56],
+        "yt": [0.53, 0.54],
+    }
+    second = Comparison(seeded(grid)).answer[1]
+    assert second == (
+        "a matters most: it explains 100% of the variance between runs (on average 0.9450 with x, "
+        "0.5450 with y)."
+    )
+    noise = {"xs": [0.1, 0.9], "xt": [0.9, 0.3], "ys": [0.2, 0.9], "yt": [0.8, 0.3]}
+    said = Comparison(seeded(noise)).answer[1]
+    assert said.startswith("The seed matters more than any setting: ")
+
+
+def test_a_faster_configuration_that_ties_with_the_best_is_named() -> None:
+    slow = seeded({"xs": [0.95, 0.96, 0.97]}, seconds=9.0)
+    fast = seeded({"xt": [0.95, 0.95, 0.97]}, seconds=2.0)
+    said = (
+        "Of those that can't be told from the best, b=t (C2) is the fastest: 2 s instead of 9 s "
+        "per run, with val/accuracy 0.9567."
+    )
+    assert said in Comparison([*slow, *fast]).notes
+    worse = seeded({"xt": [0.15, 0.16, 0.17]}, seconds=2.0)
+    assert "fastest" not in " ".join(Comparison([*slow, *worse]).notes)
+    alike = seeded({"xt": [0.95, 0.95, 0.97]}, seconds=8.0)
+    assert "fastest" not in " ".join(Comparison([*slow, *alike]).notes)
+
+
+def test_configurations_that_only_guess_are_named(tmp_path: Path) -> None:
+    runs = []
+    best = {"0.1": [0.9, 0.91], "1": [0.2, 0.12], "3": [0.1, 0.14]}  # of any epoch
+    for lr, accuracies in best.items():
+        for seed, accuracy in enumerate(accuracies):
+            folder = tmp_path / f"{lr}_{seed}"
+            folder.mkdir()
+            (folder / "history.csv").write_text(f"epoch,val/accuracy\n1,{accuracy}\n2,0.1\n")
+            settings = {"lr": lr, "seed": str(seed), "model.outputs": "10"}
+            runs.append(made(settings, accuracy, folder=folder))
+    assert Comparison(runs).explanations == {
+        "C2": "1 of 2 never do better than guessing one of 10 classes",
+        "C3": "it never does better than guessing one of 10 classes",
+    }
 
 
 def test_one_seed_has_no_interval_and_the_command_that_adds_seeds_is_shown() -> None:
@@ -390,6 +473,32 @@ def test_mlflow_opens_grouped_by_configuration_and_holds_a_summary(
     assert len(found) == 9  # the summary is none of them
 
 
+def test_an_offline_sweep_reaches_mlflow_later_with_its_summary(tmp_path: Path) -> None:
+    sweep = ("-m", "model=relu2_small", "lr=0.01,0.1", "seed=0,1", "epochs=2")
+    ended = run(tmp_path, *sweep, "tracking.offline=true")
+    assert ended.code == 0, ended.err
+    (folder,) = ended.outputs.glob("sweeps/*")
+    assert f"python -m src.sync {folder}" in ended.out
+    assert not (tmp_path / "mlflow.db").exists()
+    told = [sys.executable, "-m", "src.sync", str(folder)]
+    done = subprocess.run(told, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(ended.runs_in_mlflow()) == 4
+    client = MlflowClient(ended.store)
+    experiment = client.get_experiment_by_name("scratchgrid")
+    assert experiment
+    (summary,) = client.search_runs([experiment.experiment_id], "tags.kind = 'sweep'")
+    assert summary.info.status == "FINISHED"
+    assert summary.data.tags["summary_of"] == folder.name
+    assert Comparison.read([folder]).answer[0] in summary.data.tags["mlflow.note.content"]
+    for name in ("report.html", "leaderboard.json", "plan.json"):
+        kept = Path(client.download_artifacts(summary.info.run_id, name, str(tmp_path)))
+        assert kept.read_bytes() == (folder / name).read_bytes()
+    assert view_tag(folder.name) in experiment.tags
+    done = subprocess.run(told, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "MLflow has everything" in done.stdout
+
+
 def test_runs_are_found_by_mlflow_s_own_filter(ended: Ended, comparison: Comparison) -> None:
     found = Comparison.find("params.lr = '0.03'", ended.outputs)
     assert list(found.runs["seed"]) == [0, 1, 2]
@@ -471,7 +580,10 @@ def test_the_command_line_compares_writes_and_draws(
     picture = tmp_path / "pair.png"
     done = command(sweep, "--pair", "C1", "C2", "--picture", picture)
     assert done.returncode == 0, done.stderr
-    assert "paired over seeds" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert pair_over_seeds(comparison.pair("C1", "C2"), "val/accuracy") in said
+    assert "paired over seeds" in said
+    assert pair_on_samples(comparison.pair("C1", "C2")) in said
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

@@ -55,7 +55,7 @@ def test_of_equal_configurations_at_most_one_sweep_in_twenty_names_a_winner(
         p = np.delete(against_best(values, best, larger_is_better=True), best)
         winners += bool((p < SIGNIFICANT).all())
         told += bool((p < SIGNIFICANT).any())
-    assert winners <= 65, winners  # 5 % ± 1.5
+    assert winners <= 65, winners  # 5% ± 1.5
     assert told <= 65, told  # that any is told from the best, chosen by the same values
 
 

@@ -67,11 +67,9 @@ def trained(outputs: Path) -> int:
 def assert_equal_sweeps(ours: Ended, theirs: Ended) -> None:
     """Check that two sweeps have equal bytes in every run, and equal points in MLflow."""
     assert [folder.name for folder in ours.folders] == [folder.name for folder in theirs.folders]
-    client = MlflowClient(ours.store)
-    (experiment,) = [e for e in client.search_experiments() if e.name == "scratchgrid"]
-    rows = client.search_runs([experiment.experiment_id], "tags.sweep_id != ''")
+    rows = ours.runs_in_mlflow()
     assert len(rows) == len(ours.folders), "each run has one row in MLflow"
-    by_folder = {row.data.tags["output_dir"]: row.info for row in rows}
+    by_folder = {row.tags["output_dir"]: row for row in rows}
     for mine, other in zip(ours.folders, theirs.folders, strict=True):
         result, expected = Result.load(mine), Result.load(other)
         assert (result.status, result.failure) == (expected.status, expected.failure)
@@ -80,9 +78,9 @@ def assert_equal_sweeps(ours: Ended, theirs: Ended) -> None:
         if result.status == "FINISHED":
             for name in ("weights.npz", "predictions.npz"):
                 assert (mine / name).read_bytes() == (other / name).read_bytes(), (mine, name)
-        info = by_folder[str(mine)]
-        assert (info.run_id, info.status) == (result.run_id, result.status)
-        kept, wanted = points(ours.store, info.run_id), points(theirs.store, str(expected.run_id))
+        row = by_folder[str(mine)]
+        assert (row.run_id, row.status) == (result.run_id, result.status)
+        kept, wanted = points(ours.store, row.run_id), points(theirs.store, str(expected.run_id))
         assert kept.keys() == wanted.keys()
         for key in kept.keys() - {"seconds"}:
             values = [[(step, value) for step, value, _ in one[key]] for one in (kept, wanted)]

@@ -28,7 +28,7 @@ def one_unit_each(z: list[float], activation: Activation) -> tuple[LayerState, .
 def test_a_sigmoid_is_saturated_on_its_flat_parts() -> None:
     first, last = one_unit_each(
         [0.0, 4.0, 4.5, -4.5, -100.0], Sigmoid()
-    )  # a slope of 5 % of the greatest is at ±4.36
+    )  # a slope of 5% of the greatest is at ±4.36
     assert (first.saturated, first.dead, first.units) == (3, None, 5)
     assert (last.saturated, last.dead) == (None, None)
     assert measurements((first, last))["layer1/saturated"] == 0.6

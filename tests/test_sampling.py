@@ -1,5 +1,6 @@
 """Presets, drawn and zipped sweeps, settings of swept choices, and the plan of a sweep."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,6 +180,19 @@ def test_an_epoch_is_timed_and_a_long_one_scaled(monkeypatch: pytest.MonkeyPatch
     scaled = epoch_seconds([job.experiment] * 8, datasets)  # type: ignore[arg-type]
     assert 0 < whole < 60
     assert 0 < scaled < 60
+
+
+def test_an_epoch_is_timed_without_what_other_processes_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with composer():
+        job, prepared = check(compose(["model=relu2_small", "batching=full"]))
+    datasets: dict[Source, object] = {job.experiment.data: prepared.dataset}
+    quiet = epoch_seconds([job.experiment], datasets)  # type: ignore[arg-type]
+    clock = itertools.count()  # a machine so busy that seconds pass between any two looks
+    monkeypatch.setattr("src.sweep.calibration.time.perf_counter", lambda: float(next(clock)))
+    busy = epoch_seconds([job.experiment], datasets)  # type: ignore[arg-type]
+    assert busy < max(10 * quiet, 0.2)
 
 
 def test_workers_take_the_next_stack_when_they_are_free() -> None:

@@ -201,6 +201,7 @@ UNWANTED = {
     r"\bwants quotes\b": "quote the value",
     r"\blacks its\b": "is missing",
     r"(?<!goal )\bis to be(at)?\b|\bare to be\b": "the goal is, must be",
+    r"[\d}] %(?![\w(])": "95%, without a space",
     r"\b(a|an|one) (class|dict|file|folder|line|number|process|record|row|tuple) an? \w": "per",
 }
 TEXTS = [

@@ -1,6 +1,7 @@
 """What a sweep plans, and what it makes of runs that left something, little or nothing."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from mlflow import MlflowClient
 from src.experiment.results import Result
 from src.sweep.plan import Plan, collect, run_name
 from src.tracking.links import run_link, ui_address, view_link
-from src.tracking.view import comparison, sweep_filter, view_tag
+from src.tracking.view import best_view, comparison, sweep_filter, view_tag
 from tests.conftest import Ended
 
 JOBS = [
@@ -128,6 +129,24 @@ def test_the_view_of_a_sweep_leads_with_its_metric_and_fits_into_a_tag(metric: s
         <= 5000
     )
     assert view_tag("s1").endswith("s1")
+
+
+def test_the_grouped_view_of_a_large_sweep_shows_whole_configurations() -> None:
+    runs = [[f"{number:032x}" for number in range(5 * k, 5 * k + 5)] for k in range(21)]
+    assert best_view("s1", "val/accuracy", ["model", "lr"], runs[:20]) == {}  # 100 runs fit
+    view = json.loads(best_view("s1", "val/accuracy", ["model", "lr"], runs)[view_tag("s1")])
+    shown = re.findall(r"'([0-9a-f]{32})'", view["searchFilter"])
+    assert len(shown) >= 50
+    assert len(shown) % 5 == 0
+    assert shown == [run for own in runs for run in own][: len(shown)]
+    assert view["searchFilter"].startswith("tags.sweep_id = 's1' and attributes.run_id IN ('")
+    assert [key["groupByData"] for key in view["groupBy"]["groupByKeys"]] == ["model", "lr"]
+    for differing in (["model", "lr"], [f"a.long.setting.number.{k}" for k in range(20)]):
+        for text in best_view("s1", "val/accuracy", differing, runs).values():
+            assert len(text) <= 5000
+            assert '"groupBy":null' not in text
+    single = [[f"{number:032x}"] for number in range(200)]
+    assert best_view("s1", "val/accuracy", ["lr"], single) == {}  # nothing is grouped
 
 
 def test_links_lead_to_the_store_s_own_server_and_never_show_a_password() -> None:

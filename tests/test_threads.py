@@ -36,3 +36,9 @@ def test_so_does_what_the_parent_leaves() -> None:
     assert threads.available_cores() == 3
     threads.use_at_most(0)
     assert threads.available_cores() == 1
+
+
+def test_a_block_may_leave_cores_for_a_while() -> None:
+    with threads.at_most(2):
+        assert threads.available_cores() == 2
+    assert threads.available_cores() == 48

@@ -1,6 +1,7 @@
 """How runs are kept in MLflow: beside training, in order, and to the end."""
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -606,6 +607,25 @@ def test_mlflow_s_client_can_be_disconnected_from_its_database(
     (tmp_path / "other.db").replace(tmp_path / "mlflow.db")
     mlflow_internals.disconnect(client)
     assert client.get_experiment_by_name("mine") is None
+
+
+def test_mlflow_s_tables_hold_the_points_that_its_client_gives(client: MlflowClient) -> None:
+    experiment = client.create_experiment("theirs")
+    runs = [client.create_run(experiment).info.run_id for _ in range(3)]
+    for number, own in enumerate(runs):
+        for step, value in enumerate([number + 0.5, math.nan, math.inf, -math.inf]):
+            client.log_metric(own, "loss", value, timestamp=100 - step, step=step)
+        client.log_metric(own, "other", 1.0)
+    found = mlflow_internals.points_in_database(client, runs[:2], ["loss"])
+    assert found is not None
+    points = list(found)
+    assert {(own, key) for own, key, _, _ in points} == {(own, "loss") for own in runs[:2]}
+    for own in runs[:2]:
+        theirs = [(p.step, p.value) for p in client.get_metric_history(own, "loss")]
+        ours = [(step, value) for run, _, step, value in points if run == own]
+        np.testing.assert_equal(ours, theirs)
+    away = MlflowClient("http://127.0.0.1:1")  # a server has no tables to look into
+    assert mlflow_internals.points_in_database(away, runs, ["loss"]) is None
 
 
 def test_mlflow_s_modules_that_are_imported_ahead_are_there() -> None:

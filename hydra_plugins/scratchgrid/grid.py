@@ -146,6 +146,7 @@ class GridSweeper(Sweeper):
         """Print what the sweep would do and how long it would take; nothing is written."""
         assert self.config is not None
         from src.config.rerun import wanted_again
+        from src.support.threads import available_cores
         from src.sweep.calibration import forecast, total_seconds
         from src.sweep.convergence import State, earlier_sweep, stand
         from src.sweep.plan import PLAN, Plan
@@ -172,7 +173,8 @@ class GridSweeper(Sweeper):
         stacks, workers = [[job] for job in left], 1
         if divide := getattr(self.launcher, "stacks", None):
             stacks, workers = divide(left)
-        expected = forecast(stacks, load(data.paths))
+        cores = max(1, available_cores() // workers)
+        expected = forecast(stacks, load(data.paths), cores)
         report.forecast(expected, workers, total_seconds(expected, workers))
 
     def _converge(

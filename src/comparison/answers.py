@@ -7,6 +7,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,28 @@ def confusion(answers: Answers, runs: "list[int]", classes: int) -> npt.NDArray[
     for predicted in known:
         np.add.at(counts, (answers.labels.astype(int), predicted.astype(int)), 1)
     return counts
+
+
+def disagreement(answers: Answers | None, first: "list[int]", second: "list[int]") -> pd.DataFrame:
+    """Return the samples that the networks of two sets of runs answer differently often.
+
+    Columns ``sample``, ``label``, and by ``a`` and ``b`` the shares of networks that are right; the
+    greatest difference first. No rows if no predictions are kept.
+    """
+    empty = pd.DataFrame({"sample": [], "label": [], "a": [], "b": []})
+    if answers is None:
+        return empty
+    ours, theirs = answers.right(first), answers.right(second)
+    if not (len(ours) and len(theirs)):
+        return empty
+    frame = pd.DataFrame(
+        {
+            "sample": np.arange(len(answers.labels)),
+            "label": answers.labels.astype(int),
+            "a": ours.mean(axis=0),
+            "b": theirs.mean(axis=0),
+        }
+    )
+    frame = frame[frame["a"] != frame["b"]]
+    order = (frame["a"] - frame["b"]).abs().sort_values(ascending=False, kind="stable").index
+    return frame.loc[order].reset_index(drop=True)

@@ -59,7 +59,7 @@ class Comparison(Frames):
     def says(self, name: str) -> str:
         """Return the settings of a configuration or a run, as they are typed."""
         number = self._of(name)[0]
-        row = self._plain_runs.loc[number]
+        row = self._table.rows.loc[number]
         seed = "" if name in self.configurations.index else f" seed={row['seed']}"
         return wording.settings(self, row) + seed
 
@@ -110,4 +110,4 @@ class Comparison(Frames):
     @functools.cached_property
     def provenance(self) -> Mapping[str, str]:
         """Where the numbers come from: the commands, the versions and the digests."""
-        return provenance(self._kept)
+        return provenance(self.kept)

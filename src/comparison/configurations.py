@@ -74,11 +74,11 @@ def _telling(
 ) -> list[str]:
     """Return those of the deciding settings that a reader needs to tell configurations apart.
 
-    What was typed is kept. What a choice implies, as ``model=relu2`` implies ``model.hidden``, is
-    left out.
+    What was typed is kept, in the order in which it was typed. What a choice implies, as
+    ``model=relu2`` implies ``model.hidden``, is left out.
     """
-    typed = {setting(override) for run in runs for override in run.overrides}
-    kept = [key for key in deciding if key in typed]
+    typed = dict.fromkeys(setting(override) for run in runs for override in run.overrides)
+    kept = [key for key in typed if key in deciding]
     all_known = all(run.overrides for run in runs)
     for key in deciding:
         if key in typed or key in _SHORTHANDS:

@@ -12,7 +12,7 @@ from src.tracking.search import FoundRun, Search
 if TYPE_CHECKING:
     import pandas as pd
 
-# Of runs whose curves only MLflow has, these are read: each curve takes a call.
+# Of runs whose curves only MLflow has, these are read.
 _CURVES = [f"{part}/{score}" for part in ("train", "val", "test") for score in ("loss", "accuracy")]
 _COUNTS = ["updates", "samples", "seconds"]
 
@@ -73,22 +73,16 @@ def curves_in_mlflow(search: Search, runs: Sequence[KeptRun]) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    wanted = [
-        (run.run_id, key)
+    wanted = {
+        run.run_id: [key for key in [*_CURVES, *_COUNTS] if key in run.metrics]
         for run in runs
         if run.run_id and run.history is None
-        for key in [*_CURVES, *_COUNTS]
-        if key in run.metrics
-    ]
+    }
     curves = search.curves(wanted)
-    by_run: dict[str, dict[str, pd.Series]] = {}
-    for (run_id, key), points in curves.items():
-        if points:
-            by_run.setdefault(run_id, {})[key] = pd.Series(dict(points))
     frames = []
     for number, run in enumerate(runs):
-        if own := by_run.get(run.run_id):
-            frame = pd.DataFrame(own).rename_axis("epoch").reset_index()
+        if own := curves.get(run.run_id):
+            frame = pd.DataFrame(own).rename_axis("epoch").sort_index().reset_index()
             frame.insert(0, "run", number)
             frames.append(frame)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"run": []})

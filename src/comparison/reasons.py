@@ -13,6 +13,7 @@ _Layers = dict[int, dict[str, float]]  # the columns below by layer
 _COLUMNS = ("dead", "saturated", "update_ratio", "gradient_first", "gradient_last")
 _SMALL = 0.2  # an update this much smaller than the best one's is named
 _STILL = 0.1  # share of the training in which a loss that goes on falling is looked for
+_GUESS = 1.5  # times the accuracy of guessing: what is less has learned next to nothing
 _FALLING = 0.03  # a loss of which this share of the whole fall came then has not settled
 
 
@@ -124,6 +125,20 @@ def still_learning(history: pd.DataFrame, configuration: pd.Series) -> pd.Series
     share = (before.reindex(end.index) - end) / (start - end)
     share = share.where((last >= 1 / _STILL) & (start > end))
     return share.groupby(configuration.reindex(share.index)).mean()
+
+
+def guessing(history: pd.DataFrame, configuration: pd.Series, classes: int) -> pd.Series:
+    """Return by label how many runs never answered much better than a guess among the classes.
+
+    By the validation accuracy of their best epoch, or else by that of training.
+    """
+    names = (f"{part}/accuracy" for part in ("val", "train"))
+    accuracy = next((name for name in names if name in history), None)
+    if accuracy is None or classes < 2:
+        return pd.Series(dtype=int)
+    best = history.dropna(subset=[accuracy]).groupby("run")[accuracy].max()
+    is_guess = best < _GUESS / classes
+    return is_guess.groupby(configuration.reindex(is_guess.index)).sum()
 
 
 def is_still_learning(share: float, best: float) -> bool:

@@ -9,13 +9,13 @@ import numpy.typing as npt
 Values = npt.NDArray[np.float64]
 
 LEVEL = 0.05  # of every test; intervals cover 1 - LEVEL
-_NORMAL = 1.959963984540054  # the 97.5 % point of the normal distribution
+_NORMAL = 1.959963984540054  # the 97.5% point of the normal distribution
 
 
 def interval(
     mean: Values, deviation: Values, n: Values, floor: float = -np.inf, ceiling: float = np.inf
 ) -> tuple[Values, Values]:
-    """Return the two ends of the 95 % interval of each mean, by Student's t.
+    """Return the two ends of the 95% interval of each mean, by Student's t.
 
     With few values their standard deviation is itself uncertain; the t distribution takes that
     into account: with 3 values the interval is 2.2 times as wide as the normal distribution's. The
@@ -122,7 +122,7 @@ def against_best(values: Values, best: int, larger_is_better: bool) -> Values:
     Two-sided t tests. Where all configurations that repeat share their seeds, the effect of a seed
     that is common to all is removed first. The best was chosen by the same values, so that Holm's
     correction counts the comparisons of all pairs, not only those with the best: of configurations
-    that are equal, in at most 5 % of all sweeps any is told from the best.
+    that are equal, in at most 5% of all sweeps any is told from the best.
 
     Args:
         values: (configurations, replicates), NaN where a run is missing.
@@ -215,7 +215,7 @@ class Samples:
     samples: int
     networks: int  # pairs of networks
     difference: float  # of the accuracies: first minus second
-    low: float  # ends of its 95 % interval
+    low: float  # ends of its 95% interval
     high: float
     p: float
     method: str
@@ -273,7 +273,7 @@ def mcnemar_p(first: Values, others: Values, exact: bool) -> Values:
 
 
 def paired_difference(first: Values, second: Values) -> tuple[float, Values, float, bool]:
-    """Return the mean difference, its 95 % interval, the p-value, and whether it is paired.
+    """Return the mean difference, its 95% interval, the p-value, and whether it is paired.
 
     Args:
         first: (replicates,), NaN where a run is missing; a place means the same seed in both.

@@ -9,6 +9,7 @@ from src.support.files import write_whole
 from src.sweep.plan import PLAN
 from src.tracking.search import KIND, SWEEP
 from src.tracking.settings import Tracking
+from src.tracking.view import best_view
 
 if TYPE_CHECKING:
     from src.comparison.comparison import Comparison
@@ -49,6 +50,10 @@ def track_summary(
     tracker = tracking.start(outputs, f"sweep {sweep_id}", tags, known, folder.absolute())
     names = (REPORT, LEADERBOARD, PLAN)
     tracker.files([folder.absolute() / name for name in names if (folder / name).exists()])
+    runs = comparison.runs[comparison.runs["run_id"] != ""]
+    of_configurations = runs.groupby("configuration", sort=False)["run_id"].agg(list)
+    views = best_view(sweep_id, comparison.metric, comparison.differing, list(of_configurations))
+    tracker.views(views)
     tracker.end("FINISHED", float(comparison.runs["seconds"].sum()))
     identity = tracker.identity()
     tracker.close()

@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 
 from src.comparison import reasons
-from src.comparison.frames import Frames
+from src.comparison.frames import Frames, Pair
 from src.comparison.importance import HIGHER, LEFT, NOISE
 from src.comparison.provenance import seeds_command
 
 _EFFECTS = 4  # named in the second sentence
 _LEAST_SHARE = 0.005
 _VISIBLE = 0.00005
+# What no single setting or pair explains, in words.
+_RESTS = {NOISE: "the seed", HIGHER: "three or more settings together", LEFT: "the rest"}
 
 
 def described(comparison: Frames, label: str) -> str:
@@ -45,6 +47,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
+def probability(p: float) -> str:
+    """Return a p-value as ``p = 0.031`` or ``p < 0.001``."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def answer(comparison: Frames) -> list[str]:
     """Return the two sentences at the top of a comparison."""
     frame = comparison.configurations
@@ -56,69 +63,95 @@ def answer(comparison: Frames) -> list[str]:
 def _which(comparison: Frames) -> str:
     frame = comparison.configurations
     best = frame.iloc[0]
-    name, score = described(comparison, "C1"), _score(comparison, best)
+    name, score, sure = described(comparison, "C1"), _score(comparison, best), _sure(comparison)
     others = frame.iloc[1:]
     others = others[others["finished"] > 0]
     if others.empty:
         left = "no other configuration has a run that finished"
-        return f"{name} has {score}; {left}, so there is nothing to compare it with."
-    gap = abs(best["mean"] - others["mean"].iloc[0])
-    second = others.iloc[0]
-    # Named by what it has otherwise: of many settings, most are equal.
-    keys = [key for key in comparison.differing if str(second[key]) != str(best[key])]
-    ahead = f"{gap:.4f} ahead of {_typed(second, keys) or others.index[0]}"
+        return f"{name} has {score}; {left}, so there is nothing to compare it with{sure}."
+    ahead = _ahead(comparison, best, others)
     if others["p"].isna().all():
         reason = (
             "each configuration has one seed"
             if (frame["finished"] <= 1).all()
             else "too few seeds are known"
         )
-        return f"{name} leads with {score}, {ahead}; {reason}, so this may be chance."
+        return f"{name} leads with {score}, {ahead}; {reason}, so this may be chance{sure}."
     tied = int(others["tied"].sum())
     if tied == 0:
-        return f"{name} is the best: {score}, {ahead}, which is more than chance explains."
-    which = {1: "the other"}.get(len(others), f"any of the other {len(others)}")
+        return f"{name} is the best: {score}, {ahead}, which is more than chance explains{sure}."
     if tied == len(others):
-        return f"{name} leads with {score}, {ahead}, but can't be told from {which}."
+        which = {1: "the other"}.get(len(others), f"any of the other {len(others)}")
+        return f"{name} leads with {score}, {ahead}, but can't be told from {which}{sure}."
     which = f"{tied} of the other {len(others)}"
-    return f"{name} leads with {score}, {ahead}, but {which} can't be told from it."
+    return f"{name} leads with {score}, {ahead}, but {which} can't be told from it{sure}."
 
 
 def _score(comparison: Frames, row: pd.Series) -> str:
-    text = f"{comparison.metric} {row['mean']:.4f}"
-    seeds = count(int(row["finished"]), "seed")
-    if np.isfinite(row["low"]):
-        text += f" (95 % interval {row['low']:.4f} to {row['high']:.4f}, {seeds})"
-    else:
-        text += f" ({seeds})"
-    if np.isfinite(row["test_mean"]) and not comparison.metric.startswith("test/"):
+    at = f" at {comparison.budget}" if comparison.budget else ""
+    return f"{comparison.metric} {row['mean']:.4f}{at}"
+
+
+def _ahead(comparison: Frames, best: pd.Series, others: pd.DataFrame) -> str:
+    """Return the margin over the second, which is named by what it has otherwise."""
+    second = others.iloc[0]
+    differing = comparison.differing
+    keys = [key for key in differing if str(second[key]) != str(best[key])]
+    typed = _typed(second, keys) or str(others.index[0])
+    name = typed if len(keys) == len(differing) else f"the same with {typed}"
+    gap = abs(best["mean"] - second["mean"])
+    return f"{gap:.4f} ahead of {name}" if gap >= _VISIBLE else f"level with {name}"
+
+
+def _sure(comparison: Frames) -> str:
+    """Return what else is known of the best, in parentheses: its interval and its test score."""
+    best = comparison.configurations.iloc[0]
+    over = count(int(best["finished"]), "seed")
+    if np.isfinite(best["low"]):
+        over = f"95% interval {best['low']:.4f} to {best['high']:.4f} over {over}"
+    found = [over]
+    if np.isfinite(best["test_mean"]) and not comparison.metric.startswith("test/"):
         measure = comparison.metric.rpartition("/")[2]
-        text += f", test/{measure} {row['test_mean']:.4f}"
-    if comparison.budget:
-        text += f" at {comparison.budget}"
-    return text
+        found.append(f"test/{measure} {best['test_mean']:.4f}")
+    return f" ({'; '.join(found)})"
 
 
 def _what_matters(comparison: Frames) -> list[str]:
     effects = comparison.importance()
     if effects.empty:
         return []
-    estimated = "estimated" in effects["method"].iloc[0]
-    known = effects[~effects["effect"].isin([NOISE, HIGHER, LEFT])]
+    rest = effects[effects["effect"].isin(_RESTS)]
+    known = effects.drop(rest.index)
     named = known[known["share"] >= _LEAST_SHARE].head(_EFFECTS)
-    rest = effects[effects["effect"].isin([NOISE, LEFT])]
+    if named.empty:
+        return ["No setting explains the variance between runs."]
     parts = [f"{row.effect} {row.share:.0%}" for row in named.itertuples()]
-    parts += [
-        f"{'the seed' if r.effect == NOISE else 'the rest'} {r.share:.0%}"
-        for r in rest.itertuples()
-    ]
-    if not parts:
-        return []
-    first, *others = parts
-    effect, _, share = first.rpartition(" ")
-    about = "about " if estimated else ""
-    sentence = f"{effect} explains {about}{share} of the variance between runs"
-    return [", ".join([sentence, *others]) + "."]
+    visible = rest[rest["share"] >= _LEAST_SHARE]
+    others = [f"{_RESTS[row.effect]} {row.share:.0%}" for row in visible.itertuples()]
+    first = named.iloc[0]
+    about = "about " if "estimated" in first["method"] else ""
+    share = f"explains {about}{first['share']:.0%} of the variance between runs"
+    text = f"{first['effect']} matters most: it {share}{_range(comparison, first)}"
+    chance = rest[rest["effect"] == NOISE]["share"].max()
+    if chance > first["share"]:
+        text = f"The seed matters more than any setting: {first['effect']} {share}"
+    following = ", ".join([*parts[1:], *others])
+    return [f"{text}, then {following}." if following else f"{text}."]
+
+
+def _range(comparison: Frames, effect: pd.Series) -> str:
+    """Return the mean at the best and at the worst value of a setting, in parentheses.
+
+    Nothing where the effect is no single setting, or the runs are no full grid, in which other
+    settings could be the cause.
+    """
+    key, frame = effect["effect"], comparison.configurations
+    if key not in comparison.differing or "exact" not in effect["method"]:
+        return ""
+    means = frame["mean"].groupby(frame[key].map(_shown)).mean().dropna()
+    ends = means.sort_values(ascending=not comparison.larger_is_better, kind="stable")
+    best, worst = ends.index[0], ends.index[-1]
+    return f" (on average {ends[best]:.4f} with {best}, {ends[worst]:.4f} with {worst})"
 
 
 def explanations(comparison: Frames) -> dict[str, str]:
@@ -128,10 +161,16 @@ def explanations(comparison: Frames) -> dict[str, str]:
     worse = list(frame.index[1:])
     found |= reasons.sentences(comparison.reasons(), "C1", worse)
     shares = reasons.still_learning(comparison.history, comparison.runs["configuration"])
+    classes = len(comparison.class_names)
+    guesses = reasons.guessing(comparison.history, comparison.runs["configuration"], classes)
     for label in worse:
-        diverged = int(frame["diverged"][label])
+        n, diverged = int(frame["n"][label]), int(frame["diverged"][label])
+        guessed = int(guesses.get(label, 0))
         if diverged:
-            found[label] = f"{diverged} of {frame['n'][label]} diverged"
+            found[label] = f"{diverged} of {n} diverged"
+        elif label not in found and guessed:
+            who = "it never does" if guessed == n else f"{guessed} of {n} never do"
+            found[label] = f"{who} better than guessing one of {classes} classes"
         elif label not in found and not frame["tied"][label]:
             share = float(shares.get(label, np.nan))
             if reasons.is_still_learning(share, float(shares.get("C1", np.nan))):
@@ -146,7 +185,7 @@ def notes(comparison: Frames) -> list[str]:
     """Return what a reader must know beside the numbers, a sentence each."""
     return [
         note
-        for part in (_seeds, _selection, _tests, _unfinished, _kept, _origin)
+        for part in (_seeds, _faster, _selection, _tests, _unfinished, _kept, _origin)
         for note in part(comparison)
     ]
 
@@ -161,7 +200,8 @@ def advice(comparison: Frames) -> str | None:
         text = "Each configuration has one seed: no interval exists."
     else:
         text = (
-            f"{single} of {count(len(frame), 'configuration')} have one seed: no interval exists."
+            f"{single} of {count(len(frame), 'configuration')} {'has' if single == 1 else 'have'} "
+            "one seed: no interval exists."
         )
     labels = comparison.runs["configuration"]
     configurations = [
@@ -174,6 +214,23 @@ def advice(comparison: Frames) -> str | None:
 def _seeds(comparison: Frames) -> list[str]:
     text = advice(comparison)
     return [text] if text else []
+
+
+def _faster(comparison: Frames) -> list[str]:
+    """Name the fastest of those that can't be told from the best, if it takes half as long."""
+    frame = comparison.configurations
+    best = frame["seconds"].iloc[0]
+    tied = frame[frame["tied"] & frame["p"].notna() & (frame["seconds"] <= best / 2)]
+    if tied.empty:
+        return []
+    label = str(tied["seconds"].idxmin())
+    row = tied.loc[label]
+    text = (
+        f"Of those that can't be told from the best, {described(comparison, label)} ({label}) is "
+        f"the fastest: {row['seconds']:.2g} s instead of {best:.2g} s per run, with "
+        f"{comparison.metric} {row['mean']:.4f}."
+    )
+    return [text]
 
 
 def _selection(comparison: Frames) -> list[str]:
@@ -239,7 +296,7 @@ def _unfinished(comparison: Frames) -> list[str]:
         )
     others = len(missing) - sum(ended.values())
     if others and comparison.budget:
-        found.append(f"{count(others, 'run')} ended before {comparison.budget} and do not count.")
+        found.append(f"{count(others, 'run')} ended before {comparison.budget}: not counted.")
     elif others:
         found.append(f"{count(others, 'run')} finished without a {comparison.metric}.")
     if ended["diverged"]:
@@ -250,9 +307,10 @@ def _unfinished(comparison: Frames) -> list[str]:
 def _kept(comparison: Frames) -> list[str]:
     found = []
     if comparison.repeated:
+        repeat = "repeats" if comparison.repeated == 1 else "repeat"
         found.append(
-            f"{count(comparison.repeated, 'run')} repeat another one, equal in settings, data and "
-            "seed: the last of each counts."
+            f"{count(comparison.repeated, 'run')} {repeat} another one, equal in settings, data "
+            "and seed: the last of each counts."
         )
     frame = comparison.configurations
     without = len(comparison.history) == 0
@@ -280,3 +338,29 @@ def _origin(comparison: Frames) -> list[str]:
     if any(not run.settings.get("seed") for run in runs):
         found.append("Some runs do not say their seed: they count as replicates, unpaired.")
     return found
+
+
+def pair_over_seeds(pair: Pair, metric: str) -> str:
+    """Return in a sentence how the seeds of two configurations differ."""
+    if not np.isfinite(pair.difference):
+        return f"{metric} can't be compared: one of them has no run that finished."
+    said = f"{metric} differs by {pair.difference:+.4f} ({pair.first} minus {pair.second})"
+    if not np.isfinite(pair.low):
+        return f"{said}; there is no interval: it needs two seeds of each, and a spread."
+    ends = f"95% interval {pair.low:+.4f} to {pair.high:+.4f}"
+    how = "paired over seeds" if pair.paired else "Welch's test, since the seeds are not the same"
+    return f"{said}, {ends}, {probability(pair.p)}, {how}."
+
+
+def pair_on_samples(pair: Pair) -> str:
+    """Return in a sentence how two configurations differ on the same test samples."""
+    samples = pair.samples
+    if samples is None:
+        return "No predictions of the same test samples are kept."
+    summed = f", summed over {samples.networks} networks each" if samples.networks > 1 else ""
+    return (
+        f"Of {samples.samples:,} test samples {pair.first} alone is right on {samples.only_first} "
+        f"and {pair.second} alone on {samples.only_second}{summed}: the test accuracy differs by "
+        f"{samples.difference:+.4f}, 95% interval {samples.low:+.4f} to {samples.high:+.4f}, "
+        f"{probability(samples.p)}, {samples.method}."
+    )

@@ -15,7 +15,7 @@ class Checkpoints:
     """When checkpoints are written, as ``checkpoint`` configures it.
 
     ``every`` is a number of epochs, or seconds such as ``30s``. By default checkpoints are as
-    frequent as 2 % of the training time allows.
+    frequent as 2% of the training time allows.
     """
 
     every: int | str | None

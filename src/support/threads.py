@@ -4,7 +4,9 @@ With BLAS on one thread, equal calls give equal bytes wherever they run, and sma
 are faster.
 """
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -38,6 +40,18 @@ def available_cores() -> int:
 
     given: int = joblib.cpu_count()
     return min(given, _most_cores or given)
+
+
+@contextlib.contextmanager
+def at_most(cores: int) -> Iterator[None]:
+    """Leave all but so many cores to other processes in the block."""
+    global _most_cores
+    before = _most_cores
+    use_at_most(cores)
+    try:
+        yield
+    finally:
+        _most_cores = before
 
 
 def use_at_most(cores: int) -> None:

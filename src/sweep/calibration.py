@@ -1,4 +1,4 @@
-"""Estimates how long a sweep takes, from one epoch of each kind of stack in it."""
+"""Estimates how long a sweep takes, from a few epochs of each kind of stack in it."""
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 
 from src.data import Dataset, Source, Split
 from src.experiment.experiment import Experiment
+from src.support.threads import at_most
 from src.sweep.grouping import Member, likeness
 from src.sweep.jobs import SweepJob
 from src.training.loop import train
 
 _FEW = 256  # training samples of the first epoch that is timed
+_EPOCHS = 2  # that are timed, after a first one
 _CHEAP = 0.1  # seconds: an epoch that takes no longer is timed with all samples
 # Seconds that each run needs beside its training, for its folder and for MLflow's database, and
 # that each stack needs for its process: estimated for two cores.
@@ -27,15 +29,19 @@ class StackForecast:
 
 
 def forecast(
-    stacks: Sequence[Sequence[SweepJob]], datasets: Mapping[Source, Dataset]
+    stacks: Sequence[Sequence[SweepJob]], datasets: Mapping[Source, Dataset], cores: int
 ) -> list[StackForecast]:
-    """Return what to expect of each stack. Stacks of one kind and size are timed once."""
+    """Return what to expect of each stack, trained by a worker with so many cores.
+
+    Stacks of one kind and size are timed once.
+    """
     known: dict[Hashable, float] = {}
     found = []
     for jobs in stacks:
         kind = _kind(jobs)
         if kind not in known:
-            known[kind] = epoch_seconds([job.job.experiment for job in jobs], datasets)
+            with at_most(cores):
+                known[kind] = epoch_seconds([job.job.experiment for job in jobs], datasets)
         epochs = jobs[0].job.experiment.epochs
         seconds = epochs * known[kind] + _KEEPING * len(jobs) + _STARTING
         found.append(StackForecast(len(jobs), epochs, seconds))
@@ -73,17 +79,19 @@ def epoch_seconds(experiments: Sequence[Experiment], datasets: Mapping[Source, D
 def _time(
     experiments: Sequence[Experiment], datasets: Mapping[Source, Dataset], samples: int
 ) -> float:
-    """Return the seconds of the second epoch: the first one makes the memory, too."""
+    """Return the mean seconds of the second and the third epoch: the first makes the memory, too.
+
+    On a machine that is busy with other work, the processor's time is nearer to what the epochs
+    take without it. With several threads, the processors' time is longer than they take.
+    """
     fewer: dict[Source, Dataset] = {}
     for experiment in experiments:
         whole = datasets[experiment.data]
         own = Split(whole.train.images[:samples], whole.train.labels[:samples])
         fewer.setdefault(experiment.data, replace(whole, train=own))
-    runs = [replace(chosen, epochs=2) for chosen in experiments]
+    runs = [replace(chosen, epochs=1 + _EPOCHS) for chosen in experiments]
     prepared = [own.prepare(fewer[own.data]) for own in runs]
     start = [own.parameters for own in prepared]
     training = train([own.training_run() for own in prepared], start, engine=runs[0].engine)
-    clock = [time.perf_counter()]
-    for _ in training:
-        clock.append(time.perf_counter())
-    return clock[-1] - clock[-2]
+    clocks = [(time.perf_counter(), time.process_time()) for _ in training]
+    return min(end - start for start, end in zip(clocks[0], clocks[-1], strict=True)) / _EPOCHS

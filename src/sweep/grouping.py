@@ -78,7 +78,7 @@ _MEASURED = (
 _LATER = 16 * _KIB  # bytes of weights after the first layer, up to which DeferredStack is faster
 _LEAST_PIECES = 2  # stacks of a sweep's work: a second core has some, too
 _PIECES_PER_WORKER = 3  # of a cluster
-_WORTH_SENDING = 30_000_000_000  # products, about 2 s: the overhead of 0.1 s is below 5 %
+_WORTH_SENDING = 30_000_000_000  # products, about 2 s: the overhead of 0.1 s is below 5%
 _LARGEST = 32  # networks: more bring next to nothing, and would leave cores idle
 
 

@@ -14,6 +14,7 @@ _MOST_ROWS = 30
 _TIED = "≈"
 _BAR = 24  # characters
 _EFFECTS = 8
+_LEAST_SHARE = 0.005  # of an effect that is shown
 _REASONS = 5
 _WIDTH = 100  # characters of a sentence's line
 
@@ -35,7 +36,7 @@ def comparison_table(comparison: "Comparison") -> None:
         *comparison.differing,
         "runs",
         comparison.metric,
-        *(["95 % interval", "worst", "best"] if has_interval else []),
+        *(["95% interval", "worst", "best"] if has_interval else []),
         *([f"test/{measure}"] if has_test else []),
         "seconds",
     ]
@@ -71,7 +72,7 @@ def comparison_details(comparison: "Comparison") -> None:
     effects = comparison.importance()
     if not effects.empty:
         fact("matters", effects["method"].iloc[0])
-        for row in effects.head(_EFFECTS).itertuples():
+        for row in effects[effects["share"] >= _LEAST_SHARE].head(_EFFECTS).itertuples():
             bar = "█" * round(_BAR * row.share)
             fact("", f"{row.share:>4.0%} {bar:<{_BAR}} {row.effect}")
     reasons = comparison.explanations
@@ -88,25 +89,10 @@ def comparison_pair(pair: "Pair", metric: str, first: str, second: str) -> None:
     """Print two configurations compared; ``first`` and ``second`` say what they are."""
     fact(pair.first, first)
     fact(pair.second, second)
-    text = f"{metric} {pair.difference:+.4f}"
-    if math.isfinite(pair.low):
-        kind = "paired over seeds" if pair.paired else "Welch's test: the seeds are not the same"
-        text += f", 95 % interval {pair.low:+.4f} to {pair.high:+.4f}, p = {pair.p:.2g} ({kind})"
-    else:
-        text += "; no interval: it needs two seeds of each, that differ"
-    _sentence("difference", text)
-    samples = pair.samples
-    if samples is None:
-        fact("samples", "no predictions of the same test samples are kept")
-        return
-    _sentence(
-        "samples",
-        f"of {samples.samples} test samples {pair.first} alone is right on {samples.only_first}, "
-        f"{pair.second} alone on {samples.only_second}"
-        + (f", summed over {samples.networks} seeds" if samples.networks > 1 else "")
-        + f": accuracy {samples.difference:+.4f}, 95 % interval {samples.low:+.4f} to "
-        f"{samples.high:+.4f}, p = {samples.p:.2g} ({samples.method})",
-    )
+    from src.comparison.wording import pair_on_samples, pair_over_seeds  # they import pandas
+
+    _sentence("difference", pair_over_seeds(pair, metric))
+    _sentence("samples", pair_on_samples(pair))
 
 
 def _sentence(key: str, text: str) -> None:

@@ -58,7 +58,7 @@ def forecast(stacks: "Sequence[StackForecast]", workers: int, seconds: float) ->
     processes = count(workers, "process", "processes")
     length = f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
     fact("time", f"about {length} in {processes}, if this machine has nothing else to do")
-    fact("", "from an epoch of each kind of stack; early stops and pruned runs make it shorter")
+    fact("", "from a few epochs of each kind of stack; early stops and pruned runs make it shorter")
 
 
 def job_line(result: Result, position: str) -> None:

@@ -13,14 +13,15 @@ from src.tracking.store import quiet
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
 _PER_PAGE = 1000
 _THREADS = 8  # read curves at the same time: a server answers each call after some milliseconds
 KIND = "kind"  # the tag of runs that are no trainings
 SWEEP = "sweep"  # its value for the summary of a sweep
 
-Points = Sequence[tuple[int, float]]  # step and value
+Point = tuple[str, str, int, float]  # the run's id, the key, the step and the value
+Curve = dict[int, float]  # values by their steps
 
 
 @dataclass(frozen=True)
@@ -63,20 +64,38 @@ class Search:
             ) from None
         return [_found(run) for run in found if KIND not in run.data.tags]
 
-    def curves(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Points]:
-        """Return the curve of each run's metric, given as pairs of a run's id and a key.
+    def curves(self, wanted: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Curve]]:
+        """Return by each run's id its curves by their keys, given the keys that are wanted of it.
 
-        A metric that was logged once, at step 0, is no curve: it has no points.
+        A metric that was logged once, at step 0, is no curve: it is left out.
         """
+        found: dict[str, dict[str, Curve]] = {run_id: {} for run_id in wanted}
+        for run_id, key, step, value in self._points(wanted):
+            if key in wanted[run_id]:
+                found[run_id].setdefault(key, {})[step] = value
+        return {
+            run_id: {key: curve for key, curve in own.items() if curve.keys() - {0}}
+            for run_id, own in found.items()
+        }
 
-        def read(pair: tuple[str, str]) -> Points:
+    def _points(self, wanted: Mapping[str, Sequence[str]]) -> Iterator[Point]:
+        """Yield the points of metrics, those of each in the order in which they were logged."""
+        from src.tracking.mlflow_internals import points_in_database
+
+        keys = dict.fromkeys(key for own in wanted.values() for key in own)
+        points = points_in_database(self._client, list(wanted), list(keys))
+        return self._points_of_server(wanted) if points is None else points
+
+    def _points_of_server(self, wanted: Mapping[str, Sequence[str]]) -> Iterator[Point]:
+        def read(pair: tuple[str, str]) -> "list[Metric]":
             with quiet():
-                history = self._client.get_metric_history(*pair)
-            by_step = {point.step: point.value for point in history}
-            return sorted(by_step.items()) if by_step.keys() - {0} else ()
+                return self._client.get_metric_history(*pair)
 
+        pairs = [(run_id, key) for run_id, keys in wanted.items() for key in keys]
         with ThreadPoolExecutor(_THREADS) as threads:
-            return dict(zip(wanted, threads.map(read, wanted), strict=True))
+            for (run_id, key), history in zip(pairs, threads.map(read, pairs), strict=True):
+                for point in history:
+                    yield run_id, key, point.step, point.value
 
 
 def _pages(client: "MlflowClient", experiment_id: str, search_filter: str) -> "Iterator[Run]":

@@ -110,8 +110,12 @@ class Tracker:
 
         The best run by ``metric`` comes first.
         """
+        self.views(sweep_views(sweep_id, metric, varied))
+
+    def views(self, views: Mapping[str, str]) -> None:
+        """Arrange views of the experiment's runs, given as JSON by their tags."""
         with self._change() as entry:
-            entry.sweep |= sweep_views(sweep_id, metric, varied)
+            entry.sweep |= views
         self._follow()
 
     def dataset(self, dataset: Dataset) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 _MOST_RUNS = 100
 _TAG_LENGTH = 5000  # MLflow's limit for an experiment's tag
 _LONG = 1000  # characters of the names of parameters
+_UNGROUPED = '"groupBy":null'
 # Runs that differ in these parameters alone repeat one configuration.
 SEEDS = ("seed", "data.split.seed")
 
@@ -48,6 +49,40 @@ def sweep_views(sweep_id: str, metric: str, varied: Sequence[str]) -> dict[str, 
         view_tag(sweep_id): comparison(found, metric, varied, settings or ["model"]),
         view_tag(run_by_run(sweep_id)): comparison(found, metric, varied),
     }
+
+
+def best_view(
+    sweep_id: str, metric: str, settings: Sequence[str], runs: Sequence[Sequence[str]]
+) -> dict[str, str]:
+    """Return the view of a large sweep's best configurations, by its tag; nothing for a small one.
+
+    MLflow's UI loads 100 runs. Of a sweep with more, it would draw means over those of each
+    configuration that are among the best 100, which flatters all of them. So this view takes the
+    place of the one that groups all runs.
+
+    Args:
+        sweep_id: Of the sweep.
+        metric: That ranks the configurations.
+        settings: The parameters in which configurations differ.
+        runs: The ids of each configuration's runs in MLflow, the best configuration first.
+    """
+    if sum(map(len, runs)) <= _MOST_RUNS or max(map(len, runs)) < 2:
+        return {}
+
+    def view(chosen: Sequence[str]) -> str:
+        listed = ",".join(f"'{run_id}'" for run_id in chosen)
+        found = f"{sweep_filter(sweep_id)} and attributes.run_id IN ({listed})"
+        return comparison(found, metric, settings, settings or ["model"])
+
+    chosen: list[str] = []
+    text = ""
+    for own in runs:
+        chosen += own
+        longer = view(chosen)
+        if len(chosen) > _MOST_RUNS or len(longer) > _TAG_LENGTH or _UNGROUPED in longer:
+            break
+        text = longer
+    return {view_tag(sweep_id): text} if text else {}
 
 
 def comparison(

@@ -7,9 +7,9 @@ import numpy as np
 
 from src.comparison.importance import HIGHER, LEFT, NOISE
 from src.comparison.page.inlined import picture
-from src.comparison.page.sentences import pair_sentences
 from src.comparison.page.tables import status
 from src.comparison.page.wording import real, setting
+from src.comparison.wording import pair_on_samples, pair_over_seeds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 METRICS = ("train/loss", "val/loss", "train/accuracy", "val/accuracy")
 BUDGETS = ("epoch", "updates", "samples", "seconds")
 
-# From here on each run's curve is thinned out, so that the page stays below 5 MB.
-MOST_POINTS = 120_000
-# Digits of a drawn number. A screen shows about three.
-_DIGITS = 4
+# From here on each run's curve is thinned out, so that a page of 1,000 runs stays small and draws
+# quickly.
+MOST_POINTS = 60_000
+# Digits of a drawn number, and of the seconds, of which only an axis is made. A screen shows about
+# three.
+_DIGITS, _DIGITS_OF_SECONDS = 4, 3
 # The configurations that can be compared in pairs, from the best one on, and the samples that
 # are shown of each pair.
 COMPARED, SAMPLES = 6, 24
@@ -82,7 +84,12 @@ def _curves(curves: "pd.DataFrame", every: int) -> dict[str, dict[str, list[floa
     Of every ``every`` epochs one is kept, and the first and the last of each run.
     """
     columns = [name for name in (*BUDGETS, *METRICS) if name in curves]
-    rounded = {name: _rounded(curves[name].to_numpy(float)) for name in columns}
+    rounded = {
+        name: _rounded(
+            curves[name].to_numpy(float), _DIGITS_OF_SECONDS if name == "seconds" else _DIGITS
+        )
+        for name in columns
+    }
     found = {}
     for run, positions in curves.groupby("run", sort=True).indices.items():
         kept = positions[::every]
@@ -92,12 +99,12 @@ def _curves(curves: "pd.DataFrame", every: int) -> dict[str, dict[str, list[floa
     return found
 
 
-def _rounded(values: "np.ndarray[Any, np.dtype[np.float64]]") -> Any:
+def _rounded(values: "np.ndarray[Any, np.dtype[np.float64]]", digits: int) -> Any:
     """Return the values with so few digits that their text is short."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         magnitude = np.floor(np.log10(np.abs(values)))
         usable = np.isfinite(magnitude)
-        scale = 10.0 ** (_DIGITS - 1 - np.where(usable, magnitude, 0))
+        scale = 10.0 ** (digits - 1 - np.where(usable, magnitude, 0))
         result = np.round(values * scale) / scale
     return np.where(usable & np.isfinite(result), result, values)
 
@@ -152,12 +159,14 @@ def _pairs(comparison: "Comparison") -> dict[str, Any]:
             sample = int(row["sample"])
             if sample not in images:
                 images[sample] = picture(comparison.image(sample))
+        pair = comparison.pair(a, b)
+        verdict = [pair_over_seeds(pair, comparison.metric), pair_on_samples(pair)]
         pairs.append(
             {
                 "a": a,
                 "b": b,
                 "differing": len(differing),
-                "verdict": " ".join(pair_sentences(comparison.pair(a, b), comparison.metric)),
+                "verdict": " ".join(verdict),
                 "samples": [
                     [int(row["sample"]), int(row["label"]), real(row["a"]), real(row["b"])]
                     for row in shown

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from src.comparison.page.wording import (
     NOTHING,
-    count,
     duration,
     number,
-    probability,
     real,
     setting,
     share,
     span,
 )
+from src.comparison.wording import count, probability
 
 if TYPE_CHECKING:
     from src.comparison.comparison import Comparison
@@ -74,7 +73,7 @@ def leaderboard(comparison: "Comparison") -> tuple[list[str], list[Row]]:
         "Configuration",
         "mean",
         *comparison.differing,
-        "95 % interval",
+        "95% interval",
         "against the first",
         "test mean",
         "runs",

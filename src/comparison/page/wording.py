@@ -38,14 +38,6 @@ def duration(value: object) -> str:
     return f"{figure:.2f}" if figure < 10 else f"{figure:.0f}"
 
 
-def probability(value: object) -> str:
-    """Return a p-value as ``p = 0.031`` or ``p < 0.001``; nothing if there is none."""
-    figure = real(value)
-    if figure is None:
-        return ""
-    return "p < 0.001" if figure < 0.001 else f"p = {figure:.3f}"
-
-
 def share(value: object) -> str:
     """Return a share as a percentage."""
     figure = real(value)
@@ -63,11 +55,6 @@ def setting(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return str(value)
-
-
-def count(amount: int, one: str, many: str | None = None) -> str:
-    """Return ``1 run`` or ``3 runs``."""
-    return f"{amount} {one if amount == 1 else many or one + 's'}"
 
 
 def real(value: Any) -> float | None:

@@ -47,7 +47,7 @@ function confusionTable(label) {
     text: value === 0 ? "" : String(value),
     side: row === column ? "right" : "wrong",
     strength: row === column ? 0.55 * shares[row][column] : Math.min(0.55, 0.12 + 5 * shares[row][column]),
-    note: `${className(row)} taken for ${className(column)}: ${value} (${(100 * shares[row][column]).toFixed(1)} %)`,
+    note: `${className(row)} taken for ${className(column)}: ${value} (${(100 * shares[row][column]).toFixed(1)}%)`,
   }));
 }
 

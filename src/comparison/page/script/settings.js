@@ -16,7 +16,7 @@ function drawSettings() {
     byId("settings-chart").hidden = true;
   } else if (values.length === 1) {
     drawOne(values[0]);
-    note.textContent = "Points: means. Lines: 95 % intervals.";
+    note.textContent = "Points: means. Lines: 95% intervals.";
   } else if (grid) {
     drawGrid(values);
     note.textContent = `Mean ${data.metric} of each pair of settings. The stronger the colour, the better.`;
@@ -285,7 +285,7 @@ function drawMatters() {
         textposition: "outside",
         cliponaxis: false,
         marker: { color: shown.map((one) => (one.rest ? look.faint : look.good)) },
-        hovertemplate: "%{y}: %{x:.1f} %<extra></extra>",
+        hovertemplate: "%{y}: %{x:.1f}%<extra></extra>",
       },
     ],
     {
