@@ -31,7 +31,7 @@ from src.sweep.dask_executor import DaskExecutor
 from src.sweep.dask_worker import Driver
 from src.tracking.store import server_command
 from tests.conftest import ROOT, Ended, command, run
-from tests.labour import Labour, Log, Reader, Tell, endless, labour, read
+from tests.labour import Keeper, Labour, Log, Reader, Tell, endless, keep, labour, read
 from tests.slurm import missing, slurm
 from tests.test_run import runs, wait_for
 from tests.test_stacked import ancestors, workers_of
@@ -108,6 +108,18 @@ def test_a_task_whose_process_dies_is_tried_three_times(client: Client, tmp_path
     (future,) = run_all(client, tmp_path, labour, [Labour("process", log.path)])
     assert "ended by signal 9" in str(future.exception())
     assert log.lines.count("process") == 3
+
+
+def test_the_folder_of_a_killed_worker_stays_until_its_runs_are_closed(
+    client: Client, tmp_path: Path
+) -> None:
+    """Dask starts the next worker meanwhile, which removes the directory of the one before."""
+    log = Log(tmp_path / "log")
+    with executor_of(client, driver(tmp_path, shares=False)) as executor:
+        future = executor.submit(keep, Keeper(log.path))
+        assert list(executor.as_completed(lambda news: None)) == [future]
+    assert future.exception() is None
+    assert log.lines == ["begun", "begun", "closed"]
 
 
 def test_an_interruption_reaches_the_tasks_which_close_what_they_have_open(

@@ -26,6 +26,7 @@ from src.data import Dataset, Source
 from src.experiment.recorder import RunContext
 from src.experiment.results import RESULT, Result
 from src.support.errors import Pruned
+from src.support.temporary import using
 from src.support.threads import use_at_most
 from src.sweep.away import Returned, fetch
 from src.sweep.company import PlannedStack, attempted, divided, settle
@@ -51,6 +52,7 @@ class Group:
     may_be_repeated: bool = False  # whether this may be another attempt, after a worker was lost
     # The runs' folders in the sweep, by number, if this worker does not see them.
     away_from: Mapping[int, Path] = field(default_factory=dict)
+    kept_in: Path | None = None  # then, the worker's own folder
 
     def files(self) -> list[Path]:
         """Return the files that its worker reads: the data, and the sweep's plan if it has one."""
@@ -73,7 +75,14 @@ class Group:
                 jobs=[_moved(job, self.sweep, own) for job in planned.jobs],
                 ended=[_moved(job, self.sweep, own) for job in planned.ended],
             )
-        return replace(self, data=data, planned=planned, away_from=away_from, may_be_repeated=True)
+        return replace(
+            self,
+            data=data,
+            planned=planned,
+            away_from=away_from,
+            kept_in=place.runs,
+            may_be_repeated=True,
+        )
 
     def carry(self, news: Any) -> Any:
         """Return news of the group as they are sent to the driver: it may not see our files."""
@@ -102,6 +111,12 @@ def run_group(group: Group, tell: Callable[[int | Path], None]) -> Sequence[JobR
     that an earlier attempt at the group has ended stay as they are; the others go on.
     """
     setup_globals()
+    # The runs are closed there even after the worker was killed.
+    with using(group.kept_in) if group.kept_in else contextlib.nullcontext():
+        return _run_group(group, tell)
+
+
+def _run_group(group: Group, tell: Callable[[int | Path], None]) -> Sequence[JobReturn]:
     left = group
     if group.away_from:
         folders = {job.number: job.folder for job in (*group.jobs, *group.planned.ended)}
