@@ -139,3 +139,21 @@ def keep(task: Keeper, tell: Tell) -> None:
             with contextlib.suppress(OSError):
                 kept.write_text("closed")
             log.add("closed" if kept.exists() else "lost")
+
+
+class Crowd(Labour):
+    """A task that ends when so many of them run at the same time."""
+
+    def __init__(self, size: int, log: Path) -> None:
+        super().__init__("crowd", log)
+        self.size = size
+
+
+def together(task: Crowd, tell: Tell) -> int:
+    """Return how many tasks have begun while this one runs."""
+    log = Log(task.log)
+    log.add("begun")
+    while log.lines.count("begun") < task.size:
+        tell(1)
+        time.sleep(0.05)
+    return log.lines.count("begun")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,21 @@ from src.sweep.clusters import Local
 from src.sweep.dask_executor import DaskExecutor
 from src.sweep.dask_worker import Driver
 from src.tracking.store import server_command
+from tests import sshd
 from tests.conftest import ROOT, Ended, command, run
-from tests.labour import Keeper, Labour, Log, Reader, Tell, endless, keep, labour, read
+from tests.labour import (
+    Crowd,
+    Keeper,
+    Labour,
+    Log,
+    Reader,
+    Tell,
+    endless,
+    keep,
+    labour,
+    read,
+    together,
+)
 from tests.slurm import missing, slurm
 from tests.test_run import runs, wait_for
 from tests.test_stacked import ancestors, workers_of
@@ -419,3 +432,72 @@ def test_slurm_runs_a_sweep_with_the_same_results(tmp_path: Path) -> None:
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     assert here.code == 0
     assert list(tmp_path.glob("a/sweeps/*/slurm/*.err"))  # what the workers said
+
+
+@pytest.mark.skipif(sshd.missing() is not None, reason=str(sshd.missing()))
+def test_workers_are_started_through_ssh_and_end_with_the_sweep(tmp_path: Path) -> None:
+    pytest.importorskip("asyncssh", reason="pip install '.[cluster]' adds it")
+    with sshd.sshd(tmp_path / "home") as environment:
+        ended = run(
+            tmp_path / "a", "-m", "lr=0.05,0.1", "epochs=3", "hydra/launcher=dask_ssh",
+            f"hydra.launcher.hosts=[{','.join(sshd.HOSTS)}]", **environment,
+        )  # fmt: skip
+        assert ended.code == 0, ended.out + ended.err
+        assert "2 workers of Dask through SSH" in ended.out
+        assert statuses(tmp_path / "a") == ["FINISHED"] * 2
+        while any(is_of_ssh(process, tmp_path) for process in Path("/proc").glob("[0-9]*")):
+            time.sleep(0.1)
+
+
+def is_of_ssh(process: Path, folder: Path) -> bool:
+    """Return whether a process was started by the SSH server in a folder."""
+    with contextlib.suppress(OSError):
+        return f"STARTED_BY={folder}".encode() in (process / "environ").read_bytes()
+    return False
+
+
+@pytest.mark.skipif(sshd.missing() is not None, reason=str(sshd.missing()))
+def test_a_host_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("asyncssh", reason="pip install '.[cluster]' adds it")
+    ended = run(
+        tmp_path, "-m", "lr=0.05,0.1", "hydra/launcher=dask_ssh",
+        "hydra.launcher.hosts=[no.such.host.invalid]",
+    )  # fmt: skip
+    assert ended.code == 1
+    assert "hydra.launcher.hosts=[no.such.host.invalid]: no worker can be started" in ended.err
+
+
+def test_a_cluster_grows_with_the_work_and_workers_that_join_later_get_tasks(
+    tmp_path: Path,
+) -> None:
+    log = Log(tmp_path / "log")
+    with Local(3, minimum=1).open() as client:
+        client.wait_for_workers(1)
+        assert len(client.nthreads()) == 1
+        with executor_of(client, driver(tmp_path)) as executor:
+            futures = [executor.submit(together, Crowd(3, log.path)) for _ in range(3)]
+            assert set(executor.as_completed(lambda news: None)) == set(futures)
+        assert [future.result() for future in futures] == [3] * 3  # all were there at once
+        while len(client.nthreads()) > 1:  # and go when there is nothing to do
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "setting", "said"),
+    [
+        ("dask_local", "minimum=0", "must be from 1 to the number of workers, 2"),
+        ("dask_local", "minimum=3", "must be from 1 to the number of workers, 2"),
+        ("dask_slurm", "minimum=3", "must be from 1 to the number of workers, 2"),
+        ("dask_ssh", "hosts=[]", "must be a list such as"),
+        ("dask_ssh", "hosts=alpha", "must be a list such as"),
+    ],
+)
+def test_impossible_clusters_are_refused(
+    launcher: str, setting: str, said: str, invoke: Callable[..., Ended]
+) -> None:
+    workers = [] if launcher == "dask_ssh" else ["hydra.launcher.workers=2"]
+    ended = invoke(
+        "-m", "lr=0.1,0.2", f"hydra/launcher={launcher}", *workers, f"hydra.launcher.{setting}"
+    )
+    assert ended.code == 2
+    assert said in " ".join(ended.err.split())

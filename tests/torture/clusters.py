@@ -1,0 +1,226 @@
+"""SIGKILL for a worker, a nanny, the scheduler or the driver of a sweep on a Dask cluster."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.test_signals import members
+from tests.torture.comparing import differences, torn, untold
+from tests.torture.processes import PATIENCE, Ended, new_outputs
+from tests.torture.trial import Trial
+
+TARGETS = ("worker", "nanny", "scheduler", "driver")
+_MINUTE = 60.0  # seconds after which nothing of a sweep may be left
+_MOST_LOSSES = 2  # of workers in one command: a third may rightly fail its runs
+_SWEEPS = (  # stacks, and runs by themselves
+    ["lr=0.05,0.1,0.2", "optimizer=sgd,momentum", "epochs=300", "model=sigmoid3"],
+    ["seed=range(6)", "model=relu2_dropout", "epochs=40", "hydra.launcher.together=1"],
+)
+
+
+class Dask:
+    """A scheduler and two workers; what is killed can be started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder / "scheduler.json"
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        """Start what does not live, and wait until both workers are known."""
+        from distributed import Client
+
+        if not self._started or self._started[0].poll() is not None:
+            self.end()
+            self._file.unlink(missing_ok=True)
+            self._started = [self._dask("scheduler", "--host", "127.0.0.1", "--port", "0")]
+            while not self._file.exists():
+                time.sleep(0.05)
+        self._started[1:] = [own for own in self._started[1:] if own.poll() is None]
+        while len(self._started) < 3:
+            self._started.append(self._dask("worker", "--nthreads", "1", "--memory-limit", "0"))
+        with Client(self.address, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=PATIENCE)
+
+    @property
+    def address(self) -> str:
+        return str(json.loads(self._file.read_text())["address"])
+
+    def _dask(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "dask", *arguments, "--scheduler-file", str(self._file)]
+        settings = {
+            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "2",
+            "DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": "1.0",
+        }
+        with (self._folder / "dask.log").open("ab") as log:
+            return subprocess.Popen(
+                [*command, "--no-dashboard"],
+                cwd=self._folder,
+                env={**os.environ, **settings, "PYTHONPATH": str(ROOT)},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def process(self, target: str, index: int) -> int | None:
+        """Return the process of a target, or None if there is none at this moment."""
+        if target == "scheduler":
+            return self._started[0].pid
+        nanny = self._started[1:][index]
+        if target == "nanny":
+            return nanny.pid
+        children = Path(f"/proc/{nanny.pid}/task/{nanny.pid}/children")
+        with contextlib.suppress(OSError):
+            for child in children.read_text().split():
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
+        return None
+
+    def end(self) -> float:
+        """End all in order; return how many seconds it took until no process was left."""
+        begin = time.monotonic()
+        for own in self._started:
+            own.terminate()
+        while any(own.poll() is None or members(own) for own in self._started):
+            if time.monotonic() - begin > _MINUTE:
+                for own in self._started:
+                    for process in members(own):
+                        os.kill(process, signal.SIGKILL)
+            time.sleep(0.05)
+        self._started.clear()
+        return time.monotonic() - begin
+
+
+def killed(trial: Trial) -> None:
+    """Kill one to three parts of a sweep and its cluster; give the same command again."""
+    number = trial.draw.randrange(len(_SWEEPS))
+    temporary = Path(tempfile.mkdtemp(prefix="t"))
+    dask = Dask(temporary)
+    try:
+        dask.start()
+        whole, duration = _undisturbed(trial.working, number, dask)
+        outputs = trial.outputs("killed")
+        _kill(trial, outputs, number, duration, dask)
+    finally:
+        seconds = dask.end()
+        shutil.rmtree(temporary, ignore_errors=True)
+    if seconds > _MINUTE:
+        trial.faults.append(f"processes of the cluster lived on for {seconds:.0f} s")
+    (folder,) = outputs.glob("sweeps/*")
+    for expected in sorted(whole.glob("[0-9]*")):
+        ours = folder / expected.name
+        found = [*differences(ours, expected, pictures=False), *untold(ours, outputs)]
+        trial.faults += [f"run {expected.name}: {fault}" for fault in found]
+
+
+def _kill(trial: Trial, outputs: Path, number: int, duration: float, dask: Dask) -> None:
+    """Give the command until it ends by itself after the last of one to three kills."""
+    targets = [trial.draw.choice(TARGETS) for _ in range(trial.draw.randint(1, 3))]
+    process, losses = _start(outputs, number, dask), 0
+    for target in targets:
+        if losses == _MOST_LOSSES and target in ("worker", "nanny"):
+            target = "driver"
+        end = time.monotonic() + duration * trial.draw.uniform(0.2, 0.9)
+        while process.poll() is None and time.monotonic() < end:
+            time.sleep(0.01)
+        victim = (
+            process.pid if target == "driver" else dask.process(target, trial.draw.randrange(2))
+        )
+        if process.poll() is not None or victim is None:
+            continue
+        os.kill(victim, signal.SIGKILL)
+        trial.kills += 1
+        trial.killed_of[target] = trial.killed_of.get(target, 0) + 1
+        losses += target in ("worker", "nanny")
+        if target in ("scheduler", "driver"):
+            _close(trial, process, outputs, target)
+            dask.start()
+            process, losses = _start(outputs, number, dask), 0
+        elif target == "nanny":
+            dask.start()
+    ended = _end(process, outputs)
+    trial.faults += ended.faults((0,))
+
+
+def _close(trial: Trial, process: "subprocess.Popen[bytes]", outputs: Path, target: str) -> None:
+    """Wait for the end of a command whose scheduler or driver was killed, and of its runs."""
+    begin = time.monotonic()
+    ended = _end(process, outputs)
+    trial.faults += ended.faults((1,) if target == "scheduler" else (-9,))
+    while training := list(_training(outputs)):
+        if time.monotonic() - begin > _MINUTE:
+            trial.faults.append(f"{training} train a minute after the {target} was killed")
+            for own in training:
+                os.kill(own, signal.SIGKILL)
+            break
+        time.sleep(0.05)
+    trial.longest = max(trial.longest, time.monotonic() - begin)
+    for folder in outputs.glob("sweeps/*/[0-9]*"):
+        trial.faults += torn(folder)
+
+
+def _training(outputs: Path) -> Iterator[int]:
+    """Yield the processes that have a run of these outputs open."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            links = [link.readlink() for link in (entry / "fd").iterdir()]
+            if any(own.name == "history.csv" and own.is_relative_to(outputs) for own in links):
+                yield int(entry.name)
+
+
+def _undisturbed(working: Path, number: int, dask: Dask) -> tuple[Path, float]:
+    """Return the folder of a sweep that nobody disturbs, and how many seconds it took."""
+    outputs = working / f"cluster{number}"
+    took = working / f"cluster{number}.seconds"
+    if not outputs.exists():
+        new_outputs(outputs, working)
+        begin = time.monotonic()
+        ended = _end(_start(outputs, number, dask), outputs)
+        assert ended.code == 0, ended.said
+        took.write_text(str(time.monotonic() - begin))
+    (folder,) = outputs.glob("sweeps/*")
+    return folder, float(took.read_text())
+
+
+def _start(outputs: Path, number: int, dask: Dask) -> "subprocess.Popen[bytes]":
+    settings = [
+        "checkpoint.every=10",
+        "hydra/launcher=dask",
+        f"hydra.launcher.address={dask.address}",
+    ]
+    with outputs.with_suffix(".console").open("wb") as console:
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "src.run",
+                "-m",
+                f"outputs={outputs}",
+                *settings,
+                *_SWEEPS[number],
+            ],
+            cwd=ROOT,
+            stdout=console,
+            stderr=console,
+            start_new_session=True,
+        )
+
+
+def _end(process: "subprocess.Popen[bytes]", outputs: Path) -> Ended:
+    """Wait for the end of a command."""
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return Ended(-99, f"it hung for {PATIENCE:.0f} s")
+    return Ended(process.returncode, outputs.with_suffix(".console").read_text(errors="replace"))
