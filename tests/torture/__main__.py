@@ -65,6 +65,9 @@ def main() -> None:
         print("interrupted")
     finally:
         surroundings.end_server(working)
+        if fault := clusters.end(working):
+            print(f"fault: {fault}")
+            figures["cluster"].faults += 1
         if not chosen.keep:
             shutil.rmtree(working, ignore_errors=True)
     _print(list(figures.values()))

@@ -3,13 +3,12 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -21,9 +20,10 @@ from tests.torture.trial import Trial
 TARGETS = ("worker", "nanny", "scheduler", "driver")
 _MINUTE = 60.0  # seconds after which nothing of a sweep may be left
 _MOST_LOSSES = 2  # of workers in one command: a third may rightly fail its runs
+_RUNS, _EPOCHS = 6, (400, 60)
 _SWEEPS = (  # stacks, and runs by themselves
-    ["lr=0.05,0.1,0.2", "optimizer=sgd,momentum", "epochs=300", "model=sigmoid3"],
-    ["seed=range(6)", "model=relu2_dropout", "epochs=40", "hydra.launcher.together=1"],
+    ["lr=0.05,0.1,0.2", "optimizer=sgd,momentum", "model=sigmoid3"],
+    ["seed=range(6)", "model=relu2_dropout", "hydra.launcher.together=1"],
 )
 
 
@@ -101,20 +101,13 @@ class Dask:
 
 
 def killed(trial: Trial) -> None:
-    """Kill one to three parts of a sweep and its cluster; give the same command again."""
+    """Kill two to four parts of a sweep and its cluster; give the same command again."""
     number = trial.draw.randrange(len(_SWEEPS))
-    temporary = Path(tempfile.mkdtemp(prefix="t"))
-    dask = Dask(temporary)
-    try:
-        dask.start()
-        whole, duration = _undisturbed(trial.working, number, dask)
-        outputs = trial.outputs("killed")
-        _kill(trial, outputs, number, duration, dask)
-    finally:
-        seconds = dask.end()
-        shutil.rmtree(temporary, ignore_errors=True)
-    if seconds > _MINUTE:
-        trial.faults.append(f"processes of the cluster lived on for {seconds:.0f} s")
+    dask = _dask(trial.working)
+    dask.start()
+    whole = _undisturbed(trial.working, number, dask)
+    outputs = trial.outputs("killed")
+    _kill(trial, outputs, number, dask)
     (folder,) = outputs.glob("sweeps/*")
     for expected in sorted(whole.glob("[0-9]*")):
         ours = folder / expected.name
@@ -122,19 +115,37 @@ def killed(trial: Trial) -> None:
         trial.faults += [f"run {expected.name}: {fault}" for fault in found]
 
 
-def _kill(trial: Trial, outputs: Path, number: int, duration: float, dask: Dask) -> None:
-    """Give the command until it ends by itself after the last of one to three kills."""
-    targets = [trial.draw.choice(TARGETS) for _ in range(trial.draw.randint(1, 3))]
+@cache
+def _dask(working: Path) -> Dask:
+    """Return the cluster of all trials; it is not started yet."""
+    folder = working / "dask"
+    folder.mkdir()
+    return Dask(folder)
+
+
+def end(working: Path) -> str | None:
+    """End the cluster, if there is one; return a fault if a process outlives it for a minute."""
+    if not (working / "dask").exists():
+        return None
+    seconds = _dask(working).end()
+    return f"the cluster took {seconds:.0f} s to end" if seconds > _MINUTE else None
+
+
+def _kill(trial: Trial, outputs: Path, number: int, dask: Dask) -> None:
+    """Give the command until it ends by itself after the last of two to four kills."""
+    moments = sorted(trial.draw.uniform(-0.1, 0.95) for _ in range(trial.draw.randint(2, 4)))
     process, losses = _start(outputs, number, dask), 0
-    for target in targets:
+    for moment in moments:
+        target = trial.draw.choice(TARGETS)
         if losses == _MOST_LOSSES and target in ("worker", "nanny"):
             target = "driver"
-        end = time.monotonic() + duration * trial.draw.uniform(0.2, 0.9)
-        while process.poll() is None and time.monotonic() < end:
-            time.sleep(0.01)
-        victim = (
-            process.pid if target == "driver" else dask.process(target, trial.draw.randrange(2))
-        )
+        delay = trial.draw.uniform(0.0, 3.0)
+        while process.poll() is None and _progress(outputs, number) < moment:
+            time.sleep(0.02)
+        if moment < 0:  # before the first epoch
+            time.sleep(delay)
+        place = trial.draw.randrange(2)
+        victim = process.pid if target == "driver" else dask.process(target, place)
         if process.poll() is not None or victim is None:
             continue
         os.kill(victim, signal.SIGKILL)
@@ -147,8 +158,16 @@ def _kill(trial: Trial, outputs: Path, number: int, duration: float, dask: Dask)
             process, losses = _start(outputs, number, dask), 0
         elif target == "nanny":
             dask.start()
-    ended = _end(process, outputs)
-    trial.faults += ended.faults((0,))
+    trial.faults += _end(process, outputs).faults((0,))
+    dask.start()
+
+
+def _progress(outputs: Path, number: int) -> float:
+    """Return the share of a sweep's epochs that are kept."""
+    lines = 0
+    for path in outputs.glob("sweeps/*/[0-9]*/history.csv"):
+        lines += max(0, path.read_bytes().count(b"\n") - 1)
+    return lines / (_RUNS * _EPOCHS[number])
 
 
 def _close(trial: Trial, process: "subprocess.Popen[bytes]", outputs: Path, target: str) -> None:
@@ -177,37 +196,23 @@ def _training(outputs: Path) -> Iterator[int]:
                 yield int(entry.name)
 
 
-def _undisturbed(working: Path, number: int, dask: Dask) -> tuple[Path, float]:
-    """Return the folder of a sweep that nobody disturbs, and how many seconds it took."""
+def _undisturbed(working: Path, number: int, dask: Dask) -> Path:
+    """Return the folder of a sweep that nobody disturbs."""
     outputs = working / f"cluster{number}"
-    took = working / f"cluster{number}.seconds"
     if not outputs.exists():
         new_outputs(outputs, working)
-        begin = time.monotonic()
         ended = _end(_start(outputs, number, dask), outputs)
         assert ended.code == 0, ended.said
-        took.write_text(str(time.monotonic() - begin))
     (folder,) = outputs.glob("sweeps/*")
-    return folder, float(took.read_text())
+    return folder
 
 
 def _start(outputs: Path, number: int, dask: Dask) -> "subprocess.Popen[bytes]":
-    settings = [
-        "checkpoint.every=10",
-        "hydra/launcher=dask",
-        f"hydra.launcher.address={dask.address}",
-    ]
+    launcher = ["hydra/launcher=dask", f"hydra.launcher.address={dask.address}"]
+    settings = [f"outputs={outputs}", f"epochs={_EPOCHS[number]}", "checkpoint.every=10"]
     with outputs.with_suffix(".console").open("wb") as console:
         return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "src.run",
-                "-m",
-                f"outputs={outputs}",
-                *settings,
-                *_SWEEPS[number],
-            ],
+            [sys.executable, "-m", "src.run", "-m", *settings, *launcher, *_SWEEPS[number]],
             cwd=ROOT,
             stdout=console,
             stderr=console,
