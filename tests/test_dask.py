@@ -434,6 +434,38 @@ def test_slurm_runs_a_sweep_with_the_same_results(tmp_path: Path) -> None:
     assert list(tmp_path.glob("a/sweeps/*/slurm/*.err"))  # what the workers said
 
 
+@pytest.mark.long
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_a_slurm_job_that_is_requeued_comes_back_and_goes_on_with_its_runs(tmp_path: Path) -> None:
+    """There is no other worker: SLURM starts the job again, some two minutes later."""
+    arguments = ("-m", "lr=0.05,0.1", "batching.size=32,64", "epochs=1200", "checkpoint.every=50")
+    settings = ("hydra/launcher=dask_slurm", "hydra.launcher.workers=1")
+    with slurm(tmp_path / "slurm") as environment:
+        process = subprocess.Popen(
+            command(tmp_path / "a", *arguments, *settings, "hydra.launcher.memory=1GB"),
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        while not list(tmp_path.glob("a/sweeps/*/*/checkpoint.npz")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        (job,) = _slurm("squeue", "--noheader", "--format=%i", **environment).split()
+        _slurm("scontrol", "requeue", job, **environment)
+        out, err = process.communicate()
+    assert process.returncode == 0, out + err
+    here = run(tmp_path / "b", *arguments)
+    assert here.code == 0, here.out + here.err
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    found = runs(Ended(tmp_path / "a", 0, out, err))
+    assert [one.info.status for one in found] == ["FINISHED"] * 4  # each once
+    assert "2" in {one.data.tags.get("attempt") for one in found}
+
+
+def _slurm(*arguments: str, **environment: str) -> str:
+    return subprocess.run(
+        arguments, env=environment, check=True, capture_output=True, text=True
+    ).stdout
+
+
 @pytest.mark.skipif(sshd.missing() is not None, reason=str(sshd.missing()))
 def test_workers_are_started_through_ssh_and_end_with_the_sweep(tmp_path: Path) -> None:
     pytest.importorskip("asyncssh", reason="pip install '.[cluster]' adds it")
