@@ -25,7 +25,7 @@ from src.config.hydra_internals import (
 from src.data import Dataset, Source
 from src.experiment.recorder import RunContext
 from src.experiment.results import RESULT, Result
-from src.support.errors import Pruned
+from src.support.errors import ConfigError, Pruned
 from src.support.temporary import using
 from src.support.threads import use_at_most
 from src.sweep.away import Returned, fetch
@@ -65,7 +65,11 @@ class Group:
         if place.data is not None:
             data = {source: place.data / path.name for source, path in data.items()}
         if place.runs is not None:
-            assert place.data is not None
+            if place.data is None:  # it joined after the files were found to be seen by all
+                raise ConfigError(
+                    f"a worker does not see {self.sweep}, as the first ones did: set "
+                    "hydra.launcher.shared=false, so that no worker needs to"
+                )
             here, own = Path(place.folder), place.runs / self.sweep.name
             own.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(place.data / PLAN, own / PLAN)
