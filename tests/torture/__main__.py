@@ -40,7 +40,7 @@ class Figures:
     kind: str
     trials: int = 0
     kills: int = 0
-    killed_of: Counter[str] = field(default_factory=Counter)
+    killed_of: dict[str, int] = field(default_factory=dict)  # kills by what was killed
     survived: int = 0
     faults: int = 0
     longest: float = 0.0  # seconds from a signal to the end of a process
@@ -110,7 +110,7 @@ def _try(kind: str, seed: int, working: Path, figures: Figures, *, keep: bool) -
         trial.faults.append(traceback.format_exc())
     figures.trials += 1
     figures.kills += trial.kills
-    figures.killed_of.update(trial.killed_of)
+    figures.killed_of = dict(Counter(figures.killed_of) + Counter(trial.killed_of))
     figures.survived += not trial.faults
     figures.faults += len(trial.faults)
     figures.longest = max(figures.longest, trial.longest)

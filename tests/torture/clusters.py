@@ -20,7 +20,7 @@ from tests.torture.trial import Trial
 TARGETS = ("worker", "nanny", "scheduler", "driver")
 _MINUTE = 60.0  # seconds after which nothing of a sweep may be left
 _MOST_LOSSES = 2  # of workers in one command: a third may rightly fail its runs
-_RUNS, _EPOCHS = 6, (400, 60)
+_RUNS, _EPOCHS = 6, (2000, 200)
 _SWEEPS = (  # stacks, and runs by themselves
     ["lr=0.05,0.1,0.2", "optimizer=sgd,momentum", "model=sigmoid3"],
     ["seed=range(6)", "model=relu2_dropout", "hydra.launcher.together=1"],
@@ -209,7 +209,7 @@ def _undisturbed(working: Path, number: int, dask: Dask) -> Path:
 
 def _start(outputs: Path, number: int, dask: Dask) -> "subprocess.Popen[bytes]":
     launcher = ["hydra/launcher=dask", f"hydra.launcher.address={dask.address}"]
-    settings = [f"outputs={outputs}", f"epochs={_EPOCHS[number]}", "checkpoint.every=10"]
+    settings = [f"outputs={outputs}", f"epochs={_EPOCHS[number]}", "checkpoint.every=20"]
     with outputs.with_suffix(".console").open("wb") as console:
         return subprocess.Popen(
             [sys.executable, "-m", "src.run", "-m", *settings, *launcher, *_SWEEPS[number]],
