@@ -5,11 +5,9 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -29,7 +27,6 @@ from src.experiment.results import Result
 from src.sweep.clusters import Local
 from src.sweep.dask_executor import DaskExecutor
 from src.sweep.dask_worker import Driver
-from src.tracking.store import server_command
 from tests import sshd
 from tests.conftest import ROOT, Ended, command, run
 from tests.labour import (
@@ -46,6 +43,7 @@ from tests.labour import (
     together,
 )
 from tests.slurm import missing, slurm
+from tests.test_outage import Server
 from tests.test_run import runs, wait_for
 from tests.test_stacked import ancestors, workers_of
 
@@ -345,28 +343,13 @@ def test_a_sweep_whose_scheduler_is_killed_ends_with_a_word_and_the_same_command
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """An MLflow server that takes files, too."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    store = tmp_path / "server"
-    store.mkdir()
-    arguments, environment = server_command(f"sqlite:///{store}/mlflow.db", port)
-    arguments = [one for one in arguments if one != "--no-serve-artifacts"]
-    at = arguments.index("--default-artifact-root")
-    arguments[at : at + 2] = ["--artifacts-destination", str(store / "artifacts")]
-    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(arguments, env=environment, start_new_session=True, **quiet)
-    address = f"http://127.0.0.1:{port}"
-    while True:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health"):
-            break
-        assert process.poll() is None
-        time.sleep(0.2)
+    (tmp_path / "server").mkdir()
+    server = Server(tmp_path / "server", files=True)
+    server.start()
     try:
-        yield address
+        yield server.address
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
+        server.kill()
 
 
 @pytest.mark.long

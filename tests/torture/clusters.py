@@ -3,15 +3,20 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from src.experiment.results import RESULT
+from src.experiment.run_folder import HISTORY
 from tests.conftest import ROOT
+from tests.test_outage import Server
 from tests.test_signals import members
 from tests.torture.comparing import differences, torn, untold
 from tests.torture.processes import PATIENCE, Ended, new_outputs
@@ -102,17 +107,49 @@ class Dask:
 
 def killed(trial: Trial) -> None:
     """Kill two to four parts of a sweep and its cluster; give the same command again."""
-    number = trial.draw.randrange(len(_SWEEPS))
+    _in(trial, trial.draw.randrange(len(_SWEEPS)), None)
+
+
+def killed_away(trial: Trial) -> None:
+    """Do the same with workers that don't see the sweep's folder: a server keeps the runs."""
+    server = _server(trial.working)
+    if not server.answers():
+        server.start()
+    _in(trial, trial.draw.randrange(len(_SWEEPS)), server)
+
+
+def _in(trial: Trial, number: int, server: Server | None) -> None:
     dask = _dask(trial.working)
     dask.start()
     whole = _undisturbed(trial.working, number, dask)
     outputs = trial.outputs("killed")
-    _kill(trial, outputs, number, dask)
+    _kill(trial, outputs, number, dask, server)
     (folder,) = outputs.glob("sweeps/*")
     for expected in sorted(whole.glob("[0-9]*")):
         ours = folder / expected.name
-        found = [*differences(ours, expected, pictures=False), *untold(ours, outputs)]
+        if server:
+            _bring(ours, server)
+        found = [
+            *differences(ours, expected, pictures=False, others=server is None),
+            *untold(ours, server.folder if server else outputs),
+        ]
         trial.faults += [f"run {expected.name}: {fault}" for fault in found]
+
+
+def _bring(folder: Path, server: Server) -> None:
+    """Copy what the server keeps of a run into its folder."""
+    run_id = json.loads((folder / RESULT).read_text())["run_id"]
+    for name in ("weights.npz", "predictions.npz"):
+        (kept,) = server.folder.glob(f"artifacts/*/{run_id}/artifacts/{name}")
+        shutil.copy(kept, folder)
+
+
+@cache
+def _server(working: Path) -> Server:
+    """Return the server of all trials; it is not started yet."""
+    folder = working / "server of clusters"
+    folder.mkdir()
+    return Server(folder, files=True)
 
 
 @cache
@@ -125,16 +162,18 @@ def _dask(working: Path) -> Dask:
 
 def end(working: Path) -> str | None:
     """End the cluster, if there is one; return a fault if a process outlives it for a minute."""
+    if (working / "server of clusters").exists():
+        _server(working).kill()
     if not (working / "dask").exists():
         return None
     seconds = _dask(working).end()
     return f"the cluster took {seconds:.0f} s to end" if seconds > _MINUTE else None
 
 
-def _kill(trial: Trial, outputs: Path, number: int, dask: Dask) -> None:
+def _kill(trial: Trial, outputs: Path, number: int, dask: Dask, server: Server | None) -> None:
     """Give the command until it ends by itself after the last of two to four kills."""
     moments = sorted(trial.draw.uniform(-0.1, 0.95) for _ in range(trial.draw.randint(2, 4)))
-    process, losses = _start(outputs, number, dask), 0
+    process, losses = _start(outputs, number, dask, server), 0
     for moment in moments:
         target = trial.draw.choice(TARGETS)
         if losses == _MOST_LOSSES and target in ("worker", "nanny"):
@@ -155,7 +194,7 @@ def _kill(trial: Trial, outputs: Path, number: int, dask: Dask) -> None:
         if target in ("scheduler", "driver"):
             _close(trial, process, outputs, target)
             dask.start()
-            process, losses = _start(outputs, number, dask), 0
+            process, losses = _start(outputs, number, dask, server), 0
         elif target == "nanny":
             dask.start()
     trial.faults += _end(process, outputs).faults((0,))
@@ -164,10 +203,15 @@ def _kill(trial: Trial, outputs: Path, number: int, dask: Dask) -> None:
 
 def _progress(outputs: Path, number: int) -> float:
     """Return the share of a sweep's epochs that are kept."""
-    lines = 0
-    for path in outputs.glob("sweeps/*/[0-9]*/history.csv"):
-        lines += max(0, path.read_bytes().count(b"\n") - 1)
-    return lines / (_RUNS * _EPOCHS[number])
+    done: dict[str, int] = {}
+    own = Path(tempfile.gettempdir())  # where workers keep runs that don't see the sweep's folder
+    for sweep in outputs.glob("sweeps/*"):
+        away = own.glob(f"scratchgrid.*/{sweep.name}/[0-9]*/{HISTORY}")
+        for path in [*sweep.glob(f"[0-9]*/{HISTORY}"), *away]:
+            with contextlib.suppress(OSError):  # it goes with its worker
+                lines = path.read_bytes().count(b"\n") - 1
+                done[path.parent.name] = max(lines, done.get(path.parent.name, 0))
+    return sum(done.values()) / (_RUNS * _EPOCHS[number])
 
 
 def _close(trial: Trial, process: "subprocess.Popen[bytes]", outputs: Path, target: str) -> None:
@@ -192,7 +236,8 @@ def _training(outputs: Path) -> Iterator[int]:
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             links = [link.readlink() for link in (entry / "fd").iterdir()]
-            if any(own.name == "history.csv" and own.is_relative_to(outputs) for own in links):
+            sweeps = [path.name for path in outputs.glob("sweeps/*")]
+            if any(own.name == HISTORY and own.parent.parent.name in sweeps for own in links):
                 yield int(entry.name)
 
 
@@ -207,9 +252,13 @@ def _undisturbed(working: Path, number: int, dask: Dask) -> Path:
     return folder
 
 
-def _start(outputs: Path, number: int, dask: Dask) -> "subprocess.Popen[bytes]":
+def _start(
+    outputs: Path, number: int, dask: Dask, server: Server | None = None
+) -> "subprocess.Popen[bytes]":
     launcher = ["hydra/launcher=dask", f"hydra.launcher.address={dask.address}"]
     settings = [f"outputs={outputs}", f"epochs={_EPOCHS[number]}", "checkpoint.every=20"]
+    if server:
+        settings += ["hydra.launcher.shared=false", f"tracking.uri={server.address}"]
     with outputs.with_suffix(".console").open("wb") as console:
         return subprocess.Popen(
             [sys.executable, "-m", "src.run", "-m", *settings, *launcher, *_SWEEPS[number]],
