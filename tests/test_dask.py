@@ -428,12 +428,15 @@ def test_a_slurm_job_that_is_requeued_comes_back_and_goes_on_with_its_runs(tmp_p
             command(tmp_path / "a", *arguments, *settings, "hydra.launcher.memory=1GB"),
             cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        while not list(tmp_path.glob("a/sweeps/*/*/checkpoint.npz")):
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.1)
-        (job,) = _slurm("squeue", "--noheader", "--format=%i", **environment).split()
-        _slurm("scontrol", "requeue", job, **environment)
-        out, err = process.communicate()
+        try:
+            while not list(tmp_path.glob("a/sweeps/*/*/checkpoint.npz")):
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.1)
+            (job,) = _slurm("squeue", "--noheader", "--format=%i", **environment).split()
+            _slurm("scontrol", "requeue", job, **environment)
+            out, err = process.communicate(timeout=900)
+        finally:
+            process.kill()
     assert process.returncode == 0, out + err
     here = run(tmp_path / "b", *arguments)
     assert here.code == 0, here.out + here.err

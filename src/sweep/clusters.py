@@ -26,6 +26,7 @@ _SETTINGS = {
 # Nobody looks at Dask's pages. With any free port, sweeps don't get in each other's way.
 _NO_PAGES = {"dashboard": False, "dashboard_address": ":0"}
 _IDLE = "60 s"  # after which a scheduler on another machine ends: its driver may have been killed
+_FOR_EVER = "1000 days"
 _AT_ONCE = "1 ms"  # how long the work may take: so there is a worker for each group, up to the most
 
 
@@ -137,7 +138,11 @@ class Slurm(Cluster):
         from dask import config
         from dask_jobqueue.slurm import SLURMCluster
 
-        with _quiet(), config.set(_SETTINGS), contextlib.ExitStack() as stack:
+        # A job that SLURM requeues is away for minutes. Dask would cancel it, and submit another
+        # one only if the cluster grows with the work.
+        waits = {} if self.minimum else {"distributed.deploy.lost-worker-timeout": _FOR_EVER}
+        settings = config.set({**_SETTINGS, **waits})
+        with _quiet(), settings, contextlib.ExitStack() as stack:
             try:
                 cluster = SLURMCluster(
                     cores=self.cores,
