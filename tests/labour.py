@@ -1,5 +1,6 @@
 """What tasks do in the tests of executors; light to import, as each task has a fresh process."""
 
+import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -8,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from src.support.temporary import using
 
 if TYPE_CHECKING:
     from src.sweep.dask_worker import Place
@@ -96,3 +99,61 @@ def read(task: Reader, tell: Tell) -> tuple[str, str, int, str]:
     file = task.data / task.path.name
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     return str(file), digest, file.stat().st_mtime_ns, str(Path.cwd())
+
+
+class Keeper(Labour):
+    """A task that keeps files in the worker's own folder."""
+
+    def __init__(self, log: Path, runs: Path | None = None) -> None:
+        super().__init__("keeper", log)
+        self.runs = runs
+
+    def at(self, place: "Place") -> "Keeper":
+        return Keeper(self.log, place.runs)
+
+
+def keep(task: Keeper, tell: Tell) -> None:
+    """Kill the worker; then keep a file as soon as another attempt has begun, which closes it."""
+    log = Log(task.log)
+    assert task.runs is not None
+    if log.lines.count("begun"):
+        log.add("begun")
+        while "closed" not in log.lines and "lost" not in log.lines:
+            tell(1)
+            time.sleep(0.05)
+        return
+    with using(task.runs):
+        log.add("begun")
+        worker = multiprocessing.parent_process()
+        assert worker is not None
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        try:
+            while True:
+                tell(1)
+                time.sleep(0.05)
+        finally:
+            while log.lines.count("begun") < 2:
+                time.sleep(0.05)
+            kept = task.runs / "result"
+            with contextlib.suppress(OSError):
+                kept.write_text("closed")
+            log.add("closed" if kept.exists() else "lost")
+
+
+class Crowd(Labour):
+    """A task that ends when so many of them run at the same time."""
+
+    def __init__(self, size: int, log: Path) -> None:
+        super().__init__("crowd", log)
+        self.size = size
+
+
+def together(task: Crowd, tell: Tell) -> int:
+    """Return how many tasks have begun while this one runs."""
+    log = Log(task.log)
+    log.add("begun")
+    while log.lines.count("begun") < task.size:
+        tell(1)
+        time.sleep(0.05)
+    return log.lines.count("begun")

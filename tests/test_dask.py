@@ -5,12 +5,10 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -29,10 +27,23 @@ from src.experiment.results import Result
 from src.sweep.clusters import Local
 from src.sweep.dask_executor import DaskExecutor
 from src.sweep.dask_worker import Driver
-from src.tracking.store import server_command
+from tests import sshd
 from tests.conftest import ROOT, Ended, command, run
-from tests.labour import Labour, Log, Reader, Tell, endless, labour, read
+from tests.labour import (
+    Crowd,
+    Keeper,
+    Labour,
+    Log,
+    Reader,
+    Tell,
+    endless,
+    keep,
+    labour,
+    read,
+    together,
+)
 from tests.slurm import missing, slurm
+from tests.test_outage import Server
 from tests.test_run import runs, wait_for
 from tests.test_stacked import ancestors, workers_of
 
@@ -108,6 +119,18 @@ def test_a_task_whose_process_dies_is_tried_three_times(client: Client, tmp_path
     (future,) = run_all(client, tmp_path, labour, [Labour("process", log.path)])
     assert "ended by signal 9" in str(future.exception())
     assert log.lines.count("process") == 3
+
+
+def test_the_folder_of_a_killed_worker_stays_until_its_runs_are_closed(
+    client: Client, tmp_path: Path
+) -> None:
+    """Dask starts the next worker meanwhile, which removes the directory of the one before."""
+    log = Log(tmp_path / "log")
+    with executor_of(client, driver(tmp_path, shares=False)) as executor:
+        future = executor.submit(keep, Keeper(log.path))
+        assert list(executor.as_completed(lambda news: None)) == [future]
+    assert future.exception() is None
+    assert log.lines == ["begun", "begun", "closed"]
 
 
 def test_an_interruption_reaches_the_tasks_which_close_what_they_have_open(
@@ -320,28 +343,13 @@ def test_a_sweep_whose_scheduler_is_killed_ends_with_a_word_and_the_same_command
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """An MLflow server that takes files, too."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    store = tmp_path / "server"
-    store.mkdir()
-    arguments, environment = server_command(f"sqlite:///{store}/mlflow.db", port)
-    arguments = [one for one in arguments if one != "--no-serve-artifacts"]
-    at = arguments.index("--default-artifact-root")
-    arguments[at : at + 2] = ["--artifacts-destination", str(store / "artifacts")]
-    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(arguments, env=environment, start_new_session=True, **quiet)
-    address = f"http://127.0.0.1:{port}"
-    while True:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health"):
-            break
-        assert process.poll() is None
-        time.sleep(0.2)
+    (tmp_path / "server").mkdir()
+    server = Server(tmp_path / "server", files=True)
+    server.start()
     try:
-        yield address
+        yield server.address
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
+        server.kill()
 
 
 @pytest.mark.long
@@ -407,3 +415,107 @@ def test_slurm_runs_a_sweep_with_the_same_results(tmp_path: Path) -> None:
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     assert here.code == 0
     assert list(tmp_path.glob("a/sweeps/*/slurm/*.err"))  # what the workers said
+
+
+@pytest.mark.long
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_a_slurm_job_that_is_requeued_comes_back_and_goes_on_with_its_runs(tmp_path: Path) -> None:
+    """There is no other worker: SLURM starts the job again, some two minutes later."""
+    arguments = ("-m", "lr=0.05,0.1", "batching.size=32,64", "epochs=1200", "checkpoint.every=50")
+    settings = ("hydra/launcher=dask_slurm", "hydra.launcher.workers=1")
+    with slurm(tmp_path / "slurm") as environment:
+        process = subprocess.Popen(
+            command(tmp_path / "a", *arguments, *settings, "hydra.launcher.memory=1GB"),
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            while not list(tmp_path.glob("a/sweeps/*/*/checkpoint.npz")):
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.1)
+            (job,) = _slurm("squeue", "--noheader", "--format=%i", **environment).split()
+            _slurm("scontrol", "requeue", job, **environment)
+            out, err = process.communicate(timeout=900)
+        finally:
+            process.kill()
+    assert process.returncode == 0, out + err
+    here = run(tmp_path / "b", *arguments)
+    assert here.code == 0, here.out + here.err
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    found = runs(Ended(tmp_path / "a", 0, out, err))
+    assert [one.info.status for one in found] == ["FINISHED"] * 4  # each once
+    assert "2" in {one.data.tags.get("attempt") for one in found}
+
+
+def _slurm(*arguments: str, **environment: str) -> str:
+    return subprocess.run(
+        arguments, env=environment, check=True, capture_output=True, text=True
+    ).stdout
+
+
+@pytest.mark.skipif(sshd.missing() is not None, reason=str(sshd.missing()))
+def test_workers_are_started_through_ssh_and_end_with_the_sweep(tmp_path: Path) -> None:
+    pytest.importorskip("asyncssh", reason="pip install '.[cluster]' adds it")
+    with sshd.sshd(tmp_path / "home") as environment:
+        ended = run(
+            tmp_path / "a", "-m", "lr=0.05,0.1", "epochs=3", "hydra/launcher=dask_ssh",
+            f"hydra.launcher.hosts=[{','.join(sshd.HOSTS)}]", **environment,
+        )  # fmt: skip
+        assert ended.code == 0, ended.out + ended.err
+        assert "2 workers of Dask through SSH" in ended.out
+        assert statuses(tmp_path / "a") == ["FINISHED"] * 2
+        while any(is_of_ssh(process, tmp_path) for process in Path("/proc").glob("[0-9]*")):
+            time.sleep(0.1)
+
+
+def is_of_ssh(process: Path, folder: Path) -> bool:
+    """Return whether a process was started by the SSH server in a folder."""
+    with contextlib.suppress(OSError):
+        return f"STARTED_BY={folder}".encode() in (process / "environ").read_bytes()
+    return False
+
+
+@pytest.mark.skipif(sshd.missing() is not None, reason=str(sshd.missing()))
+def test_a_host_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("asyncssh", reason="pip install '.[cluster]' adds it")
+    ended = run(
+        tmp_path, "-m", "lr=0.05,0.1", "hydra/launcher=dask_ssh",
+        "hydra.launcher.hosts=[no.such.host.invalid]",
+    )  # fmt: skip
+    assert ended.code == 1
+    assert "hydra.launcher.hosts=[no.such.host.invalid]: no worker can be started" in ended.err
+
+
+def test_a_cluster_grows_with_the_work_and_workers_that_join_later_get_tasks(
+    tmp_path: Path,
+) -> None:
+    log = Log(tmp_path / "log")
+    with Local(3, minimum=1).open() as client:
+        client.wait_for_workers(1)
+        assert len(client.nthreads()) == 1
+        with executor_of(client, driver(tmp_path)) as executor:
+            futures = [executor.submit(together, Crowd(3, log.path)) for _ in range(3)]
+            assert set(executor.as_completed(lambda news: None)) == set(futures)
+        assert [future.result() for future in futures] == [3] * 3  # all were there at once
+        while len(client.nthreads()) > 1:  # and go when there is nothing to do
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "setting", "said"),
+    [
+        ("dask_local", "minimum=0", "must be from 1 to the number of workers, 2"),
+        ("dask_local", "minimum=3", "must be from 1 to the number of workers, 2"),
+        ("dask_slurm", "minimum=3", "must be from 1 to the number of workers, 2"),
+        ("dask_ssh", "hosts=[]", "must be a list such as"),
+        ("dask_ssh", "hosts=alpha", "must be a list such as"),
+    ],
+)
+def test_impossible_clusters_are_refused(
+    launcher: str, setting: str, said: str, invoke: Callable[..., Ended]
+) -> None:
+    workers = [] if launcher == "dask_ssh" else ["hydra.launcher.workers=2"]
+    ended = invoke(
+        "-m", "lr=0.1,0.2", f"hydra/launcher={launcher}", *workers, f"hydra.launcher.{setting}"
+    )
+    assert ended.code == 2
+    assert said in " ".join(ended.err.split())

@@ -42,15 +42,22 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 class Server:
-    """A real MLflow server with a database of its own; it can be killed and started again."""
+    """A real MLflow server with a database of its own; it can be killed and started again.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+    With ``files`` it keeps those of runs, too, in its folder ``artifacts``.
+    """
+
+    def __init__(self, folder: Path, *, files: bool = False) -> None:
+        self.folder, self.port, self._files = folder, free_port(), files
         self.address = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         command, environment = server_command(f"sqlite:///{self.folder / 'mlflow.db'}", self.port)
+        if self._files:
+            command = [one for one in command if one != "--no-serve-artifacts"]
+            at = command.index("--default-artifact-root")
+            command[at : at + 2] = ["--artifacts-destination", str(self.folder / "artifacts")]
         with (self.folder / "server.log").open("a") as log:
             self._process = subprocess.Popen(
                 command,

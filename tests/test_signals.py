@@ -20,7 +20,7 @@ from src.experiment.recorder import Recorder
 from src.experiment.results import Result
 from src.experiment.run_folder import CHECKPOINT, HISTORY
 from src.support import signals
-from src.support.temporary import remove_abandoned, temporary_folder
+from src.support.temporary import remove_abandoned, temporary_folder, using
 from tests.conftest import ROOT, command
 from tests.resuming import train
 
@@ -469,3 +469,29 @@ def test_a_folder_in_use_is_not_taken_to_be_abandoned(
         remove_abandoned()
         assert (folder / "data").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["scratchgrid.mine"]
+
+
+def test_a_folder_that_another_process_uses_outlives_the_one_that_was_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    script = (
+        "import os, signal\n"
+        "from src.support.temporary import temporary_folder\n"
+        "with temporary_folder() as folder:\n"
+        "    print(folder, flush=True)\n"
+        "    signal.pause()\n"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert owner.stdout
+    folder = Path(owner.stdout.readline().strip())
+    with using(folder):
+        owner.kill()
+        owner.communicate()
+        remove_abandoned()
+        (folder / "data").write_text("1")
+    remove_abandoned()
+    assert not list(tmp_path.iterdir())

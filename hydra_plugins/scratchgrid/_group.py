@@ -25,7 +25,8 @@ from src.config.hydra_internals import (
 from src.data import Dataset, Source
 from src.experiment.results import RESULT, Result
 from src.experiment.run_context import RunContext
-from src.support.errors import Pruned
+from src.support.errors import ConfigError, Pruned
+from src.support.temporary import using
 from src.support.threads import use_at_most
 from src.sweep.away import Returned, fetch
 from src.sweep.company import PlannedStack, attempted, divided, settle
@@ -51,6 +52,7 @@ class Group:
     may_be_repeated: bool = False  # whether this may be another attempt, after a worker was lost
     # The runs' folders in the sweep, by number, if this worker does not see them.
     away_from: Mapping[int, Path] = field(default_factory=dict)
+    kept_in: Path | None = None  # then, the worker's own folder
 
     def files(self) -> list[Path]:
         """Return the files that its worker reads: the data, and the sweep's plan if it has one."""
@@ -63,7 +65,11 @@ class Group:
         if place.data is not None:
             data = {source: place.data / path.name for source, path in data.items()}
         if place.runs is not None:
-            assert place.data is not None
+            if place.data is None:  # it joined after the files were found to be seen by all
+                raise ConfigError(
+                    f"a worker does not see {self.sweep}, as the first ones did: set "
+                    "hydra.launcher.shared=false, so that no worker needs to"
+                )
             here, own = Path(place.folder), place.runs / self.sweep.name
             own.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(place.data / PLAN, own / PLAN)
@@ -73,7 +79,14 @@ class Group:
                 jobs=[_moved(job, self.sweep, own) for job in planned.jobs],
                 ended=[_moved(job, self.sweep, own) for job in planned.ended],
             )
-        return replace(self, data=data, planned=planned, away_from=away_from, may_be_repeated=True)
+        return replace(
+            self,
+            data=data,
+            planned=planned,
+            away_from=away_from,
+            kept_in=place.runs,
+            may_be_repeated=True,
+        )
 
     def carry(self, news: Any) -> Any:
         """Return news of the group as they are sent to the driver: it may not see our files."""
@@ -102,6 +115,12 @@ def run_group(group: Group, tell: Callable[[int | Path], None]) -> Sequence[JobR
     that an earlier attempt at the group has ended stay as they are; the others go on.
     """
     setup_globals()
+    # The runs are closed there even after the worker was killed.
+    with using(group.kept_in) if group.kept_in else contextlib.nullcontext():
+        return _run_group(group, tell)
+
+
+def _run_group(group: Group, tell: Callable[[int | Path], None]) -> Sequence[JobReturn]:
     left = group
     if group.away_from:
         folders = {job.number: job.folder for job in (*group.jobs, *group.planned.ended)}

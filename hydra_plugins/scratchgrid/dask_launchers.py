@@ -5,6 +5,7 @@ Hydra imports this module at every start, so it imports what it needs of ours wh
 
 import contextlib
 import secrets
+import sys
 import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -118,17 +119,43 @@ class DaskLauncher(_DaskLauncher):
         return Existing(self._address)
 
 
-class LocalDaskLauncher(_DaskLauncher):
+class _Growing(_DaskLauncher):
+    """A launcher whose cluster may have ``minimum`` workers, and more while there is work."""
+
+    def __init__(
+        self, workers: int | None, minimum: int | None, together: int | None, shared: bool | None
+    ) -> None:
+        super().__init__(workers, together, shared)
+        self._minimum = minimum
+
+    def _check_counts(self) -> None:
+        from src.support.errors import ConfigError
+
+        super()._check_counts()
+        least, most = self._minimum, self._most()
+        if least is not None and not (type(least) is int and 1 <= least <= most):
+            raise ConfigError(
+                f"hydra.launcher.minimum={least}: must be from 1 to the number of workers, {most}, "
+                "or null"
+            )
+
+    def _most(self) -> int:
+        """Return the number of workers, or the most of them."""
+        from src.support.threads import available_cores
+
+        return self._workers or available_cores()
+
+
+class LocalDaskLauncher(_Growing):
     """Runs jobs on ``workers`` Dask workers of this machine, by default one per core."""
 
     def _cluster(self) -> "Cluster":
-        from src.support.threads import available_cores
         from src.sweep.clusters import Local
 
-        return Local(self._workers or available_cores())
+        return Local(self._most(), self._minimum)
 
 
-class SlurmLauncher(_DaskLauncher):
+class SlurmLauncher(_Growing):
     """Runs jobs on ``workers`` Dask workers, each of which is a job of SLURM.
 
     Such a job has ``cores``, ``memory`` and ``walltime`` in SLURM's partition ``queue``.
@@ -139,6 +166,7 @@ class SlurmLauncher(_DaskLauncher):
     def __init__(
         self,
         workers: int,
+        minimum: int | None,
         cores: int,
         memory: str,
         walltime: str,
@@ -146,7 +174,7 @@ class SlurmLauncher(_DaskLauncher):
         together: int | None,
         shared: bool | None,
     ) -> None:
-        super().__init__(workers, together, shared)
+        super().__init__(workers, minimum, together, shared)
         self._cores, self._memory = cores, str(memory)
         self._walltime, self._queue = walltime, queue
 
@@ -154,8 +182,7 @@ class SlurmLauncher(_DaskLauncher):
         from src.support.errors import ConfigError
 
         super()._check_counts()
-        if not (type(self._cores) is int and self._cores >= 1):
-            raise ConfigError(f"hydra.launcher.cores={self._cores}: must be 1 or more")
+        _check_cores(self._cores)
         if not isinstance(self._walltime, str):  # YAML reads 1:00:00 as a number of seconds
             raise ConfigError(
                 f"hydra.launcher.walltime={self._walltime}: must be a string such as '01:00:00'"
@@ -164,6 +191,55 @@ class SlurmLauncher(_DaskLauncher):
     def _cluster(self) -> "Cluster":
         from src.sweep.clusters import Slurm
 
-        assert self._workers is not None
-        log = self._folder / "slurm"
-        return Slurm(self._workers, self._cores, self._memory, self._walltime, self._queue, log)
+        return Slurm(
+            self._most(),
+            self._cores,
+            self._memory,
+            self._walltime,
+            self._queue,
+            self._folder / "slurm",
+            self._minimum,
+        )
+
+
+class SshLauncher(_DaskLauncher):
+    """Runs jobs on Dask workers that are started through SSH, one for each entry of ``hosts``.
+
+    Each trains ``cores`` groups at a time with the interpreter ``python``, by default the path of
+    this one.
+    """
+
+    _package = "asyncssh"
+
+    def __init__(
+        self,
+        hosts: Sequence[str],
+        cores: int,
+        python: str | None,
+        together: int | None,
+        shared: bool | None,
+    ) -> None:
+        super().__init__(None, together, shared)
+        self._hosts, self._cores, self._python = hosts, cores, python
+
+    def _check_counts(self) -> None:
+        from src.support.errors import ConfigError
+
+        super()._check_counts()
+        _check_cores(self._cores)
+        if isinstance(self._hosts, str) or not isinstance(self._hosts, Sequence) or not self._hosts:
+            raise ConfigError(
+                f"hydra.launcher.hosts={self._hosts}: must be a list such as [alpha,beta]"
+            )
+
+    def _cluster(self) -> "Cluster":
+        from src.sweep.clusters import Ssh
+
+        return Ssh([str(host) for host in self._hosts], self._cores, self._python or sys.executable)
+
+
+def _check_cores(cores: int) -> None:
+    from src.support.errors import ConfigError
+
+    if not (type(cores) is int and cores >= 1):
+        raise ConfigError(f"hydra.launcher.cores={cores}: must be 1 or more")

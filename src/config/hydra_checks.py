@@ -120,7 +120,8 @@ def _check_plugin(kind: str, node: Any, choice: Any, typed: set[str]) -> None:
     defaults = dict(_leaves(_registered(kind, choice), place))
     for key, value in _leaves(node, place):
         inner = key.removeprefix(f"{place}.")
-        if key == f"{place}._target_" or key in typed:
+        whole = re.sub(r"(\.\d+)+$", "", key)  # the list, for an item of it
+        if key == f"{place}._target_" or key in typed or whole in typed:
             continue
         if key in defaults and defaults[key] == value:
             continue

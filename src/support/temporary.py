@@ -1,7 +1,7 @@
 """Temporary folders that are removed however their process ends.
 
-A process holds a lock on each folder that it makes. The operating system frees the lock when the
-process ends, so the next process can tell which folders are abandoned.
+A process holds a lock on each folder that it makes or uses. The operating system frees the lock
+when the process ends, so the next process can tell which folders are abandoned.
 """
 
 import contextlib
@@ -35,6 +35,17 @@ def temporary_folder() -> Iterator[Path]:
         forget()
 
 
+@contextlib.contextmanager
+def using(folder: Path) -> Iterator[None]:
+    """Keep the temporary folder of another process in the block, even if that process is killed."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
 def remove_abandoned() -> None:
     """Remove the temporary folders of this user's processes that were killed."""
     with contextlib.suppress(OSError):
@@ -59,6 +70,6 @@ def _make() -> tuple[Path, int]:
     """Return a new folder and the open file that holds its lock."""
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     (folder / _MARK).touch()  # from now on it may be abandoned, and until now nobody touches it
     return folder, lock

@@ -16,16 +16,19 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from distributed import Reschedule, Worker, WorkerPlugin, get_worker
 
+from src.support.temporary import remove_abandoned, temporary_folder
 from src.sweep.executors import LocalExecutor, Work, WorkerDied, start_method
 from src.tracking.provenance import code_digest
 
 _TURN = 0.5  # seconds between two messages about the progress of a task
+_LAST = -200  # the priority of what is done last at the end of a process
 _ENDED_BY_SIGNAL = {128 + number for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
 _PASSED_ON = ("MLFLOW_", "SCRATCHGRID_")  # environment variables of the driver
 
@@ -146,12 +149,24 @@ class SweepPlugin(WorkerPlugin):
         multiprocessing.current_process().daemon = False
         self._folder = Path(worker.local_directory) / self.name
         self._folder.mkdir(parents=True, exist_ok=True)
+        # When a worker is killed, the next one removes its local directory. The processes of tasks
+        # live on for a moment, to close their runs: those are kept elsewhere.
+        self._runs: Path | None = None
+        self._runs_lock = threading.Lock()
+        self._users = 0  # tasks that use it
+        self._ends = False
+        self._open = contextlib.ExitStack()
+        Finalize(None, self._open.close, exitpriority=_LAST)
+        remove_abandoned()
         self._method = start_method(self._preload)
 
     def teardown(self, worker: Worker) -> None:
         """Let the tasks close their runs: the worker ends. Dask calls this."""
+        self._ends = True
         for key in list(self._running):
             self._interrupt(key, SystemExit())
+        with self._using_runs():  # they are removed if no task uses them
+            pass
 
     def transition(self, key: Any, start: Any, finish: Any, **_: Any) -> None:
         """Interrupt a task that nobody waits for any more: it, or the driver, is gone."""
@@ -204,8 +219,34 @@ class SweepPlugin(WorkerPlugin):
         """Run a task in a process of its own. Raises what ``run_task`` raises."""
         if refused := self.refusal():
             return Outcome(None, RuntimeError(refused))
+        with self._using_runs():
+            return self._run(key, work, task, files)
+
+    @contextlib.contextmanager
+    def _using_runs(self) -> Iterator[None]:
+        """Keep the folder of runs in the block; a worker that ends removes it afterwards."""
+        with self._runs_lock:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._runs_lock:
+                self._users -= 1
+                if self._ends and not self._users:
+                    self._open.close()
+
+    def _own_runs(self) -> Path:
+        """Return this worker's folder for runs."""
+        with self._runs_lock:
+            if self._runs is None:
+                self._runs = self._open.enter_context(temporary_folder())
+            return self._runs
+
+    def _run(
+        self, key: str, work: Work, task: Task, files: Iterator[tuple[tuple[str, str], bytes]]
+    ) -> Outcome:
         data = self._receive(files)
-        runs = None if self._shares() else self._folder / "runs"
+        runs = None if self._shares() else self._own_runs()
         task = task.at(Place(data, runs, self._driver.folder))
         folder = runs or Path(self._driver.folder)
         folder.mkdir(parents=True, exist_ok=True)

@@ -37,9 +37,10 @@ class Upload:
         self.renewals: Counter[str] = Counter()  # how often a file was handed over again
         # On disk there may be rows of an earlier process that MLflow was never told.
         self._points: deque[Point] = deque([*journal.rows(), *journal.entry.points])
+        self._known: frozenset[int] = frozenset()  # epochs that MLflow has from an earlier process
 
     def add(self, points: list[Point]) -> None:
-        """Add points that are on disk already."""
+        """Add points of one step, which are on disk already."""
         self._points.extend(points)
 
     @property
@@ -177,24 +178,12 @@ class Upload:
             if ended in run.data.tags:
                 client.delete_tag(entry.run_id, ended)
         self._kept = run.data.params
-        self._leave_out_known(client)
+        self._known = _epochs(client, entry.run_id)
         with self.journal.change():
             shift = run.info.start_time - entry.start
             entry.start += shift
             entry.end = None if entry.end is None else entry.end + shift
         self._know(entry.run_id, run.info.experiment_id)
-
-    def _leave_out_known(self, client: "MlflowClient") -> None:
-        """Forget the points that an earlier process has written, which went epoch by epoch.
-
-        MLflow keeps equal points once, but takes long to find out which are equal.
-        """
-        known = client.get_metric_history(self._id, _EVERY_EPOCH)
-        last = max((point.step for point in known), default=0)
-        # The last of its epochs may have been cut in two by MLflow's limit. Another thread adds
-        # points on the right.
-        while self._points and 0 < self._points[0][3] < last:
-            self._points.popleft()
 
     def _know(self, run_id: str, experiment_id: str) -> None:
         with self.journal.change() as entry:
@@ -212,10 +201,10 @@ class Upload:
         return HISTORY in files and self._owed(part) and part not in self._put_off
 
     def _write_points(self, client: "MlflowClient", heard: Callable[[], None]) -> None:
-        while self._points and not (self.stopped or self._history_is_owed):
+        # What is taken is counted first: its history was handed over before it.
+        while (size := self._next_points()) and not (self.stopped or self._history_is_owed):
             from mlflow.entities import Metric
 
-            size = min(len(self._points), _METRICS_PER_CALL)
             batch = [Metric(*self._points[i]) for i in range(size)]
             try:
                 client.log_batch(self._id, metrics=batch)
@@ -228,6 +217,25 @@ class Upload:
             for _ in range(size):  # only now: after a failure, they are written again
                 self._points.popleft()
             heard()
+
+    def _next_points(self) -> int:
+        """Return how many points to write next: as many whole epochs as MLflow takes at a time.
+
+        Leaves out the epochs that MLflow has. One that was computed again may have other times,
+        with which MLflow would keep it twice. Another thread adds points on the right.
+        """
+        points = self._points
+        while points and points[0][3] in self._known:
+            points.popleft()
+        size = min(len(points), _METRICS_PER_CALL)
+        known = next((i for i in range(size) if points[i][3] in self._known), None)
+        if known is not None:
+            return known
+        whole = size
+        if size < len(points):
+            while whole and points[whole - 1][3] == points[size][3]:
+                whole -= 1
+        return whole or size
 
     def _log_parameters(self, client: "MlflowClient") -> None:
         values = self.journal.entry.parameters
@@ -270,6 +278,15 @@ class Upload:
         if entry.pruned:
             client.set_tag(self._id, "pruned", cut(entry.pruned, _TAG_LENGTH))
         client.set_terminated(self._id, entry.status, entry.end)
+
+
+def _epochs(client: "MlflowClient", run_id: str) -> frozenset[int]:
+    """Return the epochs of a run that MLflow has.
+
+    There may be gaps: what a process could not write, the next one writes.
+    """
+    known = client.get_metric_history(run_id, _EVERY_EPOCH)
+    return frozenset(point.step for point in known)
 
 
 def described(dataset: Dataset) -> dict[str, Any]:

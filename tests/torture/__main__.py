@@ -10,11 +10,12 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tests.torture import damage, kills, surroundings, sweeps
+from tests.torture import clusters, damage, kills, surroundings, sweeps
 from tests.torture.trial import Trial
 
 # Each kind of trial, and how many of it belong to a round of all kinds.
@@ -25,6 +26,8 @@ KINDS: dict[str, tuple[Callable[[Trial], None], int]] = {
     "kill-mlflow": (kills.at_a_call_of_mlflow, 3),
     "signal": (kills.by_a_signal, 2),
     "sweep": (sweeps.killed, 1),
+    "cluster": (clusters.killed, 1),
+    "cluster-away": (clusters.killed_away, 1),
     "server": (surroundings.server_killed, 1),
     "disk": (surroundings.disk_full, 2),
     "damage": (damage.mutated, 4),
@@ -38,6 +41,7 @@ class Figures:
     kind: str
     trials: int = 0
     kills: int = 0
+    killed_of: dict[str, int] = field(default_factory=dict)  # kills by what was killed
     survived: int = 0
     faults: int = 0
     longest: float = 0.0  # seconds from a signal to the end of a process
@@ -62,6 +66,9 @@ def main() -> None:
         print("interrupted")
     finally:
         surroundings.end_server(working)
+        if fault := clusters.end(working):
+            print(f"fault: {fault}")
+            next(iter(figures.values())).faults += 1
         if not chosen.keep:
             shutil.rmtree(working, ignore_errors=True)
     _print(list(figures.values()))
@@ -104,6 +111,7 @@ def _try(kind: str, seed: int, working: Path, figures: Figures, *, keep: bool) -
         trial.faults.append(traceback.format_exc())
     figures.trials += 1
     figures.kills += trial.kills
+    figures.killed_of = dict(Counter(figures.killed_of) + Counter(trial.killed_of))
     figures.survived += not trial.faults
     figures.faults += len(trial.faults)
     figures.longest = max(figures.longest, trial.longest)
@@ -124,6 +132,9 @@ def _print(figures: list[Figures]) -> None:
             f"{own.kind:<14}{own.trials:>8}{own.kills:>10}{own.survived:>10}{own.faults:>8}"
             f"{own.seconds:>9.0f}"
         )
+        if own.killed_of:
+            parts = ", ".join(f"{part} {kills}" for part, kills in sorted(own.killed_of.items()))
+            print(f"{'':<14}{parts}; {own.longest:.1f} s at most until runs were closed")
 
 
 def _write(folder: Path, seed: int, figures: list[Figures]) -> None:

@@ -24,10 +24,13 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def differences(ours: Path, theirs: Path, *, pictures: bool = True) -> list[str]:
+def differences(
+    ours: Path, theirs: Path, *, pictures: bool = True, others: bool = True
+) -> list[str]:
     """Return in which files the folders of two runs differ, apart from times.
 
     Without ``pictures`` these may be there or not, as in a sweep, which draws those of failed runs.
+    Without ``others`` only the results are compared, not which files there are.
     """
     found = []
     kept, expected = (
@@ -53,7 +56,7 @@ def differences(ours: Path, theirs: Path, *, pictures: bool = True) -> list[str]
         {path.name for path in folder.iterdir() if pictures or path.suffix != ".png"} - left_out
         for folder in (ours, theirs)
     ]
-    if names[0] != names[1]:
+    if others and names[0] != names[1]:
         found.append(f"other files: {sorted(names[0] ^ names[1])}")
     return found
 

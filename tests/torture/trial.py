@@ -56,6 +56,7 @@ class Trial:
     working: Path
     folder: Path
     kills: int = 0
+    killed_of: dict[str, int] = field(default_factory=dict)  # kills by what was killed
     longest: float = 0.0  # seconds from a signal to the end of the process
     faults: list[str] = field(default_factory=list)
 

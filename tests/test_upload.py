@@ -1,0 +1,138 @@
+"""What a process that goes on with a run tells MLflow: each epoch once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient, MlflowException
+from mlflow.entities import Metric
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
+
+from src.tracking import upload
+from src.tracking.journal import HISTORY, Entry, Journal, Point
+from src.tracking.settings import Tracking
+from src.tracking.upload import Upload
+
+START = 1_000_000
+
+
+class Opened:
+    """A run in a database of its own, and its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "run"
+        self.folder.mkdir()
+        self.client, self.experiment = Tracking(None, "scratchgrid").open(folder)
+        self.run = self.client.create_run(self.experiment, START).info.run_id
+
+    def known(self, *epochs: int, later: int = 0) -> None:
+        """Let MLflow have these epochs, from an earlier process."""
+        points = [Metric(*point) for epoch in epochs for point in row(epoch, later)]
+        self.client.log_batch(self.run, metrics=points)
+
+    def upload(self, *epochs: int) -> Upload:
+        """Return the upload of a process that goes on, whose ``history.csv`` has these epochs."""
+        lines = [f"{epoch},{epoch / 10},{epoch},{START + epoch}" for epoch in epochs]
+        (self.folder / HISTORY).write_text("\n".join(["epoch,val/loss,updates,time", *lines, ""]))
+        entry = Entry("scratchgrid", None, "", "a run", START, {}, run_id=self.run)
+        return Upload(Journal(entry, self.folder))
+
+    def advance(self, upload: Upload, client: MlflowClient | None = None) -> None:
+        upload.advance(client or self.client, self.experiment, lambda: None)
+
+    def kept(self) -> list[tuple[int, float]]:
+        points = self.client.get_metric_history(self.run, "val/loss")
+        return sorted((point.step, point.value) for point in points)
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Opened:
+    return Opened(tmp_path)
+
+
+def row(epoch: int, later: int = 0) -> list[Point]:
+    time = START + epoch + later
+    return [("val/loss", epoch / 10, time, epoch), ("updates", epoch, time, epoch)]
+
+
+def each_once(last: int) -> list[tuple[int, float]]:
+    return [(epoch, epoch / 10) for epoch in range(1, last + 1)]
+
+
+def test_a_gap_that_an_earlier_process_left_is_filled(opened: Opened) -> None:
+    opened.known(1, 2, 6, 7)
+    opened.advance(opened.upload(*range(1, 10)))
+    assert opened.kept() == each_once(9)
+
+
+def test_epochs_that_are_computed_again_are_not_told_again(opened: Opened) -> None:
+    """The earlier process could tell MLflow of more epochs than its history kept."""
+    opened.known(*range(1, 7))
+    going_on = opened.upload(1, 2)
+    opened.advance(going_on)
+    for epoch in range(3, 10):  # at other times
+        going_on.add(row(epoch, later=500))
+    opened.advance(going_on)
+    assert opened.kept() == each_once(9)
+
+
+def test_a_batch_ends_with_an_epoch(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a process that is killed between two batches leaves no half epoch behind."""
+    monkeypatch.setattr(upload, "_METRICS_PER_CALL", 5)
+    spy = Spy(opened.client)
+    opened.advance(opened.upload(*range(1, 6)), spy)  # type: ignore[arg-type]
+    assert [sorted({point.step for point in batch}) for batch in spy.batches] == [
+        [1, 2],
+        [3, 4],
+        [5],
+    ]
+    assert opened.kept() == each_once(5)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_batch_that_fails_once_is_told_again(opened: Opened, answered: bool) -> None:
+    """A refusal may be of a moment, and an answer may be lost although the batch was written."""
+    spy = Spy(opened.client, answered=answered, failures=1)
+    going_on = opened.upload(*range(1, 4))
+    with pytest.raises(MlflowException):
+        opened.advance(going_on, spy)  # type: ignore[arg-type]
+    for epoch in range(4, 6):
+        going_on.add(row(epoch))
+    opened.advance(going_on, spy)  # type: ignore[arg-type]
+    assert opened.kept() == each_once(5)
+    assert not going_on.refused
+
+
+def test_what_mlflow_refused_for_good_is_told_by_the_next_process(opened: Opened) -> None:
+    spy = Spy(opened.client, failures=100)
+    refused = opened.upload(*range(1, 4))
+    while not refused.refused:
+        try:
+            opened.advance(refused, spy)  # type: ignore[arg-type]
+        except MlflowException:
+            continue
+    refused.add([point for epoch in (4, 5) for point in row(epoch)])
+    spy.failures = 0
+    opened.advance(refused, spy)  # type: ignore[arg-type]
+    assert [step for step, _ in opened.kept()] == [4, 5]
+    opened.advance(opened.upload(*range(1, 7)))
+    assert opened.kept() == each_once(6)
+
+
+class Spy:
+    """A client whose first batches fail as a wrong request does, ``answered`` after the writing."""
+
+    def __init__(self, client: MlflowClient, *, answered: bool = False, failures: int = 0) -> None:
+        self._client, self._answered, self.failures = client, answered, failures
+        self.batches: list[list[Metric]] = []
+
+    def log_batch(self, run: str, metrics: Any) -> None:
+        if not self.failures or self._answered:
+            self._client.log_batch(run, metrics=metrics)
+            self.batches.append(list(metrics))
+        if self.failures:
+            self.failures -= 1
+            raise MlflowException("a wrong request", BAD_REQUEST)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
