@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from src.experiment import checkpointing
+from src.config.composition import compose, composer
+from src.config.preflight import check
+from src.experiment import checkpointing, run_folder
 from src.experiment.recorder import Recorder
 from src.experiment.results import Result
 from src.experiment.run_folder import (
@@ -26,6 +29,7 @@ from src.experiment.run_folder import (
     HISTORY,
     LOCK,
     PREVIOUS,
+    Identity,
     RunRecord,
     disown,
     is_owned,
@@ -215,6 +219,42 @@ def test_a_full_disk_ends_no_training_at_a_checkpoint(
     finished = train(tmp_path, "epochs=4", "checkpoint.every=2")
     assert finished.result.status == "FINISHED"
     assert "no checkpoint of epoch 2: OSError: [Errno 28] No space" in caplog.text
+
+
+# --- the identity of a run ---
+
+
+def identity(*overrides: str) -> Identity:
+    with composer():
+        _, prepared = check(compose(["model=relu2_small", "epochs=3", *overrides]))
+    return Identity.of(prepared)
+
+
+def test_an_identity_names_all_that_decides_the_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = identity()
+    assert identity("name=other", "checkpoint.every=2") == first
+    assert identity("lr=0.3").of_checkpoints != first.of_checkpoints
+    assert identity("data.split.seed=1").of_checkpoints != first.of_checkpoints
+    longer = identity("epochs=4")
+    assert longer.key != first.key
+    assert longer.of_checkpoints == first.of_checkpoints
+
+    path = tmp_path / "weights.npz"
+    from_file = ("initializer=file", f"initializer.path={path}")
+    shapes = {"W1": (784, 10), "b1": (1, 10), "W2": (10, 10), "b2": (1, 10)}
+    np.savez(path, allow_pickle=False, **{n: np.zeros(shape) for n, shape in shapes.items()})
+    zeros = identity(*from_file)
+    np.savez(path, allow_pickle=False, **{n: np.ones(shape) for n, shape in shapes.items()})
+    assert identity(*from_file).key != zeros.key
+    assert identity(*from_file).of_checkpoints != zeros.of_checkpoints
+
+    assert first.may_follow(identity())
+    assert not first.may_follow(replace(first, versions={"NumPy": "1.0"}))
+    monkeypatch.setattr(run_folder, "code_digest", lambda: "another")
+    assert not identity().may_follow(first)
+    assert identity().key == first.key
 
 
 # --- the folder's owner ---------------------------------------------------------------------------
