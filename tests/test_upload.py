@@ -100,13 +100,13 @@ def test_a_batch_that_fails_once_is_told_again(opened: Opened, answered: bool) -
         going_on.add(row(epoch))
     opened.advance(going_on, spy)  # type: ignore[arg-type]
     assert opened.kept() == each_once(5)
-    assert not going_on.refused
+    assert not going_on.lacking
 
 
 def test_what_mlflow_refused_for_good_is_told_by_the_next_process(opened: Opened) -> None:
     spy = Spy(opened.client, failures=100)
     refused = opened.upload(*range(1, 4))
-    while not refused.refused:
+    while not refused.lacking:
         try:
             opened.advance(refused, spy)  # type: ignore[arg-type]
         except MlflowException:
