@@ -1,6 +1,6 @@
 """Every fast engine against the plain one, over everything that the project has."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from src.training.engines.base import Arrays, OrderGroup
 from src.training.engines.batches import Batches
 from src.training.engines.choice import choose
 from src.training.engines.deferred import Deferred
+from src.training.engines.deferred_stack import DeferredStack
 from src.training.engines.plain import Plain
 from src.training.optimizers import SGD, Adam, Buffers, Optimizer
 from src.training.schedules import Constant, Cosine
@@ -364,6 +365,46 @@ def test_classes_that_declare_nothing_special_work_everywhere(
     assert_equal(trained("fast", **settings), trained("plain", **settings))
 
 
+@dataclass(frozen=True, kw_only=True)
+class TwoMomenta(Optimizer):
+    """A quick and a slow buffer (Lucas et al. 2018): another linear optimizer."""
+
+    @property
+    def buffer_count(self) -> int:
+        return 2
+
+    def direction(self, gradient: Array, buffers: Buffers, updates: int) -> tuple[Array, Buffers]:
+        quick, slow = 0.5 * buffers[0] + gradient, 0.9 * buffers[1] + gradient
+        return (quick + slow) / 2, (quick, slow)
+
+    def linear(
+        self, lr: npt.NDArray[np.float64], decay: float | npt.NDArray[np.float64]
+    ) -> tuple[Array, Array]:
+        A = np.zeros((*np.broadcast_shapes(lr.shape, np.shape(decay)), 3, 3))
+        A[..., 0, :] = np.stack(np.broadcast_arrays(1 - lr * decay, -lr / 4, -lr * 0.45), axis=-1)
+        A[..., 1:, 0] = np.broadcast_to(decay, A.shape[:-2])[..., None]
+        A[..., 1, 1], A[..., 2, 2] = 0.5, 0.9
+        B = -np.ones(A.shape[:-1])
+        B[..., 0] = lr
+        return A, B
+
+
+@pytest.mark.parametrize("schedule", [Constant(), Cosine(warmup=0.5)], ids=str)
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize(
+    "optimizer", [TwoMomenta(), SGD(momentum=0.9), SGD(momentum=0.9, nesterov=True)], ids=str
+)
+def test_updates_of_any_linear_optimizer_are_deferred(
+    schedule: Any, decay: float, optimizer: Optimizer
+) -> None:
+    settings: dict[str, Any] = {"schedule": schedule, "batching": Sample(), "activation": Tanh()}
+    settings["optimizer"], settings["epochs"] = replace(optimizer, weight_decay=decay), 1
+    network = MLP(12, (6, 5), 3, Tanh()).layers
+    assert choose("fast", network, [settings["optimizer"]], 1) is Deferred
+    assert choose("fast", network, [settings["optimizer"]] * 2, 1) is DeferredStack
+    assert_equal(trained("fast", **settings), trained("plain", **settings))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("rows", [slice(1, 3), np.array([3, 0, 3])], ids=str)
 @pytest.mark.parametrize("into", [False, True])
@@ -394,7 +435,10 @@ def test_what_an_epoch_left_is_not_written_into_by_the_next(batching: Batching) 
         (1, Deferred, {}),
         (1, Deferred, {"optimizer": SGD(weight_decay=0.1)}),
         (1, Deferred, {"activation": GELU()}),
-        (1, Batches, {"optimizer": SGD(momentum=0.9)}),
+        (1, Deferred, {"optimizer": SGD(momentum=0.9)}),
+        (1, Deferred, {"optimizer": SGD(momentum=0.9, nesterov=True, weight_decay=0.1)}),
+        (1, Batches, {"optimizer": SGD(momentum=0.9, clip_norm=1.0)}),
+        (1, Batches, {"optimizer": Adam()}),
         (1, Batches, {"dropout": 0.1}),
         (8, Batches, {}),
         (150, Batches, {"dropout": 0.1}),

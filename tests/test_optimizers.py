@@ -8,7 +8,7 @@ import pytest
 
 from src.nn.network import Parameters
 from src.support.errors import InvalidValue
-from src.training.optimizers import SGD, Adam, Optimizer, clipped, norm
+from src.training.optimizers import SGD, Adam, Optimizer, State, clipped, norm
 
 LR = 0.1
 
@@ -86,6 +86,26 @@ def random_tree(seed: int, stack: tuple[int, ...] = ()) -> Parameters:
         (),
         (rng.normal(size=(*stack, 2, 4)), rng.normal(size=(*stack, 1, 4))),
     )
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+def test_what_is_declared_linear_is_what_an_update_does(optimizer: Optimizer, decay: float) -> None:
+    decaying = type(optimizer)(**{**vars(optimizer), "weight_decay": decay})
+    clipping = type(optimizer)(**{**vars(optimizer), "clip_norm": 1.0})
+    linear = decaying.linear(np.array([LR]), decay)
+    assert clipping.linear(np.array([LR]), decay) is None
+    assert (linear is None) == isinstance(optimizer, Adam)
+    if linear is None:
+        return
+    (A,), (B,) = linear
+    s, g = np.array([1.7, -0.4])[: len(B)], 0.8
+    parameters: Parameters = ((s[:1, None], np.zeros((1, 1))),)
+    buffers: list[Parameters] = [((s[1:, None], np.zeros((1, 1))),)] * optimizer.buffer_count
+    gradients: Parameters = ((np.array([[g]]), np.zeros((1, 1))),)
+    moved, state = decaying.update(parameters, gradients, State.of(0, parameters, buffers), LR)
+    found = [moved[0][0], *state.buffers[0][0]]
+    np.testing.assert_allclose(np.ravel(found), A @ s - B * g, rtol=1e-14)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)

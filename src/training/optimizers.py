@@ -8,6 +8,7 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from src.nn.layers import Array
 from src.nn.network import Parameters
@@ -49,7 +50,7 @@ class Optimizer(ABC):
     λ/n here, and scikit-learn's alpha is alpha over the batch size.
 
     A new optimizer needs ``buffer_count`` and ``direction``. To be faster in the fast engines it
-    also overrides ``step``.
+    also overrides ``step``, and ``linear`` where its update is linear.
     """
 
     weight_decay: float = 0.0
@@ -79,6 +80,17 @@ class Optimizer(ABC):
     def is_vanilla(self) -> bool:
         """Whether an update is W ← (1 − lr λ) W − lr g, which engines may rearrange."""
         return False
+
+    def linear(
+        self, lr: npt.NDArray[np.float64], decay: float | npt.NDArray[np.float64]
+    ) -> tuple[Array, Array] | None:
+        """Return A and B of updates that take a state s to A s − B g; None if not linear.
+
+        The state is an array of m = 1 + ``buffer_count`` numbers: a parameter and its buffers. For
+        learning rates and weight decays that broadcast to (...), A is (..., m, m), and B (..., m).
+        Engines may rearrange such updates.
+        """
+        return None
 
     @abstractmethod
     def direction(self, gradient: Array, buffers: Buffers, updates: int) -> tuple[Array, Buffers]:
@@ -203,6 +215,20 @@ class SGD(Optimizer):
     @property
     def is_vanilla(self) -> bool:
         return not self.momentum and self.clip_norm is None
+
+    def linear(
+        self, lr: npt.NDArray[np.float64], decay: float | npt.NDArray[np.float64]
+    ) -> tuple[Array, Array] | None:
+        if self.clip_norm is not None:
+            return None
+        if not self.momentum:
+            return (1 - lr * decay)[..., None, None], lr[..., None]
+        # The buffer v becomes μv + λp + g. Nesterov's direction has a second share of it.
+        mu, ones = self.momentum, np.ones(np.broadcast_shapes(lr.shape, np.shape(decay)))
+        of_v, of_g = (mu * mu, 1 + mu) if self.nesterov else (mu, 1.0)
+        A = np.array([[1 - lr * of_g * decay, -lr * of_v * ones], [decay * ones, mu * ones]])
+        B = np.array([lr * of_g * ones, -ones])
+        return np.moveaxis(A, (0, 1), (-2, -1)), np.moveaxis(B, 0, -1)
 
     def direction(self, gradient: Array, buffers: Buffers, updates: int) -> tuple[Array, Buffers]:
         if not self.momentum:

@@ -16,10 +16,11 @@ from src.nn.losses import CrossEntropy, Labels
 from src.training.batching import Rows, batches
 from src.training.engines.base import Engine, OrderGroup
 from src.training.engines.blas import add_product
-from src.training.engines.deferred import what_is_left
-from src.training.optimizers import State
+from src.training.engines.response import Responses
+from src.training.optimizers import Optimizer, State
 
 _BLOCK = 32  # samples: more cost more in products of samples with each other than they save
+_ROWS = 32  # of the first layers' weights: so many go through the cache at once
 
 
 class DeferredStack(Engine):
@@ -29,16 +30,23 @@ class DeferredStack(Engine):
         super().__init__(*arguments, **settings)
         self.dense = [i for i, layer in enumerate(self.network) if isinstance(layer, Dense)]
         first, *others = self.dense
-        k, members = len(self.parameters), self.members()
-        self._decay = np.array([o.weight_decay for o in self.optimizers], self.dtype)
-        self._decays = bool(self._decay.any())
-        W1 = [np.stack([p[first][0] for p in self.parameters[own]], axis=1) for own in members]
-        b1 = np.concatenate([p[first][1] for p in self.parameters])
-        self._first = _FirstLayers(self.groups, members, W1, b1, alike=not self._decays)
+        k, members, optimizer = len(self.parameters), self.members(), self.optimizers[0]
+        # The parameters of all networks, and each of their buffers.
+        trees = [self.parameters]
+        trees += [[s.buffer(i) for s in self.states] for i in range(optimizer.buffer_count)]
+        W1 = [
+            np.array([np.stack([p[first][0] for p in tree[own]], axis=1) for tree in trees])
+            for own in members
+        ]
+        b1 = np.array([np.concatenate([p[first][1] for p in tree]) for tree in trees])
+        self._first = _FirstLayers(self.groups, members, W1, b1, self.optimizers)
         activation = self.network[1] if others else Identity()
         assert isinstance(activation, Activation)
-        later = [np.stack([np.concatenate(p[i]) for p in self.parameters], axis=-1) for i in others]
-        self._later = [_LaterLayer(W, activation) for W in later]
+        later = [
+            np.array([np.stack([np.concatenate(p[i]) for p in tree], axis=-1) for tree in trees])
+            for i in others
+        ]
+        self._later = [_LaterLayer(arrays, activation, self.optimizers) for arrays in later]
         classes = self.parameters[0][self.dense[-1]][1].size
         self._logits = np.empty((_BLOCK, classes, k), self.dtype)
         self._dlogits = np.empty((classes, k), self.dtype)
@@ -53,21 +61,23 @@ class DeferredStack(Engine):
     ) -> list[Array]:
         labels = np.ascontiguousarray(self.labels(orders).T)
         logits = np.empty((len(labels), *self._logits.shape[1:]), self.dtype)
-        own_rates = rates.astype(self.dtype)
         start = 0
         for rows in zip(*(batches(order, _BLOCK) for order in orders), strict=True):
             these = slice(start, start := min(start + _BLOCK, len(labels)))
-            self._run(rows, labels[these], own_rates[these])
+            self._run(rows, labels[these], rates[these], self.states[0].updates + these.start)
             logits[these] = self._logits[: len(labels[these])]
         self._unstack(len(labels))
         return [np.ascontiguousarray(logits[:, :, j]) for j in range(logits.shape[2])]
 
-    def _run(self, rows: Sequence[Rows], labels: Labels, rates: Array) -> None:
-        """Train on a block: rows of each group, labels (K, k), rates (K, k)."""
+    def _run(
+        self, rows: Sequence[Rows], labels: Labels, rates: npt.NDArray[np.float64], updates: int
+    ) -> None:
+        """Train on a block: rows of each group, labels (K, k), rates (K, k), after ``updates``."""
         first, later = self._first, self._later
-        kept = 1 - rates * self._decay if self._decays else None
-        first.begin(rows, len(labels), kept)
-        gradient = self._loss_gradient(labels, rates)
+        first.begin(rows, rates)
+        lr = rates.astype(self.dtype)
+        is_vanilla = self.optimizers[0].is_vanilla
+        gradient = self._loss_gradient(labels, lr if is_vanilla else np.ones_like(lr))
         for t in range(len(labels)):
             logits = self._logits[t]
             z = [*(layer.z for layer in later), logits]
@@ -76,47 +86,53 @@ class DeferredStack(Engine):
                 layer.forward(out)
             dz = gradient(t, logits)
             for layer in reversed(later):
-                dz = layer.backward(dz, None if kept is None else kept[t])
+                dz = layer.backward(dz)
+                layer.step(lr[t], updates + t + 1)
             first.defer(t, dz)
         first.end(len(labels))
 
-    def _loss_gradient(self, labels: Labels, rates: Array) -> Callable[[int, Array], Array]:
-        """Return what computes lr · ∂L/∂logits (classes, k) of sample t."""
+    def _loss_gradient(self, labels: Labels, scales: Array) -> Callable[[int, Array], Array]:
+        """Return what computes scale · ∂L/∂logits (classes, k) of sample t; scales (K, k)."""
         loss, dlogits = self.loss, self._dlogits
         if not isinstance(loss, CrossEntropy):
 
             def gradient(t: int, logits: Array) -> Array:
-                factors, out = rates[t, :, None, None], dlogits.T[:, None]
+                factors, out = scales[t, :, None, None], dlogits.T[:, None]
                 loss.gradient_into(logits.T[:, None], labels[t, :, None], factors, out)
                 return dlogits
 
             return gradient
-        targets = self._targets[labels] * -rates[..., None]
+        targets = self._targets[labels] * -scales[..., None]
         by_class = np.ascontiguousarray(targets.swapaxes(1, 2))
 
         def difference(t: int, logits: Array) -> Array:
-            loss.outputs_into(logits, rates[t], dlogits)
+            loss.outputs_into(logits, scales[t], dlogits)
             np.add(dlogits, by_class[t], out=dlogits)
             return dlogits
 
         return difference
 
     def _unstack(self, updates: int) -> None:
-        """Give each network its parameters, in memory of their own."""
-        for j, W1_b1 in enumerate(self._first.parameters()):
-            arrays: list[tuple[Array, ...]] = [()] * len(self.network)
-            arrays[self.dense[0]] = W1_b1
-            for i, layer in zip(self.dense[1:], self._later, strict=True):
-                arrays[i] = (layer.W[:-1, :, j].copy(), layer.W[-1:, :, j].copy())
-            self.parameters[j] = tuple(arrays)
-            self.states[j] = State(self.states[j].updates + updates, self.states[j].buffers)
+        """Give each network its parameters and buffers, in memory of their own."""
+        for j, firsts in enumerate(self._first.networks()):
+            trees = []
+            for i, W1_b1 in enumerate(firsts):
+                arrays: list[tuple[Array, ...]] = [()] * len(self.network)
+                arrays[self.dense[0]] = W1_b1
+                for place, layer in zip(self.dense[1:], self._later, strict=True):
+                    W = (layer.W, *layer.buffers)[i]
+                    arrays[place] = (W[:-1, :, j].copy(), W[-1:, :, j].copy())
+                trees.append(tuple(arrays))
+            parameters, *buffers = trees
+            self.parameters[j] = parameters
+            self.states[j] = State.of(self.states[j].updates + updates, parameters, buffers)
 
 
 class _FirstLayers:
-    """The first layers, whose updates are deferred: a matrix (in, members, units) per order group.
+    """The first layers, whose updates are deferred: arrays (m, in, members, units) per order group.
 
-    If there is one order, and the networks are ``alike`` in what an update leaves of the weights,
-    they share the products of samples.
+    They are the weights, and their buffers. If there is one order, and vanilla SGD without decay,
+    the networks share the products of samples.
     """
 
     def __init__(
@@ -124,22 +140,27 @@ class _FirstLayers:
         groups: Sequence[OrderGroup],
         columns: Sequence[slice],
         W: list[Array],
-        b: Array,
-        alike: bool,
+        b: Array,  # (m, k, units)
+        optimizers: Sequence[Optimizer],
     ) -> None:
-        (k, units), dtype, n = b.shape, b.dtype, len(groups)
+        (m, k, units), dtype, n = b.shape, b.dtype, len(groups)
         self.groups, self.columns, self.W, self.b = groups, columns, W, b
-        self.wide = [w.reshape(len(w), -1) for w in W]
-        self.memory = np.empty((n, _BLOCK, len(W[0])), dtype)
+        self.wide = [w.reshape(m, w.shape[1], -1) for w in W]
+        self.memory = np.empty((n, _BLOCK, W[0].shape[1]), dtype)
         self.x = list(self.memory)  # of each group, the samples of a block
         self.z1_or_d1 = [
-            np.empty((_BLOCK, *w.shape[1:]), dtype) for w in W
+            np.empty((m, _BLOCK, *w.shape[2:]), dtype) for w in W
         ]  # in the order of W's columns
+        decays = np.array([[optimizer.weight_decay] for optimizer in optimizers])
+        self.responds = bool(decays.any()) or not optimizers[0].is_vanilla
+        self.of_biases = self.of_weights = Responses(optimizers[0], 0.0, dtype)
+        if decays.any():
+            self.of_weights = Responses(optimizers[0], decays, dtype)
         self.products = np.empty((n, _BLOCK, _BLOCK), dtype)
         # Of each network, row t is z of sample t, later d; of each order −(X[t] · X[:t] + 1), 1.
         self.z_or_d = np.empty((k, _BLOCK, units), dtype)
         of_each = np.repeat(np.arange(n), [group.members for group in groups])
-        self.of_each = of_each[:1] if n == 1 and alike else of_each
+        self.of_each = of_each[:1] if n == 1 and not self.responds else of_each
         self.factors = np.empty((len(self.of_each), _BLOCK, _BLOCK), dtype)
         self.diagonals = self.factors.reshape(-1, _BLOCK * _BLOCK)[:, :: _BLOCK + 1]
         each = np.broadcast_to(self.factors, (k, _BLOCK, _BLOCK))
@@ -148,27 +169,33 @@ class _FirstLayers:
         self.product = np.empty((k, 1, units), dtype)
         self.z = self.product[:, 0].T
 
-    def begin(self, rows: Sequence[Rows], n: int, kept: Array | None) -> None:
-        """Compute what n samples of a block have in common; each group has its own rows.
+    def begin(self, rows: Sequence[Rows], rates: npt.NDArray[np.float64]) -> None:
+        """Compute what the samples of a block have in common; each group has its own rows.
 
-        ``kept (n, k)`` is the share of the weights that each update leaves; None without decay.
+        ``rates (K, k)`` are the learning rates of the updates.
         """
-        z_or_d = self.z_or_d[:, :n]
+        n = len(rates)
+        if self.responds:
+            self.weights, self.biases = self.of_weights.of(rates.T), self.of_biases.of(rates.T)
         for q, (group, own, columns) in enumerate(
             zip(self.groups, rows, self.columns, strict=True)
         ):
             x = self.x[q] = group.data.rows(own, out=self.memory[q, :n])
-            z1 = self.z1_or_d1[q][:n]
-            np.matmul(x, self.wide[q], out=z1.reshape(n, -1))
+            z1, z = self.z1_or_d1[q][:, :n], self.z_or_d[columns, :n]
+            np.matmul(x, self.wide[q], out=z1.reshape(len(z1), n, -1))
             np.matmul(x, x.T, out=self.products[q, :n, :n])
-            z_or_d[columns] = z1.swapaxes(0, 1)
-        products = self.products[self.of_each]
-        self.left = None if kept is None else what_is_left(kept.T)
-        if self.left is not None:
-            products[:, :n, :n] *= self.left[:, :n, 1:]
-            z_or_d *= self.left[:, :n, :1]
-        z_or_d += self.b[:, None]
-        np.subtract(-1, products, out=self.factors)
+            if self.responds:
+                np.einsum("kti,itku->ktu", self.weights.start[columns, :n, 0], z1, out=z)
+                z += np.einsum(
+                    "kti,iku->ktu", self.biases.start[columns, :n, 0], self.b[:, columns]
+                )
+            else:
+                np.add(z1[0].swapaxes(0, 1), self.b[0, columns, None], out=z)
+        products = self.products[self.of_each, :n, :n]
+        if self.responds:
+            products *= self.weights.gradient[:, :n, 0]
+        products += self.biases.gradient[:, :n, 0] if self.responds else 1
+        np.negative(products, out=self.factors[:, :n, :n])
         self.diagonals[...] = 1
 
     def forward(self, t: int, z: Array) -> None:
@@ -184,27 +211,54 @@ class _FirstLayers:
     def end(self, n: int) -> None:
         """Make the deferred updates of a block."""
         d = self.z_or_d[:, :n]
-        self.b -= d.sum(axis=1)
-        if self.left is not None:
-            d *= self.left[:, n, 1:, None]
+        if self.responds:
+            start, gradient = self.biases.start[:, n], self.biases.gradient[:, n]
+            self.b = np.einsum("kij,jku->iku", start, self.b)
+            self.b -= np.einsum("kis,ksu->iku", gradient, d)
+        else:
+            self.b[0] -= d.sum(axis=1)
         for q, columns in enumerate(self.columns):
-            d1 = self.z1_or_d1[q][:n]
+            x, d1 = self.x[q], self.z1_or_d1[q][:, :n]
             d1[...] = d[columns].swapaxes(0, 1)
-            if self.left is not None:
-                self.W[q] *= self.left[columns, n, :1]
-            add_product(-1, self.x[q], d1.reshape(n, -1), 1, self.wide[q])
+            if self.responds:
+                d1 *= self.weights.gradient[columns, n].transpose(1, 2, 0)[..., None]
+                _mix(self.W[q], self.weights.start[columns, n])
+            for wide, own in zip(self.wide[q], d1, strict=True):
+                add_product(-1, x, own.reshape(n, -1), 1, wide)
 
-    def parameters(self) -> list[tuple[Array, Array]]:
-        """Return W and b of each network, in memory of their own."""
-        weights = [W[:, j].copy() for W in self.W for j in range(W.shape[1])]
-        return list(zip(weights, self.b[:, None].copy(), strict=True))
+    def networks(self) -> list[list[tuple[Array, Array]]]:
+        """Return W and b of each network and each of their buffers, in memory of their own."""
+        weights = [W[:, :, j] for W in self.W for j in range(W.shape[2])]
+        biases = self.b.swapaxes(0, 1)[:, :, None]
+        return [
+            [(W.copy(), b.copy()) for W, b in zip(*of_network, strict=True)]
+            for of_network in zip(weights, biases, strict=True)
+        ]
+
+
+def _mix(W: Array, start: Array) -> None:
+    """Set W[i] to the sum of start[:, i, j] · W[j]: W (m, in, k, units), start (k, m, m)."""
+    m, fan_in, *_ = W.shape
+    for first in range(0, fan_in, _ROWS):
+        rows = W[:, first : first + _ROWS]
+        rows[...] = [
+            sum(start[:, i, j, None] * rows[j] for j in range(m) if start[:, i, j].any())
+            for i in range(m)
+        ]
 
 
 class _LaterLayer:
     """A layer of all networks and the activation before it."""
 
-    def __init__(self, W: Array, activation: Activation) -> None:
+    def __init__(
+        self, arrays: Array, activation: Activation, optimizers: Sequence[Optimizer]
+    ) -> None:
+        W, *buffers = arrays  # (in + 1, out, k) each
+        self.buffers = tuple(buffers)
         rows, units, k = W.shape
+        self.optimizer = optimizers[0]
+        self.decay = np.array([optimizer.weight_decay for optimizer in optimizers], W.dtype)
+        self.decays = bool(self.decay.any())
         y_and_1 = np.ones((rows, 1, k), W.dtype)
         self.y, self.y_and_1, self.activation = y_and_1[:-1, 0], y_and_1, activation
         self.z = self.y if activation.derivative_from_y else np.empty_like(self.y)
@@ -228,15 +282,21 @@ class _LaterLayer:
         np.multiply(self.repeated, self.W, out=self.product)
         self.ones.dot(self.summands, z.reshape(-1))
 
-    def backward(self, dz: Array, kept: Array | None) -> Array:
-        """Return dz of the layer before, and make the update.
-
-        It leaves the share ``kept (k,)`` of the weights.
-        """
+    def backward(self, dz: Array) -> Array:
+        """Return dz of the layer before; ``step`` then makes the update."""
         np.multiply(self.both, dz.reshape(-1), out=self.products)
         np.matmul(self.dy_ones, self.dy_summands, out=self.dy)
-        if kept is not None:
-            self.W[:-1] *= kept
-        np.subtract(self.W, self.update, out=self.W)
         self.activation.derivative_into(self.z, self.y, self.slope)
         return np.multiply(self.dx, self.slope, out=self.dx)
+
+    def step(self, lr: Array, updates: int) -> None:
+        """Make an update at the learning rates (k,). That of vanilla SGD already contains them."""
+        W, decay = self.W, self.decay
+        if self.optimizer.is_vanilla:
+            if self.decays:
+                W[:-1] *= 1 - lr * decay
+            np.subtract(W, self.update, out=W)
+            return
+        if self.decays:
+            self.update[:-1] += np.multiply(W[:-1], decay, out=self.product[:-1])
+        self.optimizer.step(W, self.update, self.buffers, lr, updates, self.product)
