@@ -82,6 +82,9 @@ WORKS = (
     Work((128,), ReLU(), 32, _ALL, _ALL, optimizer=Adam()),
     Work((128,), ReLU(), 32, _ALL, _ALL, dropout=0.2),
     Work((128,), ReLU(), 1, 2_000, 2_000, optimizer=Adam()),
+    Work((128,), ReLU(), 1, 20_000, 2_000, optimizer=SGD(momentum=0.9)),
+    Work((16, 16), Sigmoid(), 1, 20_000, 2_000, optimizer=SGD(momentum=0.9)),
+    Work((16, 16), Sigmoid(), 1, 2_000, 2_000, models=64, optimizer=SGD(momentum=0.9)),
     Work((16, 16), Sigmoid(), 32, 19_200, 19_200, models=16, optimizer=SGD(momentum=0.9)),
 )
 
