@@ -88,7 +88,7 @@ class Optimizer(ABC):
 
         The state is an array of m = 1 + ``buffer_count`` numbers: a parameter and its buffers. For
         learning rates and weight decays that broadcast to (...), A is (..., m, m), and B (..., m).
-        Engines may rearrange such updates.
+        They hold for every update, however many were before. Engines may rearrange such updates.
         """
         return None
 

@@ -27,7 +27,7 @@ from src.nn.network import Network, Parameters
 from src.training.batching import Rows, batches
 from src.training.engines.base import Engine
 from src.training.engines.blas import add_product
-from src.training.engines.response import Responses
+from src.training.engines.response import ANY_UPDATE, Responses
 from src.training.optimizers import Optimizer, State
 
 _BLOCK = 64  # samples: more cost more in G than they save in the products
@@ -57,7 +57,7 @@ class Deferred(Engine):
         trees = [[layer for layer in tree if layer] for tree in [self.parameters[0], *buffers]]
         activation = self.network[1] if len(self.network) > 1 else Identity()
         assert isinstance(activation, Activation)
-        block = _Block(activation, self.loss, optimizer, trees, state.updates)
+        block = _Block(activation, self.loss, optimizer, trees)
         logits = np.empty((len(labels), len(block.logits)), self.dtype)
         start = 0
         for rows in batches(order, _BLOCK):
@@ -142,10 +142,9 @@ class _Block:
         loss: Loss,
         optimizer: Optimizer,
         trees: Sequence[Sequence[tuple[Array, ...]]],  # the parameters, and each of their buffers
-        updates: int,
     ) -> None:
         dtype, units = trees[0][0][0].dtype, [b.size for _, b in trees[0]]
-        self.optimizer, self.updates = optimizer, updates
+        self.optimizer = optimizer
         self.first = _FirstLayer(optimizer, [tree[0] for tree in trees])
         self.shapes = [(out, fan_in + 1) for fan_in, out in pairwise(units)]
         self.later, *buffers = [self._flat(tree[1:]) for tree in trees]
@@ -239,11 +238,10 @@ class _Block:
 
     def _step(self, lr: float) -> None:
         """Move the later layers by what ``gradients`` holds, and use it up."""
-        self.updates += 1
         gradients, optimizer = self.gradients, self.optimizer
         if optimizer.weight_decay:
             gradients += np.multiply(self.later, self.decays, out=self.scratch)
-        optimizer.step(self.later, gradients, self.buffers, lr, self.updates, self.scratch)
+        optimizer.step(self.later, gradients, self.buffers, lr, ANY_UPDATE, self.scratch)
         gradients.fill(0)
 
     def _loss_gradient(self, labels: Labels, scales: Array) -> Callable[[float, Array], object]:

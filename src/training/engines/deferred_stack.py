@@ -16,7 +16,7 @@ from src.nn.losses import CrossEntropy, Labels
 from src.training.batching import Rows, batches
 from src.training.engines.base import Engine, OrderGroup
 from src.training.engines.blas import add_product
-from src.training.engines.response import Responses
+from src.training.engines.response import ANY_UPDATE, Responses
 from src.training.optimizers import Optimizer, State
 
 _BLOCK = 32  # samples: more cost more in products of samples with each other than they save
@@ -64,15 +64,13 @@ class DeferredStack(Engine):
         start = 0
         for rows in zip(*(batches(order, _BLOCK) for order in orders), strict=True):
             these = slice(start, start := min(start + _BLOCK, len(labels)))
-            self._run(rows, labels[these], rates[these], self.states[0].updates + these.start)
+            self._run(rows, labels[these], rates[these])
             logits[these] = self._logits[: len(labels[these])]
         self._unstack(len(labels))
         return [np.ascontiguousarray(logits[:, :, j]) for j in range(logits.shape[2])]
 
-    def _run(
-        self, rows: Sequence[Rows], labels: Labels, rates: npt.NDArray[np.float64], updates: int
-    ) -> None:
-        """Train on a block: rows of each group, labels (K, k), rates (K, k), after ``updates``."""
+    def _run(self, rows: Sequence[Rows], labels: Labels, rates: npt.NDArray[np.float64]) -> None:
+        """Train on a block: rows of each group, labels (K, k), rates (K, k)."""
         first, later = self._first, self._later
         first.begin(rows, rates)
         lr = rates.astype(self.dtype)
@@ -87,7 +85,7 @@ class DeferredStack(Engine):
             dz = gradient(t, logits)
             for layer in reversed(later):
                 dz = layer.backward(dz)
-                layer.step(lr[t], updates + t + 1)
+                layer.step(lr[t])
             first.defer(t, dz)
         first.end(len(labels))
 
@@ -289,7 +287,7 @@ class _LaterLayer:
         self.activation.derivative_into(self.z, self.y, self.slope)
         return np.multiply(self.dx, self.slope, out=self.dx)
 
-    def step(self, lr: Array, updates: int) -> None:
+    def step(self, lr: Array) -> None:
         """Make an update at the learning rates (k,). That of vanilla SGD already contains them."""
         W, decay = self.W, self.decay
         if self.optimizer.is_vanilla:
@@ -299,4 +297,4 @@ class _LaterLayer:
             return
         if self.decays:
             self.update[:-1] += np.multiply(W[:-1], decay, out=self.product[:-1])
-        self.optimizer.step(W, self.update, self.buffers, lr, updates, self.product)
+        self.optimizer.step(W, self.update, self.buffers, lr, ANY_UPDATE, self.product)

@@ -14,6 +14,8 @@ import numpy.typing as npt
 from src.nn.layers import Array
 from src.training.optimizers import Optimizer
 
+ANY_UPDATE = 1  # the number of an update: one that is linear is the same at any number
+
 
 @dataclass(frozen=True)
 class Response:
