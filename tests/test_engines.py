@@ -20,7 +20,7 @@ from src.nn.losses import (
 from src.nn.network import MLP
 from src.support.randomness import stream
 from src.training.batching import Batching, Full, Mini, Sample
-from src.training.engines import batches
+from src.training.engines import batches, memory
 from src.training.engines.base import Arrays, OrderGroup
 from src.training.engines.batches import Batches
 from src.training.engines.choice import choose
@@ -230,20 +230,46 @@ def test_updates_that_leave_little_of_the_weights_nothing_or_less(
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
+@pytest.mark.parametrize("optimizer", [SGD(), SGD(clip_norm=0.1, weight_decay=0.01), Adam()])
 def test_any_number_of_cores_gives_equal_bytes(
-    workers: int, monkeypatch: pytest.MonkeyPatch
+    optimizer: Optimizer, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "CHUNK", 10)
+    monkeypatch.setattr(batches, "SHARED", 1)
+    monkeypatch.setattr(memory, "_BLOCK", 20)
+    settings: dict[str, Any] = {"optimizer": optimizer, "batching": Full(), "dtype": np.float32}
 
     def weights(cores: int) -> list[bytes]:
         monkeypatch.setattr(batches, "available_cores", lambda: cores)
-        return [
-            p.tobytes()
-            for layer in trained("fast", batching=Full(), dtype=np.float32)[-1].parameters
-            for p in layer
-        ]
+        last = trained("fast", **settings)[-1]
+        return [p.tobytes() for layer in last.parameters for p in layer]
 
     assert weights(workers) == weights(4)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "size", "chunks"),
+    [(512, 256, 2), (512, 255, 1), (512, 1024, 8), (128, 256, 1), (128, 1000, 6), (2000, 100, 1)],
+)
+def test_a_batch_is_divided_where_each_chunk_has_rows_and_arithmetic_enough(
+    hidden: int, size: int, chunks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "available_cores", lambda: 16)
+    network = MLP(784, (hidden,), 10, ReLU()).layers
+    start = Random(XavierNormal(), Uniform(-0.5, 0.5)).initialize(
+        network, stream(0, "weights"), np.float32
+    )
+    data = Arrays(np.zeros((4, 784), np.uint8), np.zeros(4, np.int64), 1 / 255, np.float32)
+    engine = Batches(
+        network,
+        [start],
+        [SGD().start(start)],
+        [OrderGroup(data, 1)],
+        loss=SoftmaxCrossEntropy(),
+        optimizers=[SGD()],
+        batch_size=size,
+    )
+    assert engine.workers == chunks
 
 
 @pytest.mark.parametrize("engine", ["fast", "plain"])

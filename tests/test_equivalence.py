@@ -308,6 +308,7 @@ def small_pieces() -> Iterator[None]:
     """Let few samples fill several chunks and blocks, and let two threads share the chunks."""
     with ExitStack() as patches:
         patches.enter_context(patch.object(batches_engine, "CHUNK", CHUNK))
+        patches.enter_context(patch.object(batches_engine, "SHARED", 1))
         patches.enter_context(patch.object(batches_engine, "available_cores", lambda: 2))
         for module in (deferred, deferred_stack, memory):
             patches.enter_context(patch.object(module, "_BLOCK", BLOCK))

@@ -241,6 +241,7 @@ def test_batches_with_much_arithmetic_are_divided(
     groups: list[int], size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("src.training.engines.batches.CHUNK_FLOPS", 10_000)
+    monkeypatch.setattr("src.training.engines.batches.CHUNK_ROWS", 3)
     side_by_side(Batches, groups, size=size)
 
 
@@ -249,6 +250,7 @@ def test_any_number_of_cores_gives_a_stack_equal_bytes(
     workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("src.training.engines.batches.CHUNK", 10)
+    monkeypatch.setattr("src.training.engines.batches.SHARED", 1)
 
     def trained(cores: int) -> list[bytes]:
         monkeypatch.setattr("src.training.engines.batches.available_cores", lambda: cores)

@@ -25,8 +25,11 @@ from src.training.engines.memory import Weights
 from src.training.optimizers import State, clip_factor
 
 CHUNK = 1000  # rows at most: few enough for the cache, enough for BLAS
-# Arithmetic that is worth a thread of its own. A batch with less stays in one piece.
+# Arithmetic and rows that are worth a thread of its own. A batch with less stays in one piece: with
+# few rows, a gradient as large as the weights costs more than what it saves.
 CHUNK_FLOPS = 100e6
+CHUNK_ROWS = 128
+SHARED = 250_000  # numbers in an update that is worth a thread of its own
 # Partial sums of the gradients. Chunk c belongs to sum c modulo their number, and they are added in
 # their order. So any number of cores gives equal bytes.
 PARTS = 8
@@ -57,7 +60,7 @@ class Batches(Engine):
         ]
 
         flops = 6 * self._weights.flat.size * self.batch_size
-        parts = max(1, min(PARTS, int(flops / CHUNK_FLOPS)))
+        parts = max(1, min(PARTS, int(flops / CHUNK_FLOPS), self.batch_size // CHUNK_ROWS))
         self._chunk = min(CHUNK, -(-self.batch_size // parts))
         chunks = -(-self.batch_size // self._chunk)
         self._sums = [self._gradients, *(make() for _ in range(min(PARTS, chunks) - 1))]
@@ -85,7 +88,7 @@ class Batches(Engine):
                     self._descend(batch, lr)
                 else:
                     self._add_up(batch, pool)
-                    self._step(lr, updates)
+                    self._step(lr, updates, pool)
         self.parameters = self._weights.networks()
         buffers = [buffer.networks() for buffer in self._buffers]
         self.states = [
@@ -127,18 +130,39 @@ class Batches(Engine):
             return
         chunks = [batch.part(start, self._chunk) for start in range(0, batch.n, self._chunk)]
         used = self._sums[: len(chunks)]
-        parts = iter(enumerate(used))
+
+        def compute(worker: int, q: int) -> None:
+            self._add_chunks(worker, chunks[q :: len(used)], used[q], batch.n)
+
+        def add(worker: int, i: int) -> None:
+            for sums in used[1:]:
+                self._gradients.pieces[i] += sums.pieces[i]
+
+        self._share(pool, self.workers, len(used), compute)
+        self._share_update(pool, add)
+
+    def _share_update(self, pool: Executor, do: Callable[[int, int], None]) -> None:
+        """Let the workers do something to each of the ``pieces``, if that is worth a thread."""
+        workers = self.workers if self._weights.flat.size >= SHARED else 1
+        self._share(pool, workers, len(self._weights.pieces), do)
+
+    def _share(
+        self, pool: Executor, workers: int, count: int, do: Callable[[int, int], None]
+    ) -> None:
+        """Let the workers do so many things: ``do(worker, number)``, in any order."""
+        numbers = iter(range(count))
 
         def work(worker: int) -> None:
-            for q, sums in parts:  # each worker takes the next as soon as it is free
-                self._add_chunks(worker, chunks[q :: len(used)], sums, batch.n)
+            for number in numbers:  # each worker takes the next as soon as it is free
+                do(worker, number)
 
+        if workers == 1:
+            work(0)
+            return
         # NumPy's settings for numbers that overflow belong to the context.
-        tasks = [pool.submit(copy_context().run, work, worker) for worker in range(self.workers)]
+        tasks = [pool.submit(copy_context().run, work, worker) for worker in range(workers)]
         for task in tasks:
             task.result()
-        for sums in used[1:]:
-            self._gradients.flat += sums.flat
 
     def _add_chunks(
         self, worker: int, chunks: Sequence["_Samples"], sums: Weights, batch_size: int
@@ -150,29 +174,25 @@ class Batches(Engine):
             memory.loss_gradient(chunk, self.loss, 1 / batch_size)
             memory.add_gradients(chunk, sums, first=c == 0)
 
-    def _step(self, lr: npt.NDArray[np.float64], updates: int) -> None:
-        """Clip the gradients, add the penalty's, and move the weights."""
+    def _step(self, lr: npt.NDArray[np.float64], updates: int, pool: Executor) -> None:
+        """Clip the gradients, add the penalty's, and move the weights, piece by piece."""
         weights, gradients, optimizer = self._weights, self._gradients, self.optimizers[0]
+        rates, decays = weights.per_piece(lr), weights.per_piece(self._decays)
+        factors: list[float | Array] = []
         if optimizer.clip_norm is not None:
             length = np.sqrt(gradients.squared_lengths())
-            factors = clip_factor(length, optimizer.clip_norm)
-            for g, factor in zip(gradients.pieces, gradients.per_piece(factors), strict=True):
-                g *= factor
-        if self._any_decays:
-            decays = weights.per_piece(self._decays)[: weights.weight_pieces]
-            for g, p, decay, scratch in zip(
-                gradients.pieces, weights.pieces, decays, self._scratch.pieces, strict=False
-            ):
-                g += np.multiply(p, decay, out=scratch)
-        for p, g, rate, scratch, *buffers in zip(
-            weights.pieces,
-            gradients.pieces,
-            weights.per_piece(lr),
-            self._scratch.pieces,
-            *(buffer.pieces for buffer in self._buffers),
-            strict=True,
-        ):
-            optimizer.step(p, g, tuple(buffers), rate, updates, scratch)
+            factors = gradients.per_piece(clip_factor(length, optimizer.clip_norm))
+
+        def move(worker: int, i: int) -> None:
+            p, g, scratch = weights.pieces[i], gradients.pieces[i], self._scratch.pieces[i]
+            if factors:
+                g *= factors[i]
+            if self._any_decays and i < weights.weight_pieces:
+                g += np.multiply(p, decays[i], out=scratch)
+            buffers = tuple(buffer.pieces[i] for buffer in self._buffers)
+            optimizer.step(p, g, buffers, rates[i], updates, scratch)
+
+        self._share_update(pool, move)
 
 
 def _subtract_product(W: Array, x: Array, d: Array, left: float | Array, scratch: Array) -> None:
