@@ -104,8 +104,9 @@ class _FirstLayer:
             return
         n = len(x)
         self.weights, self.biases = self.of_weights.of(rates), self.of_biases.of(rates)
-        np.einsum("ti,itu->tu", self.weights.start[:n, 0], x @ self.W, out=z)
-        z += self.biases.start[:n, 0] @ self.b
+        np.matmul(self.biases.start[:n, 0], self.b, out=z)
+        for W, factors_of_W in zip(self.W, self.weights.start[:n, 0].T, strict=True):
+            z += factors_of_W[:, None] * (x @ W)
         products *= self.weights.gradient[:n, 0]
         products += self.biases.gradient[:n, 0]
         np.negative(products, out=factors)

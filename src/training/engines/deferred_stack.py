@@ -192,8 +192,10 @@ class _FirstLayers:
         products = self.products[self.of_each, :n, :n]
         if self.responds:
             products *= self.weights.gradient[:, :n, 0]
-        products += self.biases.gradient[:, :n, 0] if self.responds else 1
-        np.negative(products, out=self.factors[:, :n, :n])
+            products += self.biases.gradient[:, :n, 0]
+            np.negative(products, out=self.factors[:, :n, :n])
+        else:
+            np.subtract(-1, products, out=self.factors[:, :n, :n])
         self.diagonals[...] = 1
 
     def forward(self, t: int, z: Array) -> None:
@@ -254,7 +256,7 @@ class _LaterLayer:
         W, *buffers = arrays  # (in + 1, out, k) each
         self.buffers = tuple(buffers)
         rows, units, k = W.shape
-        self.optimizer = optimizers[0]
+        self.optimizer, self.is_vanilla = optimizers[0], optimizers[0].is_vanilla
         self.decay = np.array([optimizer.weight_decay for optimizer in optimizers], W.dtype)
         self.decays = bool(self.decay.any())
         y_and_1 = np.ones((rows, 1, k), W.dtype)
@@ -290,7 +292,7 @@ class _LaterLayer:
     def step(self, lr: Array) -> None:
         """Make an update at the learning rates (k,). That of vanilla SGD already contains them."""
         W, decay = self.W, self.decay
-        if self.optimizer.is_vanilla:
+        if self.is_vanilla:
             if self.decays:
                 W[:-1] *= 1 - lr * decay
             np.subtract(W, self.update, out=W)

@@ -38,24 +38,23 @@ class Responses:
         self, optimizer: Optimizer, decay: float | npt.NDArray[np.float64], dtype: npt.DTypeLike
     ) -> None:
         self._optimizer, self._decay, self._dtype = optimizer, decay, dtype
-        self._updates: list[Array] = []
+        # Vanilla SGD's d contains the learning rates: without decay these do not count.
+        self._rates_count = bool(np.any(decay)) or not optimizer.is_vanilla
+        self._rates = np.empty(0)
         self._response: Response
 
     def of(self, rates: npt.NDArray[np.float64]) -> Response:
         """Return the response of a block whose updates have these learning rates (..., K)."""
-        linear = self._optimizer.linear(rates, self._decay)
-        assert linear is not None
-        # Vanilla SGD's d contains the learning rates: then these do not count.
-        updates = list(linear[: 1 if self._optimizer.is_vanilla else 2])
-        if not _are_equal(updates, self._updates):
-            start, gradient = _left(*updates) if len(updates) == 1 else _followed(*updates)
+        if rates.shape != self._rates.shape or (
+            self._rates_count and not np.array_equal(rates, self._rates)
+        ):
+            linear = self._optimizer.linear(rates, self._decay)
+            assert linear is not None
+            A, B = linear
+            start, gradient = _left(A) if self._optimizer.is_vanilla else _followed(A, B)
             self._response = Response(start.astype(self._dtype), gradient.astype(self._dtype))
-            self._updates = updates
+            self._rates = rates
         return self._response
-
-
-def _are_equal(arrays: list[Array], others: list[Array]) -> bool:
-    return len(arrays) == len(others) and all(map(np.array_equal, arrays, others))
 
 
 def _left(kept: Array) -> tuple[Array, Array]:
