@@ -312,6 +312,7 @@ def small_pieces() -> Iterator[None]:
         patches.enter_context(patch.object(batches_engine, "available_cores", lambda: 2))
         for module in (deferred, deferred_stack, memory):
             patches.enter_context(patch.object(module, "_BLOCK", BLOCK))
+        patches.enter_context(patch.object(deferred_stack, "_NUMBERS", 20))
         yield
 
 

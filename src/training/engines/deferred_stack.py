@@ -20,7 +20,7 @@ from src.training.engines.response import ANY_UPDATE, Responses
 from src.training.optimizers import Optimizer, State
 
 _BLOCK = 32  # samples: more cost more in products of samples with each other than they save
-_ROWS = 32  # of the first layers' weights: so many go through the cache at once
+_NUMBERS = 32_768  # of the first layers' weights: so many go through the cache at once
 
 
 class DeferredStack(Engine):
@@ -238,9 +238,10 @@ class _FirstLayers:
 
 def _mix(W: Array, start: Array) -> None:
     """Set W[i] to the sum of start[:, i, j] · W[j]: W (m, in, k, units), start (k, m, m)."""
-    m, fan_in, *_ = W.shape
-    for first in range(0, fan_in, _ROWS):
-        rows = W[:, first : first + _ROWS]
+    m, fan_in, k, units = W.shape
+    count = max(1, _NUMBERS // (k * units))
+    for first in range(0, fan_in, count):
+        rows = W[:, first : first + count]
         rows[...] = [
             sum(start[:, i, j, None] * rows[j] for j in range(m) if start[:, i, j].any())
             for i in range(m)
