@@ -177,7 +177,8 @@ class Batches(Engine):
     def _step(self, lr: npt.NDArray[np.float64], updates: int, pool: Executor) -> None:
         """Clip the gradients, add the penalty's, and move the weights, piece by piece."""
         weights, gradients, optimizer = self._weights, self._gradients, self.optimizers[0]
-        rates, decays = weights.per_piece(lr), weights.per_piece(self._decays)
+        rates = weights.per_piece(lr)
+        decays = weights.per_piece(self._decays) if self._any_decays else []
         factors: list[float | Array] = []
         if optimizer.clip_norm is not None:
             length = np.sqrt(gradients.squared_lengths())
@@ -187,7 +188,7 @@ class Batches(Engine):
             p, g, scratch = weights.pieces[i], gradients.pieces[i], self._scratch.pieces[i]
             if factors:
                 g *= factors[i]
-            if self._any_decays and i < weights.weight_pieces:
+            if decays and i < weights.weight_pieces:
                 g += np.multiply(p, decays[i], out=scratch)
             buffers = tuple(buffer.pieces[i] for buffer in self._buffers)
             optimizer.step(p, g, buffers, rates[i], updates, scratch)
