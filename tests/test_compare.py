@@ -322,7 +322,7 @@ def test_a_faster_configuration_that_ties_with_the_best_is_named() -> None:
     slow = seeded({"xs": [0.95, 0.96, 0.97]}, seconds=9.0)
     fast = seeded({"xt": [0.95, 0.95, 0.97]}, seconds=2.0)
     said = (
-        "Of those that can't be told from the best, b=t (C2) is the fastest: 2 s instead of 9 s "
+        "Of those within the interval of the best, b=t (C2) is the fastest: 2 s instead of 9 s "
         "per run, with val/accuracy 0.9567."
     )
     assert said in Comparison([*slow, *fast]).notes

@@ -193,7 +193,7 @@ def notes(comparison: Frames) -> list[str]:
 def advice(comparison: Frames) -> str | None:
     """Return what single seeds leave open, with the command that adds seeds, or None."""
     frame = comparison.configurations
-    single = int((frame["finished"] == 1).sum())
+    single = int(((frame["finished"] == 1) & (frame["n"] == 1)).sum())
     if not single:
         return None
     if single == len(frame):
@@ -217,16 +217,21 @@ def _seeds(comparison: Frames) -> list[str]:
 
 
 def _faster(comparison: Frames) -> list[str]:
-    """Name the fastest of those that can't be told from the best, if it takes half as long."""
+    """Name the fastest of those that may be as good as the best, if it takes half as long.
+
+    Its mean must lie in the interval of the best: many that vary much can't be told from it.
+    """
     frame = comparison.configurations
     best = frame["seconds"].iloc[0]
-    tied = frame[frame["tied"] & frame["p"].notna() & (frame["seconds"] <= best / 2)]
+    ends = frame["low"].iloc[0], frame["high"].iloc[0]
+    tied = frame[frame["tied"] & frame["p"].notna() & frame["mean"].between(*ends)]
+    tied = tied[tied["seconds"] <= best / 2]
     if tied.empty:
         return []
     label = str(tied["seconds"].idxmin())
     row = tied.loc[label]
     text = (
-        f"Of those that can't be told from the best, {described(comparison, label)} ({label}) is "
+        f"Of those within the interval of the best, {described(comparison, label)} ({label}) is "
         f"the fastest: {row['seconds']:.2g} s instead of {best:.2g} s per run, with "
         f"{comparison.metric} {row['mean']:.4f}."
     )

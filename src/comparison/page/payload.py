@@ -22,9 +22,8 @@ BUDGETS = ("epoch", "updates", "samples", "seconds")
 # From here on each run's curve is thinned out, so that a page of 1,000 runs stays small and draws
 # quickly.
 MOST_POINTS = 60_000
-# Digits of a drawn number, and of the seconds, of which only an axis is made. A screen shows about
-# three.
-_DIGITS, _DIGITS_OF_SECONDS = 4, 3
+# Digits of a drawn number. A screen shows about three.
+_DIGITS = 4
 # The configurations that can be compared in pairs, from the best one on, and the samples that
 # are shown of each pair.
 COMPARED, SAMPLES = 6, 24
@@ -84,12 +83,7 @@ def _curves(curves: "pd.DataFrame", every: int) -> dict[str, dict[str, list[floa
     Of every ``every`` epochs one is kept, and the first and the last of each run.
     """
     columns = [name for name in (*BUDGETS, *METRICS) if name in curves]
-    rounded = {
-        name: _rounded(
-            curves[name].to_numpy(float), _DIGITS_OF_SECONDS if name == "seconds" else _DIGITS
-        )
-        for name in columns
-    }
+    rounded = {name: _rounded(curves[name].to_numpy(float)) for name in columns}
     found = {}
     for run, positions in curves.groupby("run", sort=True).indices.items():
         kept = positions[::every]
@@ -99,12 +93,12 @@ def _curves(curves: "pd.DataFrame", every: int) -> dict[str, dict[str, list[floa
     return found
 
 
-def _rounded(values: "np.ndarray[Any, np.dtype[np.float64]]", digits: int) -> Any:
+def _rounded(values: "np.ndarray[Any, np.dtype[np.float64]]") -> Any:
     """Return the values with so few digits that their text is short."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         magnitude = np.floor(np.log10(np.abs(values)))
         usable = np.isfinite(magnitude)
-        scale = 10.0 ** (digits - 1 - np.where(usable, magnitude, 0))
+        scale = 10.0 ** (_DIGITS - 1 - np.where(usable, magnitude, 0))
         result = np.round(values * scale) / scale
     return np.where(usable & np.isfinite(result), result, values)
 

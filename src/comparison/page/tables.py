@@ -27,6 +27,10 @@ COLOURS = 7
 EXAMINED = 100
 
 
+# The intervals of so many configurations fit their common scale.
+_SCALED = 20
+
+
 @dataclass(frozen=True)
 class Cell:
     """What a cell says, and the number by which it is sorted, if it has one."""
@@ -115,8 +119,8 @@ def sorted_ends(worst: Any, best: Any) -> tuple[float | None, float | None]:
 def intervals(comparison: "Comparison") -> dict[str, Interval]:
     """Return for each configuration its mean and interval on one scale.
 
-    The scale spans the better half, so that one bad configuration does not hide how the good ones
-    differ. What lies outside is put at its end, 0 or 1.
+    The scale spans the better half, and at most the first 20, so that bad configurations do not
+    hide how the good ones differ. What lies outside is put at its end, 0 or 1.
     """
     frame = comparison.configurations
     known = frame[frame["mean"].notna()]
@@ -124,7 +128,7 @@ def intervals(comparison: "Comparison") -> dict[str, Interval]:
         return {}
     low = known["low"].fillna(known["mean"])
     high = known["high"].fillna(known["mean"])
-    better = slice(0, max(2, (len(known) + 1) // 2))
+    better = slice(0, max(2, min(_SCALED, (len(known) + 1) // 2)))
     start, end = float(low.iloc[better].min()), float(high.iloc[better].max())
     width = (end - start) or abs(end) or 1.0
     start, end = start - 0.04 * width, end + 0.04 * width

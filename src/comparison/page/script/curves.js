@@ -227,13 +227,17 @@ function ends(labels, metric, over, look) {
 }
 
 // The ends of both axes. Runs that did not finish would stretch them, so they count only if there
-// are no others.
+// are no others. So would the losses of bad configurations: those of the first 20 count.
 function extent(labels, metric, over) {
-  const all = labels.flatMap((label) => memberOf.get(label));
-  const finished = all.filter((run) => data.runs[run].status === "finished");
+  const runsOf = (some) => {
+    const all = some.flatMap((label) => memberOf.get(label));
+    const finished = all.filter((run) => data.runs[run].status === "finished");
+    return finished.length ? finished : all;
+  };
+  const better = labels.slice(0, 20);
   const ends = (name) => {
     let [low, high, positive] = [Infinity, -Infinity, Infinity];
-    for (const run of finished.length ? finished : all) {
+    for (const run of runsOf(name.endsWith("loss") ? better : labels)) {
       for (const value of data.curves[run][name]) {
         if (value === null) continue;
         low = Math.min(low, value);
