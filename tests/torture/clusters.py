@@ -18,6 +18,7 @@ from src.experiment.run_folder import HISTORY
 from tests.conftest import ROOT
 from tests.test_outage import Server
 from tests.test_signals import members
+from tests.test_stacked import ancestors
 from tests.torture.comparing import differences, torn, untold
 from tests.torture.processes import PATIENCE, Ended, new_outputs
 from tests.torture.trial import Trial
@@ -83,11 +84,11 @@ class Dask:
         nanny = self._started[1:][index]
         if target == "nanny":
             return nanny.pid
-        children = Path(f"/proc/{nanny.pid}/task/{nanny.pid}/children")
-        with contextlib.suppress(OSError):
-            for child in children.read_text().split():
-                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    return int(child)
+        for child in members(nanny):
+            with contextlib.suppress(OSError):
+                whole = Path(f"/proc/{child}/cmdline").read_bytes()
+                if b"spawn_main" in whole and ancestors(str(child))[:1] == [str(nanny.pid)]:
+                    return child
         return None
 
     def end(self) -> float:
