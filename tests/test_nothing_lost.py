@@ -25,7 +25,7 @@ from src.experiment.pictures import style
 from src.experiment.predictions import Predictions
 from src.experiment.results import RESULT, Result
 from src.experiment.run_context import RunContext
-from src.experiment.run_folder import HISTORY, Identity, RunRecord
+from src.experiment.run_folder import HISTORY, RUN, Identity, RunRecord
 from src.nn.layers import Sigmoid
 from src.nn.network import MLP
 from src.nn.weights import save_weights
@@ -180,6 +180,15 @@ def test_a_file_that_is_written_again_stays_as_it_was_until_it_is_whole(
     assert path.read_bytes() == before
     save(tmp_path, 2)
     assert path.read_bytes() != before
+
+
+def test_nothing_is_recorded_in_a_folder_that_holds_a_run(tmp_path: Path) -> None:
+    _, recording = recorded(tmp_path)
+    _saved_record(tmp_path / "run", 5)
+    before = (tmp_path / "run" / RUN).read_bytes()
+    with pytest.raises(ConfigError, match="holds a run already"), recording:
+        pass
+    assert (tmp_path / "run" / RUN).read_bytes() == before
 
 
 # --- damaged files --------------------------------------------------------------------------------
