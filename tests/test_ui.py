@@ -126,6 +126,8 @@ def test_a_closed_terminal_ends_the_server_too(tmp_path: Path) -> None:
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # Under nohup this signal is ignored, and stays so.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     wait_until(lambda: answers(port))
     process.send_signal(signal.SIGHUP)

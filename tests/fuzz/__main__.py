@@ -6,6 +6,7 @@ ten seconds or lets memory grow past 2 GB, and keeps that input in the folder of
 
 import argparse
 import io
+import os
 import struct
 import sys
 import warnings
@@ -16,6 +17,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["src", "numpy", "zipfile", "gzip"]):
+    from src.support.input_files import MAX_BYTES
     from tests.fuzz.readers import LIMIT, READERS, Reader, samples
 
 
@@ -30,6 +32,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, content in enumerate(samples(options.reader)):
         (folder / f"sample{number}").write_bytes(content)
+    os.environ[MAX_BYTES] = str(LIMIT)
     reader = Reader(options.reader)
     warnings.simplefilter("error")
     counts = [0, 0]

@@ -9,7 +9,6 @@ import gzip
 import hashlib
 import io
 import lzma
-import os
 import re
 import tempfile
 import zipfile
@@ -41,7 +40,6 @@ from src.nn.network import MLP
 from src.nn.weights import load_weights
 from src.support.archives import read_arrays
 from src.support.errors import InvalidValue, UserError
-from src.support.input_files import MAX_BYTES
 from src.support.randomness import stream
 from src.tracking.journal import Entry, Journal, read_points
 from src.training.batching import Mini
@@ -236,10 +234,13 @@ FILES = ("run.json", "result.json", "history.csv", "tracking.json")  # read by t
 
 
 class Reader:
-    """Gives bytes to a reader, as a file in a folder of its own."""
+    """Gives bytes to a reader, as a file in a folder of its own.
+
+    Set the environment variable ``input_files.MAX_BYTES`` to ``LIMIT`` before: greater files
+    would only take time.
+    """
 
     def __init__(self, name: str) -> None:
-        os.environ[MAX_BYTES] = str(LIMIT)
         end, self._read = READERS[name]
         memory = Path("/dev/shm")
         base = memory if memory.is_dir() else None
