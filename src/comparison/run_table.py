@@ -22,16 +22,7 @@ _DEFAULT_METRIC = "val/accuracy"
 class RunTable:
     """Runs that are compared, each once, with the number that its configuration has.
 
-    Args:
-        runs: As their folders or MLflow keep them.
-        metric: Ranks them; by default the one that the runs name.
-        at: A budget such as ``epochs=10``: each run counts with its last epoch within it, instead
-            of with the epoch whose weights are kept.
-        search: Reads from MLflow the curves of runs that have no files here.
-
-    Raises:
-        DataError: There are no runs, or none of them knows the metric.
-        ConfigError: The budget can't be read.
+    The arguments, and what is raised for them, are those of ``Frames``.
     """
 
     def __init__(
