@@ -167,8 +167,12 @@ def _log_network(result: Result, folder: Path) -> None:
 
     try:
         log_network(folder)
-    except UserError as error:
-        report.problem(f"no model of {result.name}: {error}")
+    except Exception as error:  # whatever fails, the runs are kept and the sweep ends in order
+        log.exception("the best run's network can't be logged")
+        report.problem(
+            f"no model of {result.name}: {first_line(error)}; "
+            f"python -m src.sync --model {folder} logs it later"
+        )
 
 
 def _draw(results: Sequence[Result], folders: Sequence[Path], best: int | None) -> None:
