@@ -282,7 +282,10 @@ class _Handler(BaseHTTPRequestHandler):
         mode = self.server.mode
         self.close_connection = True
         lost = mode == "lost" and "runs/create" in self.path
-        if mode not in ("pass", "lost"):
+        if mode == "late":  # it has much to do, and does it all
+            self.server.spoiled += 1
+            time.sleep(1.5)
+        elif mode not in ("pass", "lost"):
             self.server.spoiled += 1
             if mode == "reset":
                 self.connection.close()
@@ -300,6 +303,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.spoiled += 1
             self.connection.close()
             return
+        with contextlib.suppress(OSError):  # the client may be gone
+            self._hand_back(answer, content)
+
+    def _hand_back(self, answer: http.client.HTTPResponse, content: bytes) -> None:
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.getheader("Content-Type", "text/plain"))
         self.send_header("Content-Length", str(len(content)))
@@ -330,6 +337,30 @@ def test_answers_that_are_errors_are_waited_out(
     assert proxy.spoiled
     same(tmp_path / "run", server.folder, result.run_id)
     assert notices(caplog) == ["fails", "back"]
+    proxy.shutdown()
+    proxy.server_close()
+
+
+def test_a_server_that_answers_late_is_given_longer(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    proxy = Proxy(server)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+
+    def between(epoch: int) -> None:
+        if epoch == 1:  # before the run is created
+            proxy.mode = "late"
+        if epoch == 7:
+            wait_until(lambda: known(server, tmp_path / "run"))
+            proxy.mode = "pass"
+
+    result = train(tmp_path, proxy.address, between=between)
+    same(tmp_path / "run", server.folder, result.run_id)
+    assert notices(caplog) == ["fails", "back"]
+    assert (result.run_id, "FINISHED") in server.runs()
     proxy.shutdown()
     proxy.server_close()
 

@@ -1,17 +1,16 @@
 """Reads kept runs: what each was asked, how it ended, and its history."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from src.config.reader import leaves
-from src.experiment.results import RESULT
-from src.experiment.run_folder import HISTORY, RUN
+from src.experiment.results import RESULT, Result
+from src.experiment.run_folder import HISTORY, RUN, RunRecord
 from src.support.errors import DataError
 from src.support.input_files import read_text
 
@@ -93,40 +92,45 @@ def _order(folder: Path) -> tuple[str, int, str]:
 
 
 def read_folder(folder: Path) -> KeptRun:
-    """Return the run in a folder. Raises DataError if its files are damaged."""
-    record = _json(folder / RUN)
-    result = _json(folder / RESULT) if (folder / RESULT).exists() else {}
-    identity = record.get("identity", {})
-    return KeptRun(
-        name=record["name"],
-        settings=record.get("settings") or _configured(folder),
-        status=result.get("status", record["status"]),
-        failure=result.get("failure"),
-        metric=result.get("metric"),
-        metrics=result.get("metrics", {}),
-        findings=result.get("findings", ()),
-        seconds=result.get("seconds"),
-        epochs=record.get("epochs"),
-        started=record.get("started", 0),
-        overrides=record.get("overrides", ()),
-        sweep_id=record.get("sweep_id"),
+    """Return the run in a folder. Raises UserError if its files are damaged."""
+    record, result = RunRecord.load(folder), _result(folder)
+    kept = KeptRun(
+        name=record.name,
+        settings=record.settings or _configured(folder),
+        status=result.status if result else record.status,
+        epochs=record.epochs,
+        started=record.started,
+        overrides=record.overrides,
+        sweep_id=record.sweep_id,
         folder=folder,
-        run_id=result.get("run_id") or record.get("run_id") or "",
-        experiment_id=result.get("experiment_id") or record.get("experiment_id") or "",
-        data=identity.get("data", ""),
-        code=identity.get("code", ""),
-        versions=identity.get("versions", {}),
+        run_id=record.run_id or "",
+        experiment_id=record.experiment_id or "",
+        data=record.identity.data,
+        code=record.identity.code,
+        versions=record.identity.versions,
+    )
+    if result is None:
+        return kept
+    return replace(
+        kept,
+        failure=result.failure,
+        metric=result.metric,
+        metrics=result.metrics,
+        findings=result.findings,
+        seconds=result.seconds,
+        run_id=result.run_id or kept.run_id,
+        experiment_id=result.experiment_id or kept.experiment_id,
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _result(folder: Path) -> Result | None:
+    """Return the result in a folder, or None if the run has not ended."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: can't be read ({error})") from None
-    if not isinstance(known, dict):
-        raise DataError(f"{path}: can't be read (it is not an object)")
-    return known
+        return Result.load(folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(f"{folder / RESULT}: can't be read ({error})") from None
 
 
 def _configured(folder: Path) -> dict[str, str]:
@@ -164,7 +168,10 @@ def read_histories(files: Mapping[int, Path]) -> "pd.DataFrame":
     bodies: dict[str, list[str]] = {}
     runs: dict[str, list[int]] = {}
     for number, file in files.items():
-        text = file.read_text(encoding="utf-8")
+        try:
+            text = read_text(file)
+        except (OSError, UnicodeError) as error:
+            raise DataError(f"{file}: can't be read ({error})") from None
         header, _, body = text.partition("\n")
         body = body[: body.rfind("\n") + 1]
         if not body:  # it ended in its first epoch

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from src.support.errors import UserError, first_line
 from src.tracking.masking import mask
-from src.tracking.store import import_mlflow
+from src.tracking.store import import_mlflow, wait_longer
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -75,7 +75,8 @@ class Store:
             import_mlflow()
             self._starting = self._local
             opened = self._open()
-            self.heard()
+            if not self._away:  # it may have been open before: that is no answer
+                self.heard()
             return opened
         finally:
             self._starting = False
@@ -88,6 +89,8 @@ class Store:
 
     def _lost(self, error: Exception) -> None:
         self._next = time.monotonic() + PAUSE
+        if answers_late(error):
+            wait_longer()
         if not self._away:
             log.warning(
                 "the MLflow store %s fails: %s; training goes on, and the run's folder keeps "
@@ -124,7 +127,8 @@ class Store:
                 if self._starting and not self._away:
                     begin = now
                 if self._away:
-                    silent = now - self._since >= patience and now - begin >= attempts
+                    since = max(self._since, self._heard)
+                    silent = now - since >= patience and now - begin >= attempts
                 else:
                     silent = now - max(begin, self._heard) >= patience
                 if silent or (self._away and self._given_up):
@@ -149,6 +153,17 @@ def refuses(error: Exception) -> bool:
         code = error.response.status_code
         return code == _NO_ROOM or (400 <= code < 500 and code not in (401, 408, 429))
     return not isinstance(error, OSError | UserError | SQLAlchemyError)
+
+
+def answers_late(error: Exception) -> bool:
+    """Return whether an error means that a server was reached and did not answer in time."""
+    from requests import ReadTimeout
+    from urllib3.exceptions import ReadTimeoutError
+
+    behind: BaseException | None = error  # MLflow and requests each raise an error of their own
+    while behind and not isinstance(behind, ReadTimeout | ReadTimeoutError):
+        behind = behind.__context__
+    return behind is not None
 
 
 def is_local(error: Exception) -> bool:

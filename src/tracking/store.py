@@ -35,20 +35,36 @@ def preload() -> None:
         preload_mlflow()
 
 
+_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"  # MLflow reads it at each call
+_LEAST_TIMEOUT, _MOST_TIMEOUT = 5, 40  # seconds
+
+
 def import_mlflow() -> None:
     """Import MLflow with the settings that it reads at that moment.
 
     Telemetry is off. A dead server costs seconds per call: with MLflow's defaults, four minutes.
+    A server with too much to do is given longer: see ``wait_longer``.
     MLflow repeats no call: a creation that is repeated makes a second run.
     The link that MLflow prints at the end of a run would show the password of the URI.
     """
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    os.environ.setdefault(_TIMEOUT, str(_LEAST_TIMEOUT))
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     with quiet():
         import mlflow.tracking  # noqa: F401
+
+
+def wait_longer() -> None:
+    """Wait twice as long for the next answers of a server, up to a limit.
+
+    A server with many clients answers late. One that is asked again before it has answered does the
+    work twice, and then answers later still.
+    """
+    seconds = int(os.environ[_TIMEOUT])
+    if seconds < _MOST_TIMEOUT:
+        os.environ[_TIMEOUT] = str(min(2 * seconds, _MOST_TIMEOUT))
 
 
 @dataclass(frozen=True)

@@ -71,9 +71,12 @@ class Upload:
         them, however few they are. Raises the error of a store that fails. What the store refuses
         is noted and left out. A file that can't be written is tried again by the next call.
         """
-        if self.stopped or not self._attempt("run", lambda: self._open(client, experiment_id)):
+        if self.stopped:
             return
-        heard()
+        if self.journal.owes("run"):
+            if not self._attempt("run", lambda: self._open(client, experiment_id)):
+                return
+            heard()
         is_killed = self.journal.entry.status == "KILLED" and self._owed("end")
         if is_killed and not self._history_is_owed:
             # The process must end within seconds: nobody may find the run RUNNING for ever. But
@@ -104,8 +107,6 @@ class Upload:
 
     def _attempt(self, part: str, write: Callable[[], None]) -> bool:
         """Write a part, and return whether MLflow has it."""
-        if not self.journal.owes(part):
-            return True
         before = self.renewals[part]
         try:
             write()
