@@ -406,7 +406,9 @@ def test_a_job_composed_from_another_is_what_hydra_composes(grid: list[list[str]
             theirs = config_loader().load_sweep_config(master, job)
             with open_dict(theirs):
                 theirs.hydra.job.id, theirs.hydra.job.num = str(number), number
-            assert OmegaConf.to_yaml(ours(job, number)) == OmegaConf.to_yaml(theirs)
+            config, composed = ours(job, number)
+            assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(theirs)
+            assert OmegaConf.to_yaml(composed.config()) == OmegaConf.to_yaml(theirs)
 
 
 def test_shared_data_is_the_data_in_arrays_of_numpy_s_own() -> None:

@@ -8,11 +8,12 @@ import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
 from src.config.hydra_checks import check_subfolder
 from src.config.hydra_internals import hydra_config, override_dirname
@@ -20,7 +21,7 @@ from src.config.omegaconf_internals import parse_interpolations_once
 from src.config.preflight import Known, check
 from src.experiment.run_folder import Identity
 from src.sweep.grouping import Member
-from src.sweep.jobs import SweepJob, pack, unpack
+from src.sweep.jobs import Composed, SweepJob, set_values
 from src.sweep.sharing import SharedData
 
 
@@ -30,43 +31,36 @@ class Composer:
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         parse_interpolations_once()
         self._loader, self._master = loader, master
-        self._known: dict[tuple[str, ...], bytes] = {}
+        self._known: dict[tuple[str, ...], Composed] = {}
         self._last: tuple[tuple[str, ...], DictConfig] | None = None
         parser = OverridesParser.create(config_loader=loader)
         self._parse = functools.cache(parser.parse_override)
         self._is_group = functools.cache(lambda key: bool(loader.get_group_options(key)))
 
-    def __call__(self, overrides: Sequence[str], number: int) -> DictConfig:
-        """Return the configuration of a job, which the next call may change.
+    def __call__(self, overrides: Sequence[str], number: int) -> tuple[DictConfig, Composed]:
+        """Return the configuration of a job, which the next call may change, and what keeps it.
 
         Raises what Hydra raises.
         """
-        config = self._compose(overrides)
-        with open_dict(config):
-            config.hydra.job.id = str(number)
-            config.hydra.job.num = number
-        return config
-
-    def _compose(self, overrides: Sequence[str]) -> DictConfig:
         parsed = [self._parse(override) for override in overrides]
-        values = [override for override in parsed if self._is_value(override, parsed)]
+        own = [override for override in parsed if self._is_value(override, parsed)]
         # Jobs of equal kind differ in the values of these overrides only.
-        kind = tuple(str(o.key_or_group if o in values else o.input_line) for o in parsed)
+        kind = tuple(str(o.key_or_group if o in own else o.input_line) for o in parsed)
         if kind not in self._known:
             config = self._loader.load_sweep_config(self._master, list(overrides))
-            self._known[kind] = pack(config)
-            return config
+            self._known[kind] = Composed.of(config)
         if self._last is None or self._last[0] != kind:
-            self._last = kind, unpack(self._known[kind])
+            self._last = kind, self._known[kind].config()
         config = self._last[1]
-        for override in values:
-            OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
         tasks = [override for override in parsed if not override.is_hydra_override()]
-        config.hydra.overrides.task = [override.input_line for override in tasks]
+        values: dict[str, Any] = {str(o.key_or_group): o.value() for o in own}
+        values["hydra.overrides.task"] = [override.input_line for override in tasks]
         if "override_dirname" in config.hydra.job:  # gone in Hydra 1.4
             settings = config.hydra.job.config.override_dirname
-            config.hydra.job.override_dirname = override_dirname(tasks, settings)
-        return config
+            values["hydra.job.override_dirname"] = override_dirname(tasks, settings)
+        values |= {"hydra.job.id": str(number), "hydra.job.num": number}
+        set_values(config, values)
+        return config, self._known[kind].with_values(values)
 
     def _is_value(self, override: Override, parsed: Sequence[Override]) -> bool:
         """Tell whether an override only sets a number or a string, and no other sets that key."""
@@ -95,7 +89,7 @@ def make_job(
 
     What is found is added to ``known``. Raises UserError, or what Hydra raises.
     """
-    config = compose(overrides, number)
+    config, composed = compose(overrides, number)
     job, prepared = check(config, known)
     data.share(job.experiment.data, prepared.dataset)
     return SweepJob(
@@ -104,7 +98,7 @@ def make_job(
         folder / _subfolder(config),
         job,
         Member.of(prepared),
-        pack(config),
+        composed,
         Identity.of(prepared),
     )
 
@@ -117,13 +111,13 @@ def placed(job: SweepJob, number: int, folder: Path, subfolder: str | None = Non
     known = job.folder.is_relative_to(folder) if subfolder is None else folder / subfolder
     if number == job.number and known in (True, job.folder):
         return job
-    config = job.config()
-    with open_dict(config):
-        config.hydra.job.id, config.hydra.job.num = str(number), number
-        config.hydra.sweep.dir = str(folder)
-        if subfolder is not None:
-            config.hydra.sweep.subdir = subfolder
-    return replace(job, number=number, folder=folder / _subfolder(config), packed=pack(config))
+    values = {"hydra.job.id": str(number), "hydra.job.num": number, "hydra.sweep.dir": str(folder)}
+    if subfolder is not None:
+        values["hydra.sweep.subdir"] = subfolder
+    composed = job.composed.with_values(values)
+    return replace(
+        job, number=number, folder=folder / _subfolder(composed.config()), composed=composed
+    )
 
 
 def _subfolder(config: DictConfig) -> str:

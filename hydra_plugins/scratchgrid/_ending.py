@@ -22,6 +22,7 @@ from src.tracking.store import close_abandoned
 from src.tracking.sync import left_open, sync_all
 from src.tracking.tracker import ending
 from src.tracking.view import SEEDS, run_by_run
+from src.tracking.writer import writer
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,6 +79,7 @@ def _open(job: Job, folder: Path) -> "Opened | None":
     if job.tracking.offline:
         return None
     try:
+        writer().submit(lambda: None).result()  # it may be opening the store at this moment
         return job.tracking.open(job.outputs)
     except UserError as error:  # the runs' folders hold what MLflow was not told
         report.problem(f"{error}; python -m src.sync {folder} tells it later")

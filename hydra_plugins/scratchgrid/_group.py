@@ -164,7 +164,7 @@ class OpenedGroup:
         setup_globals()
         use_at_most(group.cores)
         self._group, self._datasets = group, load(group.data)
-        self._configs = [job.config() for job in group.jobs]
+        self._configs = [job.composed.config() for job in group.jobs]
         set_job_name(self._configs[0].hydra.job.name)
         context = context_with_starts_only(group.context)
         self._returns = [

@@ -6,7 +6,6 @@ Hydra imports this module at every start, so it imports what it needs of ours wh
 import contextlib
 import secrets
 import sys
-import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -71,7 +70,7 @@ class _DaskLauncher(StackedLauncher):
         from src.sweep.dask_executor import DaskExecutor
         from src.sweep.dask_worker import Driver
         from src.tracking.links import is_server
-        from src.tracking.store import database_file, import_mlflow
+        from src.tracking.store import database_file
 
         cluster, job = self._cluster(), jobs[0].job
         store = job.tracking.store(job.outputs)
@@ -90,8 +89,6 @@ class _DaskLauncher(StackedLauncher):
                 (own.folder / RESULT).unlink(missing_ok=True)
             with DaskExecutor(client, driver, PRELOAD, local=cluster.local) as executor:
                 executor.check()
-                # The report at the end, also that of an interrupted sweep, need not wait for it.
-                threading.Thread(target=import_mlflow, daemon=True).start()
                 yield Opened(executor, stacks, 1, slots, str(cluster))
 
     @contextlib.contextmanager

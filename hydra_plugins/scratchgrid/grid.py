@@ -3,6 +3,7 @@
 Hydra imports this module at every start, so it imports what it needs of ours where it is used.
 """
 
+import functools
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
     from src.config.sweep_settings import SweepSettings
+    from src.experiment.job import Job
     from src.sweep.convergence import Standing
     from src.sweep.jobs import SweepJob
     from src.sweep.sharing import SharedData
@@ -208,6 +210,7 @@ class GridSweeper(Sweeper):
         """
         from src.experiment.run_folder import tidy
         from src.sweep.convergence import State
+        from src.tracking.writer import writer
 
         jobs, standings = self._place(folder, jobs, chosen)
         self._halve(chosen, jobs)
@@ -220,6 +223,9 @@ class GridSweeper(Sweeper):
         # Hydra executes a plugin's module twice, so the classes of ours can't be compared.
         if accept := getattr(self.launcher, "accept", None):
             accept(left, data, done)
+        if left and not left[0].job.tracking.offline:
+            # The end of the sweep, also of an interrupted one, need not wait for MLflow's import.
+            writer().submit(functools.partial(_open_store, left[0].job))
         returns, interruption = self._launch(left)
         outcomes = dict(zip([job.number for job in left], itertools.chain(*returns), strict=False))
         return jobs, outcomes, interruption
@@ -330,6 +336,11 @@ class GridSweeper(Sweeper):
         except BaseException as error:
             return returns, error
         return returns, None
+
+
+def _open_store(job: "Job") -> None:
+    """Open the store of a job's runs; whether that succeeds is found when it is used."""
+    job.tracking.open(job.outputs)
 
 
 def _identity(job: "SweepJob") -> object:
