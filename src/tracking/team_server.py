@@ -19,6 +19,9 @@ _DEBIAN = "/usr/lib/postgresql"
 _DRIVER = "postgresql+psycopg://"  # what SQLAlchemy takes without it depends on its version
 _STARTING = 60.0  # seconds for PostgreSQL
 _ACCOUNT = "admin"
+# A process of MLflow answers 40 requests at a time, each with up to three connections. With fewer,
+# which is MLflow's default, requests wait for each other until they time out after 30 seconds.
+_REQUESTS, _CONNECTIONS = 40, 120
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class TeamServer:
         if self.database:
             yield self.database.replace("postgresql://", _DRIVER, 1)
             return
-        with _postgresql(self.folder.absolute() / "postgresql") as uri:
+        connections = self.workers * _CONNECTIONS
+        with _postgresql(self.folder.absolute() / "postgresql", connections) as uri:
             yield uri
 
     def command(self, database: str) -> tuple[list[str], dict[str, str]]:
@@ -63,6 +67,11 @@ class TeamServer:
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
+        if not self.database:
+            environment |= {
+                "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(_REQUESTS),
+                "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": str(_CONNECTIONS - _REQUESTS),
+            }
         if self.needs_password:
             command += ["--app-name", "basic-auth"]
             environment["MLFLOW_AUTH_CONFIG_PATH"] = str(self._account())
@@ -98,8 +107,10 @@ def _write_private(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _postgresql(folder: Path) -> Iterator[str]:
+def _postgresql(folder: Path, connections: int) -> Iterator[str]:
     """Run a PostgreSQL of our own with its data in a folder; yield the URI of its database.
+
+    It takes so many ``connections`` at a time, and a few for its keeper.
 
     It listens on a socket in that folder only, which no other user of this machine can open.
     """
@@ -116,7 +127,8 @@ def _postgresql(folder: Path) -> Iterator[str]:
         )  # fmt: skip
         if made.returncode:
             raise UserError(f"{folder}: PostgreSQL can't be set up: {made.stderr.strip()}")
-    options = ["-k", str(folder), "-c", "listen_addresses=", "-c", "max_connections=200"]
+    most = f"max_connections={connections + 20}"
+    options = ["-k", str(folder), "-c", "listen_addresses=", "-c", most]
     server = subprocess.Popen(
         [programs / "postgres", "-D", data, *options], cwd="/", start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=user,
