@@ -31,10 +31,12 @@ from src.nn.network import MLP
 from src.nn.weights import save_weights
 from src.support.errors import ConfigError, DataError, UserError
 from src.support.sealed import read_sealed, sealed
+from src.sweep.executors import LocalExecutor, start_method
 from src.sweep.stack import Assignment, run_stack
 from src.tracking.journal import JOURNAL, Entry, Journal
 from src.tracking.settings import Tracking
 from src.tracking.sync import left_open, sync
+from tests import labour
 from tests.conftest import ROOT
 from tests.resuming import NoTracker
 from tests.test_checkpoint import records, training_run
@@ -322,3 +324,18 @@ def test_sync_fails_for_no_reader_of_its_output(tmp_path: Path) -> None:
 def test_json_that_no_checksum_protects_is_taken_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps({"a": 1}))
     assert read_sealed(tmp_path / "a.json") == {"a": 1}
+
+
+def test_a_line_of_the_log_that_cannot_be_written_shows_no_traceback(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    command = (
+        "from src.terminal.console import never_fail; never_fail(); from tests import labour; "
+    )
+    command += "labour.note('/dev/full', print)"
+    subprocess.run([sys.executable, "-c", command], cwd=ROOT, check=True)
+    with LocalExecutor(1, start_method()) as executor:
+        executor.submit(labour.note, "/dev/full")
+        for future in executor.as_completed(print):
+            assert future.exception() is None
+    assert capfd.readouterr().err == ""

@@ -8,6 +8,7 @@ from mlflow import MlflowClient, MlflowException
 from mlflow.entities import Metric
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
+from src.experiment.run_folder import Identity, RunRecord
 from src.tracking import upload
 from src.tracking.journal import HISTORY, Entry, Journal, Point
 from src.tracking.settings import Tracking
@@ -57,6 +58,19 @@ def row(epoch: int, later: int = 0) -> list[Point]:
 
 def each_once(last: int) -> list[tuple[int, float]]:
     return [(epoch, epoch / 10) for epoch in range(1, last + 1)]
+
+
+def test_a_run_that_mlflow_has_whole_knows_its_ids_should_its_process_die_now(
+    opened: Opened,
+) -> None:
+    identity = Identity("", "", "", "", {})
+    RunRecord("a run", [], START, 2, identity).write(opened.folder)
+    entry = Entry("scratchgrid", None, "", "a run", START, {}, status="FINISHED", end=START)
+    opened.advance(Upload(Journal(entry, opened.folder)))
+    known = RunRecord.load(opened.folder)
+    assert known.experiment_id == opened.experiment
+    assert known.run_id
+    assert opened.client.get_run(known.run_id).info.status == "FINISHED"
 
 
 def test_a_gap_that_an_earlier_process_left_is_filled(opened: Opened) -> None:

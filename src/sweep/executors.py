@@ -6,6 +6,7 @@ are completed. In addition it passes on what tasks tell of their progress.
 
 import contextlib
 import functools
+import logging
 import multiprocessing
 import os
 import pickle
@@ -244,6 +245,7 @@ def _serve(
     connection: Connection, work: Work, task: Any, folder: str, environment: Mapping[str, str]
 ) -> None:
     """Do one task in a worker process, and send its news and its result to the parent."""
+    logging.raiseExceptions = False  # a line of the log that can't be written is dropped
     signals.end_worker_in_order_on_signals(_INTERRUPT)
     os.chdir(folder)
     os.environ.clear()  # the process that this one is forked from may be older than these

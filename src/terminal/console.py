@@ -36,8 +36,10 @@ def never_fail() -> None:
     """Make standard output and standard error of this process such that writing never fails.
 
     A training then goes on when ``head`` has read enough, when the terminal is closed, when the
-    output's disk is full, and where a character does not exist in the output's encoding.
+    output's disk is full, and where a character does not exist in the output's encoding. A line of
+    the log that can't be written is dropped without a traceback.
     """
+    logging.raiseExceptions = False
     if sys.stdout is sys.__stdout__ and sys.stdout is not None:
         sys.stdout = _unfailing(sys.stdout)
     if sys.stderr is sys.__stderr__ and sys.stderr is not None:

@@ -52,6 +52,7 @@ def import_mlflow() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault(_TIMEOUT, str(_LEAST_TIMEOUT))
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it draws in our lines
     with quiet():
         import mlflow.tracking  # noqa: F401
 

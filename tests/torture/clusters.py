@@ -41,10 +41,16 @@ class Dask:
         self._file = folder / "scheduler.json"
         self._started: list[subprocess.Popen[bytes]] = []
 
-    def start(self) -> None:
-        """Start what does not live, and wait until both workers are known."""
+    def start(self, lost: int | None = None) -> None:
+        """Start what does not live, and wait until both workers are known.
+
+        The process ``lost`` was killed: it may take a moment to die.
+        """
         from distributed import Client
 
+        for own in self._started:
+            if own.pid == lost:
+                own.wait()
         if not self._started or self._started[0].poll() is not None:
             self.end()
             self._file.unlink(missing_ok=True)
@@ -194,10 +200,10 @@ def _kill(trial: Trial, outputs: Path, number: int, dask: Dask, server: Server |
         losses += target in ("worker", "nanny")
         if target in ("scheduler", "driver"):
             _close(trial, process, outputs, target)
-            dask.start()
+            dask.start(lost=victim)
             process, losses = _start(outputs, number, dask, server), 0
         elif target == "nanny":
-            dask.start()
+            dask.start(lost=victim)
     trial.faults += _end(process, outputs).faults((0,))
     dask.start()
 
