@@ -150,3 +150,23 @@ class Spy:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
+
+
+def test_a_history_that_grows_while_it_is_sent_is_sent_as_it_was(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on, log_artifact = opened.upload(1, 2), opened.client.log_artifact
+    history = opened.folder / HISTORY
+    before = history.read_bytes()
+
+    def send(run_id: str, path: str, folder: str | None = None) -> None:
+        with history.open("a") as file:
+            file.write("3,0.3,3,1000003\n")
+        log_artifact(run_id, path, folder)
+
+    monkeypatch.setattr(opened.client, "log_artifact", send)
+    with going_on.journal.change() as entry:
+        entry.files.append((HISTORY, None))
+    opened.advance(going_on)
+    sent = Path(opened.client.download_artifacts(opened.run, HISTORY, str(opened.folder.parent)))
+    assert sent.read_bytes() == before

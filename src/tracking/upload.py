@@ -1,6 +1,8 @@
 """Writes a run's journal to MLflow, part by part; a part that is written again changes nothing."""
 
 import contextlib
+import shutil
+import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 _METRICS_PER_CALL, _PARAMETERS_PER_CALL = 1000, 100  # MLflow's limits
 _TAG_LENGTH = 8000  # MLflow cuts longer ones
 _ATTEMPTS = 5  # at what another process creates at the same moment
+# Files that grow while the run trains. A server refuses one that grows while it is sent, and what
+# comes after it through the same connection.
+_GROWING = (".csv", ".log")
 _EVERY_EPOCH = "updates"  # a metric that each epoch has
 _KEY = "journal"  # the tag by which a run is found whose creation was not confirmed
 
@@ -253,8 +258,13 @@ class Upload:
 
     def _log_file(self, client: "MlflowClient", file: str, folder: str | None) -> None:
         path = self.journal.path(file)
-        if path.exists():
+        if not path.exists():
+            return
+        if path.suffix not in _GROWING:
             client.log_artifact(self._id, str(path), folder)
+            return
+        with tempfile.TemporaryDirectory() as own:  # as it is now
+            client.log_artifact(self._id, shutil.copy(path, own), folder)
 
     def _log_model(self, client: "MlflowClient") -> None:
         from src.tracking.model import log_model
