@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowException
 
 from src.experiment.results import Result
 from src.support.errors import InvalidValue, UserError
@@ -380,6 +381,17 @@ def test_a_run_whose_creation_was_not_confirmed_is_found_and_not_created_again(
     same(tmp_path / "run", server.folder, result.run_id)
     proxy.shutdown()
     proxy.server_close()
+
+
+def test_an_error_of_the_database_is_raised_and_not_shown_with_a_traceback(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client, experiment_id = Tracking(None, "scratchgrid").open(tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
+        other.execute("DROP TABLE logged_models")
+    with pytest.raises(MlflowException, match="no such table"):
+        client.create_logged_model(experiment_id, "a")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_locked_database_ends_no_training(

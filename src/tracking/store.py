@@ -55,6 +55,8 @@ def import_mlflow() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it draws in our lines
     with quiet():
         import mlflow.tracking  # noqa: F401
+    # What it logs of a database's errors, with a traceback, it raises, too.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def wait_longer() -> None:
