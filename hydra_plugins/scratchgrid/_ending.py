@@ -1,5 +1,6 @@
 """Ends a sweep: closes what is open, compares the runs, and shows what came out."""
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_OPENING = 10.0  # seconds for the store to be opened in another thread
 _FAILED_DRAWN = 5  # failed runs whose pictures are drawn
 
 Reasons = dict[int, tuple[str, str]]  # status and failure of jobs without a result, by their places
@@ -79,7 +81,8 @@ def _open(job: Job, folder: Path) -> "Opened | None":
     if job.tracking.offline:
         return None
     try:
-        writer().submit(lambda: None).result()  # it may be opening the store at this moment
+        with contextlib.suppress(TimeoutError):  # it may be opening the store at this moment
+            writer().submit(lambda: None).result(_OPENING)
         return job.tracking.open(job.outputs)
     except UserError as error:  # the runs' folders hold what MLflow was not told
         report.problem(f"{error}; python -m src.sync {folder} tells it later")

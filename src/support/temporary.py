@@ -4,8 +4,10 @@ A process holds a lock on each folder that it makes or uses. The operating syste
 when the process ends, so the next process can tell which folders are abandoned.
 """
 
+import atexit
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 import tempfile
@@ -33,6 +35,18 @@ def temporary_folder() -> Iterator[Path]:
         remove()
         os.close(lock)
         forget()
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a temporary folder for a thread that this process does not wait for when it ends."""
+    with temporary_folder() as folder:
+        remove = functools.partial(shutil.rmtree, folder, ignore_errors=True)
+        atexit.register(remove)
+        try:
+            yield folder
+        finally:
+            atexit.unregister(remove)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """Logs a trained network as an MLflow model, with the code that it needs and without pickle."""
 
-import atexit
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -18,7 +16,7 @@ from src.nn.network import MLP, Parameters
 from src.support.paths import SOURCE
 from src.support.plugins import source_files
 from src.support.serialization import to_plain
-from src.support.temporary import remove_abandoned, temporary_folder
+from src.support.temporary import remove_abandoned, scratch_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -84,7 +82,7 @@ def log_model(
         logged = client.create_logged_model(experiment_id, allowed_name, source_run_id=run_id)
     know(logged.model_id)
     remove_abandoned()  # by processes that were killed at this place
-    with _scratch() as scratch:
+    with scratch_folder() as scratch:
         data, code, saved = (scratch / part for part in ("data", "code", "model"))
         data.mkdir()
         (data / "network.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
@@ -110,18 +108,6 @@ def log_model(
     linked = given.model_outputs if given else []
     if logged.model_id not in [output.model_id for output in linked]:
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """Make a temporary folder that goes with the process, too, which may end while we upload."""
-    with temporary_folder() as folder:
-        remove = functools.partial(shutil.rmtree, folder, ignore_errors=True)
-        atexit.register(remove)
-        try:
-            yield folder
-        finally:
-            atexit.unregister(remove)
 
 
 def find_model(client: "MlflowClient", experiment_id: str, run_id: str) -> "LoggedModel | None":

@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from src.data import Dataset
+from src.support.temporary import scratch_folder
 from src.tracking.journal import HISTORY, Journal, Point, cut, note_ids
 from src.tracking.outage import is_local, one_line, refuses
 
@@ -263,7 +263,7 @@ class Upload:
         if path.suffix not in _GROWING:
             client.log_artifact(self._id, str(path), folder)
             return
-        with tempfile.TemporaryDirectory() as own:  # as it is now
+        with scratch_folder() as own:  # as it is now
             client.log_artifact(self._id, shutil.copy(path, own), folder)
 
     def _log_model(self, client: "MlflowClient") -> None:
