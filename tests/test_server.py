@@ -85,9 +85,8 @@ def test_requests_of_many_writers_do_not_wait_for_each_other_s_connections(short
         def write(run_id: str) -> None:
             at_once.wait()
             for step in range(5):
-                client.log_batch(
-                    run_id, [Metric("loss", 0.5, step, step)]
-                )  # fails in a stalled one
+                # One that waits for a connection fails.
+                client.log_batch(run_id, [Metric("loss", 0.5, step, step)])
 
         with ThreadPoolExecutor(len(runs)) as writers:
             list(writers.map(write, runs))

@@ -3,7 +3,6 @@
 Hydra imports this module at every start, so it imports what it needs of ours where it is used.
 """
 
-import functools
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
     from src.config.sweep_settings import SweepSettings
-    from src.experiment.job import Job
     from src.sweep.convergence import Standing
     from src.sweep.jobs import SweepJob
     from src.sweep.sharing import SharedData
@@ -225,7 +223,9 @@ class GridSweeper(Sweeper):
             accept(left, data, done)
         if left and not left[0].job.tracking.offline:
             # The end of the sweep, also of an interrupted one, need not wait for MLflow's import.
-            writer().submit(functools.partial(_open_store, left[0].job))
+            # Whether the store can be opened is found where it is used.
+            first = left[0].job
+            writer().submit(lambda: first.tracking.open(first.outputs))
         returns, interruption = self._launch(left)
         outcomes = dict(zip([job.number for job in left], itertools.chain(*returns), strict=False))
         return jobs, outcomes, interruption
@@ -336,11 +336,6 @@ class GridSweeper(Sweeper):
         except BaseException as error:
             return returns, error
         return returns, None
-
-
-def _open_store(job: "Job") -> None:
-    """Open the store of a job's runs; whether that succeeds is found when it is used."""
-    job.tracking.open(job.outputs)
 
 
 def _identity(job: "SweepJob") -> object:

@@ -89,7 +89,7 @@ class Store:
 
     def _lost(self, error: Exception) -> None:
         self._next = time.monotonic() + PAUSE
-        if answers_late(error):
+        if _answers_late(error):
             wait_longer()
         if not self._away:
             log.warning(
@@ -155,7 +155,7 @@ def refuses(error: Exception) -> bool:
     return not isinstance(error, OSError | UserError | SQLAlchemyError)
 
 
-def answers_late(error: Exception) -> bool:
+def _answers_late(error: Exception) -> bool:
     """Return whether an error means that a server was reached and did not answer in time."""
     from requests import ReadTimeout
     from urllib3.exceptions import ReadTimeoutError

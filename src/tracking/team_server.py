@@ -19,8 +19,8 @@ _DEBIAN = "/usr/lib/postgresql"
 _DRIVER = "postgresql+psycopg://"  # what SQLAlchemy takes without it depends on its version
 _STARTING = 60.0  # seconds for PostgreSQL
 _ACCOUNT = "admin"
-# A process of MLflow answers 40 requests at a time, each with up to three connections. With fewer,
-# which is MLflow's default, requests wait for each other until they time out after 30 seconds.
+# A process of MLflow answers 40 requests at a time, and a request may need two connections at once.
+# With MLflow's default of 15, requests wait for each other until they time out after 30 seconds.
 _REQUESTS, _CONNECTIONS = 40, 120
 
 

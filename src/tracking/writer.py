@@ -41,7 +41,7 @@ class Writer:
         self._waits = False
         self._next = time.monotonic() + wait_after(0)
 
-    def submit(self, job: Callable[[], None]) -> Future[None]:
+    def submit(self, job: Callable[[], object]) -> Future[None]:
         """Run a job after those submitted before it."""
         with self._changed:
             self._jobs += 1
@@ -71,7 +71,7 @@ class Writer:
         with contextlib.suppress(TimeoutError):
             done.result(_EXIT_SECONDS)
 
-    def _run(self, job: Callable[[], None], done: "Future[None]") -> None:
+    def _run(self, job: Callable[[], object], done: "Future[None]") -> None:
         with self._changed:
             self._jobs -= 1
         try:
