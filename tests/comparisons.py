@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from src.comparison.comparison import Comparison, Pair
-from src.comparison.importance import NOISE
+from src.comparison.importance import GRID, NOISE
 from src.comparison.statistics import Samples
 
 METRICS = ("train/loss", "val/loss", "train/accuracy", "val/accuracy")
@@ -37,6 +37,7 @@ class StandIn:
     common: dict[str, str] = field(default_factory=dict)
     metric: str = "val/accuracy"
     larger_is_better: bool = True
+    has_divisions: bool = False
     budget: str | None = None
 
     @property
@@ -85,7 +86,7 @@ class StandIn:
         right, wrong = (int((self.shares[one] > 0.5).sum()) for one in (a, b))
         gap = self.configurations["mean"][a] - self.configurations["mean"][b]
         samples = Samples(right, wrong, len(self.labels), 3, 0.01, -0.02, 0.04, 0.5, "made up")
-        return Pair(a, b, gap, gap - 0.01, gap + 0.01, 0.04, True, samples)
+        return Pair(a, b, gap, gap - 0.01, gap + 0.01, 0.04, 0.4, 15, "seeds", samples)
 
     def image(self, sample: int) -> npt.NDArray[np.uint8] | None:
         return self.pixels[sample] if sample < len(self.pixels) else None
@@ -177,6 +178,7 @@ def compared(
                 "seconds": float(np.mean(durations)),
                 "tied": rank < 3,
                 "p_samples": np.nan,
+                "p_alone": np.nan if rank == 0 or diverged else 0.2 / (1 + rank) ** 3,
                 "p": np.nan if rank == 0 or diverged else 0.4 / (1 + rank) ** 3,
             }
         )
@@ -204,7 +206,13 @@ def compared(
         runs=pd.DataFrame(runs),
         epochs=pd.concat(curves, ignore_index=True),
         effects=pd.DataFrame(
-            {"effect": effects, "share": weights / weights.sum(), "method": "functional ANOVA"}
+            {
+                "effect": effects,
+                "share": weights / weights.sum(),
+                "low": 0.5 * weights / weights.sum(),
+                "high": 1.1 * weights / weights.sum(),
+                "method": GRID,
+            }
         ),
         layers=pd.DataFrame(
             [
@@ -227,7 +235,7 @@ def compared(
         pixels=pixels,
         answer=[
             f"C1 ({', '.join(f'{name}={best[name]}' for name in names)}) is the best.",
-            "C2 and C3 can't be told apart from it; all others are worse.",
+            "C2 and C3 may be as good. All others are worse.",
         ],
         notes=["The best of 12 was chosen by the validation set."],
         explanations={"C3": "20% of the units of layer 2 are saturated (C1: 0%)"},

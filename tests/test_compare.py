@@ -1,11 +1,14 @@
 """A sweep with seeds is compared by configuration: in frames, in the terminal and in MLflow."""
 
 import json
+import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +17,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from scipy import stats
 
+from hydra_plugins.scratchgrid import _grammar as grammar
 from src.compare import Comparison, latest
 from src.comparison.configurations import group
 from src.comparison.kept import KeptRun, read_folder, run_folders
+from src.comparison.reasons import guessed_loss
+from src.comparison.scores import Scores
 from src.comparison.wording import pair_on_samples, pair_over_seeds
+from src.config.arguments import prepare
 from src.experiment.predictions import Predictions
 from src.support.errors import ConfigError, DataError, UserError
+from src.sweep.sampling import combinations, zipped
 from src.tracking.view import run_by_run, view_tag
 from tests.conftest import ROOT, Ended, run
 
@@ -74,8 +81,9 @@ def test_rows_are_configurations_and_seeds_are_their_replicates(
     best = frame.loc["C1"]
     assert best["mean"] == pytest.approx(np.mean(values))
     assert best["sd"] == pytest.approx(np.std(values, ddof=1))
-    expected = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    assert [best["low"], best["high"]] == pytest.approx(expected)
+    others = [result["value"] for result in results(sweep, "0.01")]
+    low, high = Scores(np.array([values, others]), True, 360).intervals()
+    assert (best["low"], best["high"]) == (low[0], high[0])
     assert (best["best"], best["worst"]) == (max(values), min(values))
     tests = [result["metrics"]["test/accuracy"] for result in results(sweep, "0.03")]
     assert best["test_mean"] == pytest.approx(np.mean(tests))
@@ -104,16 +112,11 @@ def test_runs_and_curves_are_those_of_the_folders(comparison: Comparison, sweep:
 
 def test_the_answer_names_the_best_its_margin_and_what_matters(comparison: Comparison) -> None:
     frame = comparison.configurations
-    first, second = comparison.answer
-    assert first.startswith(("lr=0.03 is the best: ", "lr=0.03 leads with "))
+    first = comparison.answer[0]
     gap = frame["mean"].iloc[0] - frame["mean"].iloc[1]
-    assert f"{frame['mean'].iloc[0]:.4f}" in first
-    assert f"{gap:.4f} ahead of lr=0.01" in first
-    assert first.endswith(f"test/accuracy {frame['test_mean'].iloc[0]:.4f}).")
-    better, worse = frame["mean"].iloc[:2]
-    share = r"it explains \d+% of the variance between runs"
-    ends = rf"on average {better:.4f} with 0\.03, {worse:.4f} with 0\.01"
-    assert re.fullmatch(rf"lr matters most: {share} \({ends}\), then the seed \d+%\.", second)
+    assert f"lr=0.03 has val/accuracy {frame['mean'].iloc[0]:.4f} (95% interval " in first
+    assert f"the difference of {gap:.4f} may be chance (p = " in first
+    assert f"test/accuracy {frame['test_mean'].iloc[0]:.4f})" in first
     notes = " ".join(comparison.notes)
     assert "chosen by the validation set and reported on the test set" in notes
     assert "Of 9 runs, 3 diverged" in notes
@@ -153,10 +156,9 @@ def test_what_predictions_say_is_what_the_files_say(comparison: Comparison) -> N
 def test_two_configurations_are_compared_over_seeds(comparison: Comparison, sweep: Path) -> None:
     pair = comparison.pair("C1", "C2")
     first, second = ([r["value"] for r in results(sweep, lr)] for lr in ("0.03", "0.01"))
-    expected = stats.ttest_rel(first, second)
-    assert pair.paired
-    assert pair.p == pytest.approx(expected.pvalue)
-    assert [pair.low, pair.high] == pytest.approx(list(expected.confidence_interval()))
+    expected = Scores(np.array([first, second]), True, 360).difference(0, 1)
+    assert (pair.p, pair.low, pair.high) == (expected.p, expected.low, expected.high)
+    assert pair.p == pytest.approx(comparison.configurations.loc["C2", "p"])
     single = comparison.pair(str(sweep / "0"), str(sweep / "3"))
     assert np.isnan(single.p)  # one network each: nothing is known of other seeds
     assert single.samples is not None
@@ -278,29 +280,6 @@ def seeded(values: dict[str, list[float]], **fields: Any) -> list[KeptRun]:
     ]
 
 
-def test_the_first_sentence_says_how_far_ahead_the_best_is_and_of_what() -> None:
-    clear = {"xs": [0.95, 0.96, 0.97], "xt": [0.85, 0.86, 0.87], "yt": [0.5, 0.52, 0.51]}
-    assert (
-        Comparison(seeded(clear))
-        .answer[0]
-        .startswith(
-            "a=x b=s is the best: val/accuracy 0.9600, 0.1000 ahead of the same with b=t, which is "
-            "more than chance explains (95% interval 0.9352 to 0.9848 over 3 seeds"
-        )
-    )
-    both = {"xs": [0.95, 0.96, 0.97], "yt": [0.95, 0.97, 0.95]}
-    assert (
-        Comparison(seeded(both))
-        .answer[0]
-        .startswith(
-            "a=x b=s leads with val/accuracy 0.9600, 0.0033 ahead of a=y b=t, but can't be told "
-            "from the other (95% interval "
-        )
-    )
-    level = {"xs": [0.95, 0.96, 0.97], "xt": [0.96, 0.97, 0.95]}
-    assert "val/accuracy 0.9600, level with b=t, but can't" in Comparison(seeded(level)).answer[0]
-
-
 def test_the_second_sentence_says_what_matters_and_between_which_ends() -> None:
     grid = {
         "xs": [0.95, 0.96],
@@ -308,14 +287,117 @@ def test_the_second_sentence_says_what_matters_and_between_which_ends() -> None:
         "ys": [0.55, 0.56],
         "yt": [0.53, 0.54],
     }
-    second = Comparison(seeded(grid)).answer[1]
-    assert second == (
-        "a matters most: it explains 100% of the variance between runs (on average 0.9450 with x, "
-        "0.5450 with y)."
+    assert Comparison(seeded(grid)).answer[1] == (
+        "a matters most: it explains over 99% (97% to 100%) of the variance between runs (on "
+        "average 0.9450 with x, 0.5450 with y)."
     )
+    close = {"xs": [0.9, 0.94], "xt": [0.8, 0.82], "ys": [0.81, 0.79], "yt": [0.7, 0.72]}
+    assert re.fullmatch(
+        r"a explains \d\d% \(\d+% to \d+%\) of the variance between runs \(on average 0.8650 "
+        r"with x, 0.7550 with y\), then b \d\d%, the seed [1-9]%\.",
+        Comparison(seeded(close)).answer[1],
+    )
+
+
+def test_a_setting_that_varies_alone_is_not_said_to_matter_most() -> None:
+    alone = {"xs": [0.90, 0.92, 0.94], "ys": [0.80, 0.82, 0.84], "zs": [0.86, 0.90, 0.88]}
+    assert re.fullmatch(
+        r"a explains \d\d% \(\d+% to \d+%\) of the variance between runs \(on average 0.9200 with "
+        r"x, 0.8200 with y\); the rest is the seed\.",
+        Comparison(seeded(alone)).answer[1],
+    )
+
+
+def test_noise_is_not_said_to_matter() -> None:
     noise = {"xs": [0.1, 0.9], "xt": [0.9, 0.3], "ys": [0.2, 0.9], "yt": [0.8, 0.3]}
-    said = Comparison(seeded(noise)).answer[1]
-    assert said.startswith("The seed matters more than any setting: ")
+    assert Comparison(seeded(noise)).answer[1] == (
+        "No setting can be shown to matter: what differs between runs may be chance."
+    )
+    single = {"xs": [0.1], "xt": [0.9], "ys": [0.2], "yt": [0.3]}
+    assert len(Comparison(seeded(single)).answer) == 1
+
+
+def halved(folder: Path, *, with_history: bool) -> list[KeptRun]:
+    """Return 18 runs after halving: the survivors are alike, the pruned ones were not."""
+    runs = []
+    for number, (lr, value) in enumerate((("0.1", 0.9), ("0.3", 0.5), ("3", 0.1))):
+        for hidden in ("4", "8"):
+            for seed in range(3):
+                noise = 0.01 * ((seed * 7 + number * 3 + int(hidden)) % 5)
+                folder_of_run = folder / f"{lr}_{hidden}_{seed}"
+                folder_of_run.mkdir(parents=True)
+                stays = lr == "0.1"
+                if with_history:
+                    lines = [f"{n},{value + noise}" for n in range(1, 9 if stays else 3)]
+                    text = "\n".join(["epoch,val/accuracy", *lines]) + "\n"
+                    (folder_of_run / "history.csv").write_text(text)
+                settings = {"lr": lr, "model.hidden": hidden, "seed": str(seed)}
+                status = "FINISHED" if stays else "PRUNED"
+                runs.append(made(settings, 0.95 + noise, folder=folder_of_run, status=status))
+    return runs
+
+
+def test_after_halving_all_runs_are_compared_at_the_last_epoch_that_they_reached(
+    tmp_path: Path,
+) -> None:
+    found = Comparison(halved(tmp_path / "a", with_history=True))
+    assert re.match(
+        r"At epoch 2, the last that all 18 runs reached, lr matters most: it explains over 99% ",
+        found.answer[1],
+    )
+    assert "0.1233 with 3)" in found.answer[1]
+    method = found.importance()["method"].iloc[0]
+    assert method.endswith("at epoch 2, the last that all 18 runs reached")
+    assert "never" not in " ".join(found.explanations.values())
+    blind = Comparison(halved(tmp_path / "b", with_history=False))
+    assert blind.answer[1].startswith("Between the 6 of 18 runs that finished, no setting can be")
+
+
+def test_a_run_that_restores_its_best_weights_counts_with_the_first_best_epoch(
+    tmp_path: Path,
+) -> None:
+    curves = {"0.1": [0.90, 0.94, 0.92, 0.94, 0.91], "0.2": [0.80, 0.85, 0.93]}
+    restoring = {"stopping.restore_best": "True", "stopping.metric": "val/accuracy"}
+    runs = []
+    for lr, curve in curves.items():
+        folder = tmp_path / lr
+        folder.mkdir()
+        rows = [f"{n},{value},{value - n / 1000}" for n, value in enumerate(curve, 1)]
+        text = "\n".join(["epoch,val/accuracy,test/accuracy", *rows]) + "\n"
+        (folder / "history.csv").write_text(text)
+        # The second ended by its stopping rule before the budget.
+        runs.append(made({"lr": lr, **restoring}, max(curve), files=folder, epochs=5))
+    frame = Comparison(runs, at="epochs=4").configurations
+    assert list(frame["mean"]) == [0.94, 0.93]
+    assert frame["test_mean"].iloc[0] == pytest.approx(0.938)  # of epoch 2, not of epoch 4
+    plain = [replace(run, settings={"lr": run.settings["lr"], "seed": "0"}) for run in runs]
+    assert list(Comparison(plain, at="epochs=3").configurations["mean"]) == [0.93, 0.92]
+
+
+def test_seeds_of_a_division_count_as_one_and_equal_divisions_as_one() -> None:
+    scores = {("0.1", k): 0.9 + k / 100 for k in range(4)} | {
+        ("0.2", k): 0.8 + k / 100 for k in range(4)
+    }
+    runs = [
+        made(
+            {"lr": lr, "seed": str(k % 2), "data.split.seed": str(k // 2)},
+            value,
+            data=f"digest {k // 2}",
+            sizes={"train": 300, "val": 100},
+        )
+        for (lr, k), value in scores.items()
+    ]
+    found = Comparison(runs)
+    assert list(found.configurations["replicates"]) == [2, 2]
+    assert list(found.configurations["n"]) == [4, 4]
+    expected = Scores(np.array([[0.905, 0.925], [0.805, 0.825]]), True, 100, 1 / 3)
+    low, _ = expected.intervals()
+    assert list(found.configurations["low"]) == pytest.approx(list(low))
+    assert found.pair("C1", "C2").p == pytest.approx(expected.difference(0, 1).p)
+    assert "over 2 divisions with 2 seeds each" in found.answer[0]
+    alike = Comparison([replace(run, data="one digest") for run in runs])
+    assert not alike.has_divisions
+    assert alike.repeated == 4  # equal data and seed: the same run again
 
 
 def test_a_faster_configuration_that_ties_with_the_best_is_named() -> None:
@@ -332,43 +414,159 @@ def test_a_faster_configuration_that_ties_with_the_best_is_named() -> None:
     assert "fastest" not in " ".join(Comparison([*slow, *alike]).notes)
 
 
-def test_configurations_that_only_guess_are_named(tmp_path: Path) -> None:
-    runs = []
-    best = {"0.1": [0.9, 0.91], "1": [0.2, 0.12], "3": [0.1, 0.14]}  # of any epoch
-    for lr, accuracies in best.items():
-        for seed, accuracy in enumerate(accuracies):
-            folder = tmp_path / f"{lr}_{seed}"
-            folder.mkdir()
-            (folder / "history.csv").write_text(f"epoch,val/accuracy\n1,{accuracy}\n2,0.1\n")
-            settings = {"lr": lr, "seed": str(seed), "model.outputs": "10"}
-            runs.append(made(settings, accuracy, folder=folder))
+def test_configurations_that_end_at_chance_are_named_with_the_reason() -> None:
+    why = "val/accuracy 0.1000 is no better than guessing (…): a smaller lr may help"
+    runs = [
+        made({"lr": lr, "seed": str(k)}, value, chance=why if value < 0.15 else None)
+        for lr, values in {"0.1": [0.9, 0.91], "1": [0.2, 0.12], "3": [0.1, 0.14]}.items()
+        for k, value in enumerate(values)
+    ]
+    assert Comparison(runs).explanations == {"C2": f"1 of 2 end at chance: {why}", "C3": why}
+
+
+def written(folder: Path, losses: list[float], **columns: float) -> Path:
+    """Write the history of a run and return its folder."""
+    folder.mkdir()
+    head = ",".join(["epoch", "val/loss", *columns])
+    rows = [",".join(map(str, [n, x, *columns.values()])) for n, x in enumerate(losses, 1)]
+    (folder / "history.csv").write_text("\n".join([head, *rows]) + "\n")
+    return folder
+
+
+def test_a_loss_that_still_falls_is_measured_from_that_of_a_guess(tmp_path: Path) -> None:
+    """Measured from epoch 1, 0.1 of 1.0 came in the last tenth; from ln 10 it is 0.1 of 2.0."""
+    guess = math.log(10)
+    settled = [guess - 2.2] * 10
+    falling = [guess - 1.0, *[guess - 1.5] * 7, guess - 1.9, guess - 2.0]
+    runs = [
+        made(
+            {"lr": lr, "seed": str(k), "model.outputs": "10", "loss": "softmax_cross_entropy"},
+            value + k / 100,
+            folder=written(tmp_path / f"{lr}{k}", losses),
+        )
+        for lr, value, losses in (("0.1", 0.9, settled), ("0.01", 0.5, falling))
+        for k in range(3)
+    ]
     assert Comparison(runs).explanations == {
-        "C2": "1 of 2 never do better than guessing one of 10 classes",
-        "C3": "it never does better than guessing one of 10 classes",
+        "C2": "5% of the fall of its loss below that of a guess came in the last tenth of "
+        "training: more epochs would help"
     }
+    unknown = [replace(run, settings={**run.settings, "loss": "mine"}) for run in runs]
+    assert Comparison(unknown).explanations == {}
 
 
-def test_one_seed_has_no_interval_and_the_command_that_adds_seeds_is_shown() -> None:
-    runs = [made({"lr": lr}, float(lr), overrides=[f"lr={lr}"]) for lr in ("0.1", "0.3")]
-    found = Comparison(runs)
-    assert found.configurations["low"].isna().all()
-    assert found.configurations["p"].isna().all()
-    assert found.advice is not None
-    assert "no interval exists" in found.advice
-    assert found.advice.endswith("python -m src.run -m lr=0.3 'seed=range(5)'")
-    assert "each configuration has one seed, so this may be chance" in found.answer[0]
+def test_the_loss_of_a_guess_is_that_of_equal_outputs() -> None:
+    ten = {"model.outputs": "10"}
+    assert guessed_loss({**ten, "loss": "softmax_cross_entropy"}) == pytest.approx(math.log(10))
+    assert guessed_loss({**ten, "loss": "sigmoid_cross_entropy"}) == pytest.approx(10 * math.log(2))
+    squared = {**ten, "loss": "squared_error"}
+    assert guessed_loss({**squared, "loss.output": "identity"}) == pytest.approx(0.5)
+    assert guessed_loss({**squared, "loss.output": "sigmoid"}) == pytest.approx(10 / 8)
+    assert math.isnan(guessed_loss({"loss": "softmax_cross_entropy"}))
+    assert math.isnan(guessed_loss({}))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_no_reason_is_given_for_being_behind_where_a_configuration_is_not(
+    tmp_path: Path, seeds: int
+) -> None:
+    def explained(worse: float) -> dict[str, str]:
+        runs = []
+        for lr, value, update in (("0.1", 0.9, 1e-2), ("0.01", worse, 1e-4)):
+            for k in range(seeds):
+                folder = tmp_path / f"{worse} {lr} {k}"
+                layer = {"layer1/update_ratio": update, "layer1/gradient_norm": 1.0}
+                written(folder, [1.0, 1.0], **layer)
+                settings = {"lr": lr, "seed": str(k)}
+                runs.append(made(settings, value + k * (-1) ** k / 100, folder=folder))
+        return Comparison(runs).explanations
+
+    assert explained(0.5) == {
+        "C2": "an update changes layer 1 by 1.0e-04 of its weights (C1: 1.0e-02): it learns slowly"
+    }
+    assert explained(0.9) == {}
+
+
+def jobs_of(command: str) -> list[tuple[str, ...]]:
+    """Return the overrides of each job that a command makes, by the project's own grammar."""
+    arguments = prepare(shlex.split(command.removeprefix("python -m src.run ")))
+    assert arguments.pop(0) == "-m"
+    keys = [o.partition("=")[2].strip("[]").split(",") for o in arguments if "sweep.zip=" in o]
+    found = grammar.settings(None, None, arguments)  # type: ignore[arg-type]
+    jobs = [tuple(sorted(job)) for job in combinations(zipped(found, keys[0] if keys else []))]
+    assert len(jobs) == len(set(jobs))
+    return jobs
+
+
+def grid(configurations: Sequence[tuple[str, ...]], seeds: list[list[int]]) -> list[KeptRun]:
+    """Return runs of configurations, given by their overrides and their seeds."""
+    return [
+        made(
+            {**dict(o.split("=", 1) for o in own), "seed": str(seed)},
+            0.5 + 0.1 * number + 0.01 * seed,
+            overrides=[*own, f"seed={seed}"],
+        )
+        for number, (own, several) in enumerate(zip(configurations, seeds, strict=True))
+        for seed in several
+    ]
+
+
+FOUR = [("lr=0.1", "model=a"), ("lr=0.3", "model=a"), ("lr=0.1", "model=b"), ("lr=0.3", "model=b")]
+
+
+@pytest.mark.parametrize(
+    ("configurations", "seeds", "single", "added"),
+    [
+        (FOUR, [[0], [0], [0], [0]], [0, 1, 2, 3], [0, 1, 2, 3, 4]),
+        (FOUR[:2], [[0, 1, 2], [0]], [1], [0, 1, 2, 3, 4]),
+        (FOUR, [[0, 1, 2], [0], [0], [0, 1]], [1, 2], [0, 1, 2, 3, 4]),
+        (FOUR, [[5], [0, 1], [0, 1], [0, 1]], [0], [0, 1, 5, 6, 7]),
+        (FOUR[:2], [[7], [9]], [0, 1], [10, 11, 12, 13]),
+        (FOUR[:3], [[3], [3], [3]], [0, 1, 2], [3, 4, 5, 6, 7]),
+        ([("lr=0.1", "model.hidden=[16,16]"), ("lr=0.1", "model.hidden=[]")], [[0], [0]], [0, 1],
+         [0, 1, 2, 3, 4]),
+        ([("lr=0.1", "+sweep=card"), ("lr=0.3", "+sweep=card")], [[0], [0]], [0, 1],
+         [0, 1, 2, 3, 4]),
+    ],
+)  # fmt: skip
+def test_the_command_adds_four_seeds_to_what_has_one_and_to_nothing_else(
+    configurations: list[tuple[str, ...]],
+    seeds: list[list[int]],
+    single: list[int],
+    added: list[int],
+) -> None:
+    advice = Comparison(grid(configurations, seeds)).advice
+    assert advice is not None
+    text, command = advice.split(": python", 1)
+    assert "no interval exists. This adds four seeds" in text
+    expected = [(*configurations[i], f"seed={seed}") for i in single for seed in added]
+    assert sorted(jobs_of("python" + command)) == sorted(tuple(sorted(job)) for job in expected)
+    known = {(i, seed) for i in single for seed in seeds[i]}
+    new = {(i, seed) for i in single for seed in added} - known
+    assert len(new) == 4 * len(single)
+
+
+def test_no_command_is_shown_that_would_add_something_else() -> None:
+    mixed = [("lr=0.1",), ("lr=0.1", "batching.size=16")]
+    advice = Comparison(grid(mixed, [[0], [0]])).advice
+    assert advice == "Each configuration has one seed: no interval exists."
+    unnamed = [replace(run, overrides=[]) for run in grid(FOUR[:2], [[0], [0]])]
+    assert "This adds" not in str(Comparison(unnamed).advice)
 
 
 def test_the_command_that_adds_seeds_is_the_sweep_s_own(sweep: Path, tmp_path: Path) -> None:
     for number in ("0", "3"):
         shutil.copytree(sweep / number, tmp_path / "s" / number)
-    shutil.copy(sweep / "multirun.yaml", tmp_path / "s")
     advice = Comparison.read([tmp_path / "s"]).advice
     assert advice is not None
-    assert " -m outputs=" in advice
-    assert " model=relu2_small lr=0.01,0.03,1e20 " in advice
-    assert "'seed=range(5)'" in advice
-    assert "range(3)" not in advice
+    jobs = jobs_of(advice.partition("four seeds: ")[2])
+    assert len(jobs) == 10
+    assert {o for job in jobs for o in job if o.startswith("lr=")} == {"lr=0.01", "lr=0.03"}
+    assert all("model=relu2_small" in job and "epochs=12" in job for job in jobs)
+    found = Comparison(grid(FOUR[:2], [[0], [0]]))
+    assert found.configurations["low"].isna().all()
+    assert found.configurations["p"].isna().all()
+    assert "With one seed each, a difference may be chance." in found.answer[0]
 
 
 def test_runs_that_lack_something_are_shown_without_it(sweep: Path, tmp_path: Path) -> None:
@@ -473,6 +671,7 @@ def test_mlflow_opens_grouped_by_configuration_and_holds_a_summary(
     assert len(found) == 9  # the summary is none of them
 
 
+@pytest.mark.slow
 def test_an_offline_sweep_reaches_mlflow_later_with_its_summary(tmp_path: Path) -> None:
     sweep = ("-m", "model=relu2_small", "lr=0.01,0.1", "seed=0,1", "epochs=2")
     ended = run(tmp_path, *sweep, "tracking.offline=true")
@@ -582,7 +781,7 @@ def test_the_command_line_compares_writes_and_draws(
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
     assert pair_over_seeds(comparison.pair("C1", "C2"), "val/accuracy") in said
-    assert "paired over seeds" in said
+    assert "over seeds; p " in said
     assert pair_on_samples(comparison.pair("C1", "C2")) in said
     assert picture.read_bytes().startswith(b"\x89PNG")
 

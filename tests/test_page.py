@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from src.comparison.page import write_page
+from src.comparison.page.page import headline
 from src.comparison.page.payload import payload
 from tests.browser import CHROMIUM, Page, browser
 from tests.comparisons import StandIn, compared
@@ -103,11 +104,12 @@ def test_the_leaderboard_shows_what_the_runs_give(shown: Page, tmp_path: Path) -
     ]
     assert table.loc[["C1", "C2", "C4"], "against the first"].tolist() == [
         "leads",
-        "not told apart (p = 0.050)",
+        "may be as good (p = 0.050)",
         "worse (p = 0.006)",
     ]
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_the_first_is_the_best_if_no_other_ties_with_it(shown: Page, tmp_path: Path) -> None:
     comparison = compared(GRID)
@@ -117,7 +119,15 @@ def test_the_first_is_the_best_if_no_other_ties_with_it(shown: Page, tmp_path: P
 
 
 @needs_chromium
-@pytest.mark.parametrize("over", ["epoch", "updates", "samples", "seconds"])
+@pytest.mark.parametrize(
+    "over",
+    [
+        "epoch",
+        pytest.param("updates", marks=pytest.mark.slow),
+        pytest.param("samples", marks=pytest.mark.slow),
+        pytest.param("seconds", marks=pytest.mark.slow),
+    ],
+)
 def test_curves_show_mean_and_band_over_every_budget(
     shown: Page, tmp_path: Path, over: str
 ) -> None:
@@ -156,6 +166,7 @@ def test_curves_change_their_set_and_their_axes(shown: Page, tmp_path: Path) -> 
     assert len(traces(shown, "loss-chart")) == lines - 8  # seven in colour, and the others
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_curves_of_means_go_as_far_as_all_their_runs(shown: Page, tmp_path: Path) -> None:
     comparison = compared(GRID)
@@ -167,6 +178,7 @@ def test_curves_of_means_go_as_far_as_all_their_runs(shown: Page, tmp_path: Path
     assert trace(shown, "loss-chart", "C2")["x"] == list(range(1, 11))
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_single_runs_and_their_ends_are_drawn(shown: Page, tmp_path: Path) -> None:
     comparison = compared(GRID)
@@ -238,6 +250,7 @@ def test_a_choice_is_highlighted_everywhere(shown: Page, tmp_path: Path) -> None
     )
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_a_point_of_a_chart_can_be_chosen(shown: Page, tmp_path: Path) -> None:
     opened(shown, compared(GRID), tmp_path)
@@ -256,6 +269,7 @@ def test_a_point_of_a_chart_can_be_chosen(shown: Page, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_tables_are_sorted_with_the_keyboard(shown: Page, tmp_path: Path) -> None:
     opened(shown, compared(GRID), tmp_path)
@@ -320,6 +334,7 @@ def test_a_grid_of_two_settings_is_a_heat_map(shown: Page, tmp_path: Path) -> No
     np.testing.assert_allclose(np.array(heat["z"], float), expected.to_numpy())
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_more_settings_are_parallel_coordinates(shown: Page, tmp_path: Path) -> None:
     comparison = compared(MANY)
@@ -344,6 +359,7 @@ def test_more_settings_are_parallel_coordinates(shown: Page, tmp_path: Path) -> 
     assert order[0] == "C1"
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_what_matters_and_time_show_their_frames(shown: Page, tmp_path: Path) -> None:
     comparison = compared(GRID)
@@ -398,6 +414,7 @@ def test_two_configurations_are_compared_by_their_mistakes(shown: Page, tmp_path
         assert width == 28
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_runs_that_failed_are_named_with_their_reason(shown: Page, tmp_path: Path) -> None:
     opened(shown, compared(GRID, diverging=2), tmp_path)
@@ -483,6 +500,7 @@ def test_hostile_names_stay_text(shown: Page, tmp_path: Path) -> None:
     assert set(ticks) == set(HOSTILE)
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_a_script_from_elsewhere_would_not_run(shown: Page, tmp_path: Path) -> None:
     write_page(compared(GRID).comparison, tmp_path / "report.html")
@@ -496,7 +514,7 @@ def test_a_script_from_elsewhere_would_not_run(shown: Page, tmp_path: Path) -> N
 
 
 @needs_chromium
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_page_fits_a_phone_in_both_themes(shown: Page, tmp_path: Path, dark: bool) -> None:
     opened(shown, compared(MANY), tmp_path, width=390, height=844, dark=dark)
     assert shown.value("document.documentElement.scrollWidth") == 390
@@ -544,6 +562,7 @@ CONTRAST = """(() => {
 })()"""
 
 
+@pytest.mark.slow
 @needs_chromium
 @pytest.mark.parametrize("dark", [False, True])
 def test_texts_stand_out_from_their_ground(shown: Page, tmp_path: Path, dark: bool) -> None:
@@ -553,6 +572,7 @@ def test_texts_stand_out_from_their_ground(shown: Page, tmp_path: Path, dark: bo
     assert shown.value(CONTRAST) == []
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_charts_follow_the_theme(shown: Page, tmp_path: Path) -> None:
     opened(shown, compared(GRID), tmp_path)
@@ -567,6 +587,7 @@ def test_charts_follow_the_theme(shown: Page, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_what_is_missing_is_said(shown: Page, tmp_path: Path) -> None:
     comparison = compared({"lr": [0.1]}, seeds=1, diverging=0, predictions=0)
@@ -582,7 +603,7 @@ def test_what_is_missing_is_said(shown: Page, tmp_path: Path) -> None:
         "1 run of 1 configuration",
         "There is no answer yet.",
         "All runs have the same settings.",
-        "There are too few runs to divide the variance.",
+        "There are too few runs, or too few seeds, to divide the variance.",
         "No predictions were kept, so there is no confusion matrix.",
         "The layers were not examined.",
         "The run finished.",
@@ -611,6 +632,7 @@ def test_the_tables_are_there_without_scripts(tmp_path: Path) -> None:
         assert f"{mean:.4f}" in reader.found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 5])
 def test_a_thousand_runs_stay_below_four_and_a_half_megabytes(tmp_path: Path, seeds: int) -> None:
     settings: dict[str, list[Any]] = {
@@ -647,4 +669,22 @@ def test_numbers_of_the_charts_are_finite(tmp_path: Path) -> None:
     assert "NaN" not in text
     write_page(comparison.comparison, tmp_path / "report.html")
     text = re.sub("</?span[^>]*>", "", (tmp_path / "report.html").read_text())
-    assert html.escape(comparison.answer[0]) in text
+    first = headline(comparison.answer)
+    assert html.escape(first.text + first.detail) in text
+    assert html.escape(first.rest) in text
+
+
+@pytest.mark.parametrize(
+    ("said", "parts"),
+    [
+        (
+            "C1 is best: 0.97 (3 seeds; 0.9). C2 is worse (p = 0.01).",
+            ("C1 is best: 0.97", " (3 seeds; 0.9).", "C2 is worse (p = 0.01)."),
+        ),
+        ("There is no clear winner. C1 has 0.9.", ("There is no clear winner", ".", "C1 has 0.9.")),
+        ("None has 0.5.", ("None has 0.5", ".", "")),
+        ("without an end", ("without an end", "", "")),
+    ],
+)
+def test_the_headline_is_the_first_sentence(said: str, parts: tuple[str, str, str]) -> None:
+    assert headline([said]) == parts

@@ -1,7 +1,7 @@
 """Compares runs at an equal budget: each counts with its last epoch within it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,14 +45,15 @@ class Budget:
     def within(self, history: pd.DataFrame, runs: Sequence[KeptRun]) -> pd.DataFrame:
         """Return the last epoch within the budget of each run that used it up, by the run's number.
 
-        A run that ended by its own stopping rule counts, too: it would have stayed as it is. Best
-        scores count only the epochs within the budget.
+        A run that ended by its own stopping rule counts, too: it would have stayed as it is. Of a
+        run that restores its best weights, the best epoch within the budget counts. Best scores
+        count only the epochs within the budget.
         """
         column = self.column
         if column not in history:
             return history.iloc[:0].set_index("run")
         history = with_bests(history.dropna(subset=[column]))
-        inside = history[history[column] <= self.limit].groupby("run").last()
+        inside = _restored(history[history[column] <= self.limit], runs)
         ends = history.groupby("run")[column].agg(["last", _last_step])
         used = (ends["last"] + ends["_last_step"] > self.limit) | (ends["last"] >= self.limit)
         epochs = history.groupby("run")["epoch"].last()
@@ -63,6 +64,28 @@ class Budget:
         ]
         counting = [number for number in inside.index if used[number] or number in set(ended)]
         return inside.loc[counting]
+
+
+def _restored(inside: pd.DataFrame, runs: Sequence[KeptRun]) -> pd.DataFrame:
+    """Return by run the scores of the weights that it would have restored, else of its last epoch.
+
+    What was spent (epochs, updates, samples and seconds) is that of the last epoch.
+    """
+    last = inside.groupby("run").last()
+    scores = [name for name in last if "/" in str(name) and "/best/" not in str(name)]
+    for number in last.index:
+        metric = _restores(runs[number].settings)
+        values = inside.loc[inside["run"] == number, metric].dropna() if metric in inside else None
+        if values is not None and len(values):
+            best = values.idxmin() if str(metric).endswith("loss") else values.idxmax()
+            last.loc[number, scores] = inside.loc[best, scores]
+    return last
+
+
+def _restores(settings: Mapping[str, str]) -> str | None:
+    """Return by which metric a run restores its best weights, or None if it does not."""
+    restores = settings.get("stopping.restore_best") == "True"
+    return settings.get("stopping.metric") if restores else None
 
 
 def with_bests(history: pd.DataFrame) -> pd.DataFrame:

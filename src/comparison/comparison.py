@@ -89,7 +89,7 @@ class Comparison(Frames):
 
     @functools.cached_property
     def answer(self) -> list[str]:
-        """What the runs say, in two sentences: which is best and how surely, and what matters."""
+        """What the runs say: which is best and how surely, and what matters."""
         return wording.answer(self)
 
     @functools.cached_property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from src.comparison.kept import KeptRun
 from src.config.arguments import setting
 from src.config.reader import SWEEP_KEYS
-from src.tracking.view import SEEDS
+from src.tracking.view import DIVISION, SEED
 
 # Settings that name, place or watch a run: they decide no result.
 _BOOKKEEPING = {
@@ -14,7 +14,7 @@ _BOOKKEEPING = {
     *("metric", "diagnose", "gradcheck", "reference"),
     *SWEEP_KEYS,
 }
-REPLICATES = SEEDS  # chosen at random
+REPLICATES = (SEED, DIVISION)  # chosen at random
 # Choices that only stand for other settings.
 _SHORTHANDS = ("experiment", "debug")
 DATA = "data digest"  # stands beside the settings where equal settings read different data
@@ -25,7 +25,8 @@ class Grouping:
     """How runs divide into configurations."""
 
     of_run: Sequence[int]  # each run's configuration, numbered from 0 in order of appearance
-    replicate: Sequence[str]  # what tells a run from the others of its configuration: its seed
+    seed: Sequence[str]  # each run's seed
+    division: Sequence[str]  # the seed of each run's division of the data; "" where all share one
     differing: Sequence[str]  # the settings that tell configurations apart, without those implied
     common: Mapping[str, str]  # the settings that all runs share
 
@@ -49,14 +50,25 @@ def group(runs: Sequence[KeptRun]) -> Grouping:
         numbers.setdefault(tuple(values[key][i] for key in deciding), len(numbers))
         for i in range(len(runs))
     ]
-    replicated = [key for key in REPLICATES if key in varying] or ["seed"]
-    replicate = [
-        # A run of unknown seed is a replicate of its own, paired with no other.
-        "/".join(values[key][i] for key in replicated) if run.settings.get("seed") else f"run {i}"
-        for i, run in enumerate(runs)
-    ]
+    # A run of unknown seed is a replicate of its own, paired with no other.
+    seeds = [run.settings.get(SEED) or f"run {i}" for i, run in enumerate(runs)]
     common = {key: values[key][0] for key in keys if key not in varying and key != DATA}
-    return Grouping(of_run, replicate, _telling(runs, deciding, values), common)
+    return Grouping(
+        of_run, seeds, _divisions(runs, of_run), _telling(runs, deciding, values), common
+    )
+
+
+def _divisions(runs: Sequence[KeptRun], of_run: Sequence[int]) -> list[str]:
+    """Return the seed of each run's division, or "" for all if no configuration has two divisions.
+
+    Seeds that divide the data alike are one division.
+    """
+    first: dict[tuple[int, str], str] = {}
+    found = []
+    for run, configuration in zip(runs, of_run, strict=True):
+        own = run.settings.get(DIVISION, "")
+        found.append(first.setdefault((configuration, run.data), own) if run.data else own)
+    return found if len(set(found)) > 1 else [""] * len(runs)
 
 
 def _deciding(run: KeptRun) -> dict[str, str]:

@@ -13,11 +13,12 @@ import pandas as pd
 
 from src.comparison import reasons as layers
 from src.comparison.answers import Answers, confusion, disagreement, read_answers
-from src.comparison.importance import importance
+from src.comparison.importance import at_last_rung, importance
 from src.comparison.kept import KeptRun
 from src.comparison.ranking import ranked
 from src.comparison.run_table import RunTable
-from src.comparison.statistics import Samples, optimism, paired_difference, pareto, same_samples
+from src.comparison.scores import corrected
+from src.comparison.statistics import Samples, optimism, pareto, same_samples
 from src.support.errors import ConfigError, suggest
 from src.tracking.search import Search
 
@@ -33,8 +34,10 @@ class Pair:
     difference: float  # of the means of the metric: first minus second
     low: float  # ends of its 95% interval; NaN where it does not exist
     high: float
-    p: float
-    paired: bool  # over seeds
+    p: float  # of this pair alone
+    p_of_all: float  # corrected for all pairs of configurations
+    pairs: int  # how many pairs of configurations there are
+    over: str  # what the interval is over: seeds or divisions
     samples: Samples | None  # None where no predictions of the same samples are kept
 
 
@@ -154,12 +157,35 @@ class Frames:
 
     @functools.cached_property
     def _importance(self) -> pd.DataFrame:
-        return importance(self._table.rows.dropna(subset=["value"]), self.differing)
+        analysed, epoch = self.analysed
+        found = importance(analysed, self.differing, self._table.overlap)
+        if epoch is not None:
+            found["method"] += (
+                f", at epoch {epoch}, the last that all {len(analysed):,} runs reached"
+            )
+        return found
+
+    @functools.cached_property
+    def analysed(self) -> tuple[pd.DataFrame, int | None]:
+        """The runs between which ``importance`` divides the variance, and after which epoch.
+
+        All runs that finished, at their end (None). Where runs were pruned, the survivors would
+        say nothing of the others: all count with the last epoch that all of them reached.
+        """
+        rows = self._table.rows
+        found = at_last_rung(rows, self.history, self.metric)
+        runs, epoch = found or (rows.dropna(subset=["value"]), None)
+        if self.has_divisions:  # the seeds of a division count as one value
+            firsts = dict.fromkeys(self.differing, "first")
+            groups = runs.groupby(["group", "division"], as_index=False)
+            runs = groups.agg({"value": "mean", "status": "first", **firsts})
+        return runs, epoch
 
     def front(self) -> pd.DataFrame:
         """Return seconds and value of each configuration, and whether it is on the Pareto front."""
         frame = self.configurations
-        on_front = pareto(list(frame["seconds"]), list(frame["mean"]), self.larger_is_better)
+        sound = frame["mean"].where((frame["diverged"] == 0) | (frame["diverged"] > 0).all())
+        on_front = pareto(list(frame["seconds"]), list(sound), self.larger_is_better)
         return pd.DataFrame(
             {
                 "configuration": frame.index,
@@ -178,7 +204,13 @@ class Frames:
         """By how much the mean of the best flatters it, because it was chosen by that mean."""
         frame = self.configurations
         sound = frame[frame["diverged"] == 0] if (frame["diverged"] == 0).any() else frame
-        return optimism(self._table.matrix(sound["group"]), self.larger_is_better)
+        sound = sound[sound["finished"] > 0]
+        return optimism(self._table.scores(sound["group"]).values, self.larger_is_better)
+
+    @property
+    def has_divisions(self) -> bool:
+        """Whether runs of one configuration learned from different divisions of the data."""
+        return self._table.has_divisions
 
     @functools.cached_property
     def _answers(self) -> Answers | None:
@@ -218,10 +250,12 @@ class Frames:
     def mcnemar(self, a: str, b: str) -> Samples | None:
         """Return the comparison of two configurations on the same test samples, or None.
 
+        None, too, where the runs learned from different divisions: their test samples differ.
         Raises ConfigError if there is no such configuration.
         """
         answers, first, second = self._answers, self._of(a), self._of(b)
-        if answers is None:
+        divisions = {self._table.grouping.division[run] for run in (*first, *second)}
+        if answers is None or len(divisions) > 1:
             return None
         ours, theirs = answers.right(first), answers.right(second)
         return same_samples(ours, theirs) if len(ours) and len(theirs) else None
@@ -231,12 +265,20 @@ class Frames:
 
         Raises ConfigError if there is no such configuration or run.
         """
-        runs = self._table.rows
-        seeds = list(dict.fromkeys(runs["seed"]))
-        values = [runs.loc[self._of(name)].set_index("seed")["value"] for name in (a, b)]
-        first, second = (own.reindex(seeds).to_numpy(float) for own in values)
-        gap, (low, high), p, paired = paired_difference(first, second)
-        return Pair(a, b, gap, float(low), float(high), p, paired, self.mcnemar(a, b))
+        frame, values = self.configurations, self._table.rows["value"]
+        samples, over = self.mcnemar(a, b), "divisions" if self.has_divisions else "seeds"
+        rivals = [i for i in range(len(frame)) if frame["replicates"].iloc[i] >= 2]
+        places = [i for i in rivals if frame.index[i] in (a, b)]
+        pairs = len(rivals) * (len(rivals) - 1) // 2
+        if len(places) < 2:
+            gap = float(values[self._of(a)].mean() - values[self._of(b)].mean())
+            return Pair(a, b, gap, np.nan, np.nan, np.nan, np.nan, pairs, over, samples)
+        first, second = (int(frame.index.get_loc(name)) for name in (a, b))
+        scores = self._table.scores(frame["group"])
+        found = {i: scores.difference(first, i) for i in rivals if i != first}
+        alone = np.array([found[i].p if i in found else np.nan for i in range(len(frame))])
+        one, of_all = found[second], corrected(found, alone)[second]
+        return Pair(a, b, one.gap, one.low, one.high, one.p, of_all, pairs, over, samples)
 
     def image(self, sample: int) -> npt.NDArray[np.uint8] | None:
         """Return the pixels (H, W) of a test sample, or None if the data is gone or has changed."""

@@ -59,11 +59,18 @@ def _kept(run: FoundRun) -> KeptRun:
         sweep_id=tags.get("sweep_id"),
         run_id=run.run_id,
         experiment_id=run.experiment_id,
+        sizes=_sizes(tags.get("sizes", "")),
         data=tags.get("data_digest", ""),
         code=tags.get("code_digest", ""),
         files=run.files,
         is_ours="config_digest" in tags,
     )
+
+
+def _sizes(text: str) -> dict[str, int]:
+    """Return the samples of each set, from ``train=1077 val=360``."""
+    pairs = (part.partition("=") for part in text.split())
+    return {name: int(number) for name, _, number in pairs if number.isdecimal()}
 
 
 def curves_in_mlflow(search: Search, runs: Sequence[KeptRun]) -> "pd.DataFrame":

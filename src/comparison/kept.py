@@ -34,6 +34,7 @@ class KeptRun:
     metric: str | None = None  # by which its sweep ranks
     metrics: Mapping[str, float] = field(default_factory=dict)  # of the kept epoch, and the best
     findings: Sequence[str] = ()
+    chance: str | None = None  # that it answers no better than a guess, and the likely reason
     seconds: float | None = None
     epochs: int | None = None  # that it was asked to train
     started: int = 0  # milliseconds since 1970
@@ -42,6 +43,7 @@ class KeptRun:
     folder: Path | None = None
     run_id: str = ""  # in MLflow
     experiment_id: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict)  # samples of each set
     data: str = ""  # digests
     code: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -105,6 +107,7 @@ def read_folder(folder: Path) -> KeptRun:
         folder=folder,
         run_id=record.run_id or "",
         experiment_id=record.experiment_id or "",
+        sizes=record.sizes,
         data=record.identity.data,
         code=record.identity.code,
         versions=record.identity.versions,
@@ -117,6 +120,7 @@ def read_folder(folder: Path) -> KeptRun:
         metric=result.metric,
         metrics=result.metrics,
         findings=result.findings,
+        chance=result.chance,
         seconds=result.seconds,
         run_id=result.run_id or kept.run_id,
         experiment_id=result.experiment_id or kept.experiment_id,

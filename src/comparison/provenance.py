@@ -1,5 +1,8 @@
 """Where compared runs come from: the commands that made them, versions and digests."""
 
+import itertools
+import math
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +15,7 @@ from src.config.arguments import setting
 _SINGLE = "python -m src.run"
 _FIRST_COMMANDS = 5
 _NEW_SEEDS = 4
+_LONGEST_COMMAND = 1000  # characters
 
 
 def sweep_overrides(folder: Path) -> list[str] | None:
@@ -65,26 +69,59 @@ def _all(values: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(value for value in values if value))
 
 
-def seeds_command(runs: Sequence[KeptRun], configurations: Sequence[Sequence[KeptRun]]) -> str:
-    """Return the command that adds four seeds to each configuration.
+def seeds_command(single: Sequence[KeptRun], known: Iterable[int]) -> str:
+    """Return the command that adds four seeds to each of some configurations, and nothing else.
+
+    Nothing is returned if no command does exactly that, or only a very long one.
 
     Args:
-        runs: All that are compared.
-        configurations: The runs of each configuration.
+        single: The only run of each of these configurations.
+        known: The seeds of all runs that are compared. New seeds are those first, so that pairs
+            of configurations share them.
     """
-    known = sorted(
-        {int(seed) for run in runs if (seed := run.settings.get("seed", "")).isdecimal()}
-    )
-    most = max(known, default=-1) + 1
-    if known == list(range(most)):
-        seeds = f"seed=range({most + _NEW_SEEDS})"
-    else:
-        seeds = f"seed={','.join(map(str, [*known, *range(most, most + _NEW_SEEDS)]))}"
-    sweeps = sweep_folders(runs)
-    whole = len(sweeps) == 1 and all(run.folder and run.folder.parent == sweeps[0] for run in runs)
-    if whole and (overrides := sweep_overrides(sweeps[0])) is not None:
-        own = [override for override in overrides if setting(override) != "seed"]
-        return command([*own, seeds], swept=True)
-    best = configurations[0][0]
-    own = [override for override in best.overrides if setting(override) != "seed"]
-    return command([*own, seeds], swept=True) if best.overrides else ""
+    seeds = [run.settings.get("seed", "") for run in single]
+    if not all(run.overrides and seed.isdecimal() for run, seed in zip(single, seeds, strict=True)):
+        return ""
+    chosen = _swept([_without_seed(run.overrides) for run in single])
+    if chosen is None:
+        return ""
+    own = sorted(set(map(int, seeds)))
+    candidates = itertools.chain(sorted(set(known)), itertools.count(max([*own, *known]) + 1))
+    added = itertools.islice((seed for seed in candidates if seed not in own), _NEW_SEEDS)
+    # With a seed that all of them have, the command goes on with their sweep.
+    made = command([*chosen, _seeds([*(own if len(own) == 1 else ()), *added])], swept=True)
+    return made if len(made) <= _LONGEST_COMMAND else ""
+
+
+def _without_seed(overrides: Sequence[str]) -> list[str]:
+    return [override for override in overrides if setting(override) != "seed"]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """Return seeds as an override, as short as possible."""
+    seeds = sorted(seeds)
+    if seeds != list(range(seeds[0], seeds[-1] + 1)):
+        return f"seed={','.join(map(str, seeds))}"
+    first = f"{seeds[0]}," if seeds[0] else ""
+    return f"seed=range({first}{seeds[-1] + 1})"
+
+
+def _swept(configurations: Sequence[Sequence[str]]) -> list[str] | None:
+    """Return the overrides of the sweep whose jobs have these overrides, one list each.
+
+    None if there is no such sweep: some set what others do not.
+    """
+    by_key = [{o.partition("=")[0]: o.partition("=")[2] for o in own} for own in configurations]
+    first = by_key[0]
+    if any(own.keys() != first.keys() for own in by_key):
+        return None
+    values = {key: list(dict.fromkeys(own[key] for own in by_key)) for key in first}
+    varying = [key for key in first if len(values[key]) > 1]
+    rows = {tuple(own[key] for key in varying) for own in by_key}
+    if len(rows) == math.prod(len(values[key]) for key in varying):  # all combinations
+        return [f"{key}={','.join(values[key])}" for key in first]
+    if not all(re.fullmatch(r"[\w./]+", key) for key in varying):
+        return None
+    zipped = {key: [own[key] for own in by_key] for key in varying}
+    overrides = [f"{key}={','.join(zipped.get(key, values[key]))}" for key in first]
+    return [*overrides, f"sweep.zip=[{','.join(varying)}]"]

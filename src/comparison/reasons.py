@@ -2,10 +2,15 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
+from src.config.reader import option
+from src.nn.layers import Activation
+from src.nn.losses import Loss, SquaredError
+from src.support.errors import UserError
 from src.training.diagnostics import HUGE_UPDATE, MANY_DEAD, MANY_SATURATED
 
 _LAYER = re.compile(r"layer(\d+)/update_ratio")
@@ -13,7 +18,6 @@ _Layers = dict[int, dict[str, float]]  # the columns below by layer
 _COLUMNS = ("dead", "saturated", "update_ratio", "gradient_first", "gradient_last")
 _SMALL = 0.2  # an update this much smaller than the best one's is named
 _STILL = 0.1  # share of the training in which a loss that goes on falling is looked for
-_GUESS = 1.5  # times the accuracy of guessing: what is less has learned next to nothing
 _FALLING = 0.03  # a loss of which this share of the whole fall came then has not settled
 
 
@@ -107,38 +111,63 @@ def _known(value: float, otherwise: float) -> float:
     return otherwise if math.isnan(value) else value
 
 
-def still_learning(history: pd.DataFrame, configuration: pd.Series) -> pd.Series:
-    """Return by label which share of the fall of its loss came in the last tenth of training.
+def still_learning(history: pd.DataFrame, configuration: pd.Series, guess: pd.Series) -> pd.Series:
+    """Return by label which share of its loss's fall below a guess came in the last tenth.
 
     A mean over runs of the validation loss, or else of the training loss. NaN where a run has fewer
-    than ten epochs or has learned nothing.
+    than ten epochs, is not below a guess or has no known one.
+
+    Args:
+        history: The epochs of the runs.
+        configuration: The label of each run's configuration, by the run's number.
+        guess: The loss of a network that gives all classes the same output, by the run's number.
     """
     loss = next((f"{part}/loss" for part in ("val", "train") if f"{part}/loss" in history), None)
     if loss is None:
         return pd.Series(dtype=float)
     known = history.dropna(subset=[loss])
     by_run = known.groupby("run")
-    last = by_run["epoch"].last()
-    start, end = by_run[loss].first(), by_run[loss].last()
+    last, end = by_run["epoch"].last(), by_run[loss].last()
     since = (last * (1 - _STILL)).round().astype(int)
     before = known[known["epoch"] == known["run"].map(since)].set_index("run")[loss]
-    share = (before.reindex(end.index) - end) / (start - end)
-    share = share.where((last >= 1 / _STILL) & (start > end))
+    fall = guess.reindex(end.index) - end
+    share = (before.reindex(end.index) - end) / fall
+    share = share.where((last >= 1 / _STILL) & (fall > 0))
     return share.groupby(configuration.reindex(share.index)).mean()
 
 
-def guessing(history: pd.DataFrame, configuration: pd.Series, classes: int) -> pd.Series:
-    """Return by label how many runs never answered much better than a guess among the classes.
+def guessed_loss(settings: Mapping[str, str]) -> float:
+    """Return the loss of a network that gives all classes the same output; NaN if not known.
 
-    By the validation accuracy of their best epoch, or else by that of training.
+    An untrained network is near it: ln(classes) for softmax cross-entropy, with any smoothing.
     """
-    names = (f"{part}/accuracy" for part in ("val", "train"))
-    accuracy = next((name for name in names if name in history), None)
-    if accuracy is None or classes < 2:
-        return pd.Series(dtype=int)
-    best = history.dropna(subset=[accuracy]).groupby("run")[accuracy].max()
-    is_guess = best < _GUESS / classes
-    return is_guess.groupby(configuration.reindex(is_guess.index)).sum()
+    name, classes = settings.get("loss", ""), settings.get("model.outputs", "")
+    output = settings.get("loss.output")  # of a squared error
+    if not classes.isdecimal() or int(classes) < 2:
+        return math.nan
+    try:
+        loss = SquaredError(option(Activation, output)) if output else option(Loss, name)
+    except UserError:  # an option of a plugin that is not here
+        return math.nan
+    return float(loss.value(np.zeros((1, int(classes))), np.zeros(1, int)))
+
+
+def ending_at_chance(
+    said: Mapping[int, str | None], configuration: pd.Series
+) -> dict[str, tuple[int, str]]:
+    """Return by label how many runs end at chance, and what is said of the first of them.
+
+    Args:
+        said: By the run's number, that it is at chance and why, or None.
+        configuration: The label of each run's configuration, by the run's number.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    for run, text in said.items():
+        if text:
+            label = str(configuration[run])
+            number, first = found.get(label, (0, text))
+            found[label] = number + 1, first
+    return found
 
 
 def is_still_learning(share: float, best: float) -> bool:

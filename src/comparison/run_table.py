@@ -10,13 +10,14 @@ import pandas as pd
 from src.comparison.budget import Budget
 from src.comparison.configurations import Grouping, group
 from src.comparison.kept import KeptRun, read_histories
-from src.comparison.statistics import Values
+from src.comparison.scores import Scores
 from src.config.arguments import setting
 from src.support.errors import DataError, suggest
 from src.tracking.links import run_link
 from src.tracking.search import Search
 
 _DEFAULT_METRIC = "val/accuracy"
+_OVERLAP = 0.5  # of divisions whose sizes are unknown: a set half as large as that of training
 
 
 class RunTable:
@@ -82,7 +83,8 @@ class RunTable:
                 "run_id": [run.run_id for run in self.kept],
                 "folder": [str(run.folder) if run.folder else "" for run in self.kept],
                 "name": [run.name for run in self.kept],
-                "seed": _typed(self.grouping.replicate),
+                "seed": _typed(self.grouping.seed),
+                "division": list(self.grouping.division),
                 "status": [run.status for run in self.kept],
                 "diverged": [run.diverged for run in self.kept],
                 "failure": [run.failure or "" for run in self.kept],
@@ -123,11 +125,38 @@ class RunTable:
         """Return the numbers of a configuration's runs."""
         return list(self.rows.index[self.rows["group"] == number])
 
-    def matrix(self, groups: Iterable[int]) -> Values:
-        """Return (configurations, replicates): the values of runs, NaN where a run is missing."""
-        table = self.rows.pivot_table("value", "group", "seed", aggfunc="first", dropna=False)
-        matrix: Values = table.reindex(list(groups)).to_numpy(float)
-        return matrix
+    @property
+    def has_divisions(self) -> bool:
+        """Whether runs of one configuration learned from different divisions of the data."""
+        return any(self.grouping.division)
+
+    @functools.cached_property
+    def _sizes(self) -> tuple[int, int]:
+        """How many samples are scored, and how many are trained with; 0 if unknown or varied."""
+        part = self.metric.partition("/")[0]
+        sizes = {(run.sizes.get(part, 0), run.sizes.get("train", 0)) for run in self.kept}
+        return sizes.pop() if len(sizes) == 1 else (0, 0)
+
+    @property
+    def overlap(self) -> float:
+        """How much the divisions of the data depend on each other; see ``Scores``."""
+        if not self.has_divisions:
+            return 0.0
+        scored, trained = self._sizes
+        return scored / trained if scored and trained else _OVERLAP
+
+    def scores(self, groups: Iterable[int]) -> Scores:
+        """Return the scores of configurations over their seeds.
+
+        Where divisions vary they are over divisions, with the mean over the seeds of each: seeds of
+        one division say nothing of the next one.
+        """
+        rows = self.rows[["group", "seed", "division", "value"]]
+        replicate = "division" if self.has_divisions else "seed"
+        table = rows.groupby(["group", replicate])["value"].mean().unstack()
+        scored, _ = self._sizes
+        matrix = table.reindex(list(groups)).to_numpy(float)
+        return Scores(matrix, self.larger_is_better, scored or None, self.overlap)
 
 
 def _distinct(runs: Sequence[KeptRun]) -> list[KeptRun]:
@@ -139,7 +168,8 @@ def _distinct(runs: Sequence[KeptRun]) -> list[KeptRun]:
     chosen: dict[object, int] = {}
     grouping = group(runs)
     for i, run in enumerate(runs):
-        key = (grouping.of_run[i], grouping.replicate[i]) if "seed" in run.settings else i
+        own = (grouping.of_run[i], grouping.seed[i], grouping.division[i])
+        key = own if "seed" in run.settings else i
         other = chosen.setdefault(key, i)
         ours, theirs = ((one.status == "FINISHED", one.started) for one in (run, runs[other]))
         if ours > theirs:

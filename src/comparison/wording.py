@@ -9,12 +9,13 @@ import pandas as pd
 
 from src.comparison import reasons
 from src.comparison.frames import Frames, Pair
-from src.comparison.importance import HIGHER, LEFT, NOISE
+from src.comparison.importance import FOREST, GRID, HIGHER, LEFT, NOISE
 from src.comparison.provenance import seeds_command
+from src.comparison.statistics import LEVEL
+from src.comparison.verdict import VISIBLE, Verdict, count, probability, shown, typed
 
 _EFFECTS = 4  # named in the second sentence
 _LEAST_SHARE = 0.005
-_VISIBLE = 0.00005
 # What no single setting or pair explains, in words.
 _RESTS = {NOISE: "the seed", HIGHER: "three or more settings together", LEFT: "the rest"}
 
@@ -26,94 +27,15 @@ def described(comparison: Frames, label: str) -> str:
 
 def settings(comparison: Frames, row: pd.Series) -> str:
     """Return the settings of a row of a frame, as they are typed."""
-    return _typed(row, comparison.differing) or "the configuration"
-
-
-def _typed(row: pd.Series, keys: Sequence[str]) -> str:
-    """Return settings as they are typed, without those that the configuration lacks."""
-    return " ".join(f"{key}={_shown(row[key])}" for key in keys if not _is_missing(row[key]))
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or value == "" or value != value
-
-
-def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{number:,} {noun if number == 1 else noun + 's'}"
-
-
-def probability(p: float) -> str:
-    """Return a p-value as ``p = 0.031`` or ``p < 0.001``."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return typed(row, comparison.differing) or "the configuration"
 
 
 def answer(comparison: Frames) -> list[str]:
-    """Return the two sentences at the top of a comparison."""
+    """Return the paragraphs at the top of a comparison: which is best, and what matters."""
     frame = comparison.configurations
     if not frame["finished"].any():
         return [f"None of the {count(int(frame['n'].sum()), 'run')} has a {comparison.metric}."]
-    return [_which(comparison), *_what_matters(comparison)]
-
-
-def _which(comparison: Frames) -> str:
-    frame = comparison.configurations
-    best = frame.iloc[0]
-    name, score, sure = described(comparison, "C1"), _score(comparison, best), _sure(comparison)
-    others = frame.iloc[1:]
-    others = others[others["finished"] > 0]
-    if others.empty:
-        left = "no other configuration has a run that finished"
-        return f"{name} has {score}; {left}, so there is nothing to compare it with{sure}."
-    ahead = _ahead(comparison, best, others)
-    if others["p"].isna().all():
-        reason = (
-            "each configuration has one seed"
-            if (frame["finished"] <= 1).all()
-            else "too few seeds are known"
-        )
-        return f"{name} leads with {score}, {ahead}; {reason}, so this may be chance{sure}."
-    tied = int(others["tied"].sum())
-    if tied == 0:
-        return f"{name} is the best: {score}, {ahead}, which is more than chance explains{sure}."
-    if tied == len(others):
-        which = {1: "the other"}.get(len(others), f"any of the other {len(others)}")
-        return f"{name} leads with {score}, {ahead}, but can't be told from {which}{sure}."
-    which = f"{tied} of the other {len(others)}"
-    return f"{name} leads with {score}, {ahead}, but {which} can't be told from it{sure}."
-
-
-def _score(comparison: Frames, row: pd.Series) -> str:
-    at = f" at {comparison.budget}" if comparison.budget else ""
-    return f"{comparison.metric} {row['mean']:.4f}{at}"
-
-
-def _ahead(comparison: Frames, best: pd.Series, others: pd.DataFrame) -> str:
-    """Return the margin over the second, which is named by what it has otherwise."""
-    second = others.iloc[0]
-    differing = comparison.differing
-    keys = [key for key in differing if str(second[key]) != str(best[key])]
-    typed = _typed(second, keys) or str(others.index[0])
-    name = typed if len(keys) == len(differing) else f"the same with {typed}"
-    gap = abs(best["mean"] - second["mean"])
-    return f"{gap:.4f} ahead of {name}" if gap >= _VISIBLE else f"level with {name}"
-
-
-def _sure(comparison: Frames) -> str:
-    """Return what else is known of the best, in parentheses: its interval and its test score."""
-    best = comparison.configurations.iloc[0]
-    over = count(int(best["finished"]), "seed")
-    if np.isfinite(best["low"]):
-        over = f"95% interval {best['low']:.4f} to {best['high']:.4f} over {over}"
-    found = [over]
-    if np.isfinite(best["test_mean"]) and not comparison.metric.startswith("test/"):
-        measure = comparison.metric.rpartition("/")[2]
-        found.append(f"test/{measure} {best['test_mean']:.4f}")
-    return f" ({'; '.join(found)})"
+    return [str(Verdict(comparison)), *_what_matters(comparison)]
 
 
 def _what_matters(comparison: Frames) -> list[str]:
@@ -122,21 +44,74 @@ def _what_matters(comparison: Frames) -> list[str]:
         return []
     rest = effects[effects["effect"].isin(_RESTS)]
     known = effects.drop(rest.index)
-    named = known[known["share"] >= _LEAST_SHARE].head(_EFFECTS)
-    if named.empty:
-        return ["No setting explains the variance between runs."]
-    parts = [f"{row.effect} {row.share:.0%}" for row in named.itertuples()]
-    visible = rest[rest["share"] >= _LEAST_SHARE]
-    others = [f"{_RESTS[row.effect]} {row.share:.0%}" for row in visible.itertuples()]
-    first = named.iloc[0]
-    about = "about " if "estimated" in first["method"] else ""
-    share = f"explains {about}{first['share']:.0%} of the variance between runs"
-    text = f"{first['effect']} matters most: it {share}{_range(comparison, first)}"
-    chance = rest[rest["effect"] == NOISE]["share"].max()
-    if chance > first["share"]:
-        text = f"The seed matters more than any setting: {first['effect']} {share}"
-    following = ", ".join([*parts[1:], *others])
+    first, others = known.iloc[0], known.iloc[1:]
+    place = _analysed(comparison)
+    if not first["low"] > 0:
+        return [_begun(place, _nothing_shown(comparison, first))]
+    ends = f"{first['low']:.0%} to {first['high']:.0%}"
+    about = "about " if first["method"].startswith(FOREST) else ""
+    share = f"explains {about}{_percent(first['share'])} ({ends}) of the variance between runs"
+    if len(others) and others["high"].max() < first["low"]:
+        share = f"matters most: it {share}"
+    name = (
+        first["effect"] if first["effect"] in comparison.differing else _combined(first["effect"])
+    )
+    text = f"{name} {share}{_range(comparison, first)}"
+    text = f"{place}{text}" if name == first["effect"] else _begun(place, text)
+    if len(known) == 1 and NOISE in set(rest["effect"]):
+        rest_is = f"; the rest is {_noise(comparison)}" if first["share"] < 1 else ""
+        return [f"{text}{rest_is}."]
+    rests = {**_RESTS, NOISE: _noise(comparison)}
+    following = ", ".join(
+        f"{rests.get(row.effect, row.effect)} {_percent(row.share)}"
+        for row in [*others.head(_EFFECTS - 1).itertuples(), *rest.itertuples()]
+        if row.share >= _LEAST_SHARE and row.low > 0
+    )
     return [f"{text}, then {following}." if following else f"{text}."]
+
+
+def _noise(comparison: Frames) -> str:
+    return "the division of the data" if comparison.has_divisions else "the seed"
+
+
+def _analysed(comparison: Frames) -> str:
+    """Return between which runs the variance is divided, as a sentence begins, if not all."""
+    analysed, epoch = comparison.analysed
+    runs = comparison.runs
+    if epoch is not None:
+        return f"At epoch {epoch}, the last that all {count(len(analysed), 'run')} reached, "
+    if (runs["status"] == "PRUNED").any():
+        return f"Between the {len(analysed)} of {count(len(runs), 'run')} that finished, "
+    return ""
+
+
+def _begun(place: str, text: str) -> str:
+    """Return a sentence that begins with a place, or with a capital letter."""
+    return f"{place}{text}" if place else text[0].upper() + text[1:]
+
+
+def _nothing_shown(comparison: Frames, first: pd.Series) -> str:
+    """Say that the share of the greatest effect may be 0.
+
+    A configuration may still be worse than the best by more than chance: that test compares pairs.
+    """
+    frame = comparison.configurations
+    if (frame["p"].notna() & ~frame["tied"]).any():
+        return (
+            f"how much the settings explain is uncertain: {first['effect']} explains 0% to "
+            f"{first['high']:.0%} of the variance between runs."
+        )
+    return "no setting can be shown to matter: what differs between runs may be chance."
+
+
+def _combined(effect: str) -> str:
+    """Return an effect that no single setting has, in words."""
+    return _RESTS.get(effect, f"the combination {effect}")
+
+
+def _percent(share: float) -> str:
+    """Return a share in whole percent; what is less than all is not shown as all."""
+    return "over 99%" if 0.995 <= share < 1 else f"{max(share, 0.0):.0%}"
 
 
 def _range(comparison: Frames, effect: pd.Series) -> str:
@@ -145,40 +120,71 @@ def _range(comparison: Frames, effect: pd.Series) -> str:
     Nothing where the effect is no single setting, or the runs are no full grid, in which other
     settings could be the cause.
     """
-    key, frame = effect["effect"], comparison.configurations
-    if key not in comparison.differing or "exact" not in effect["method"]:
+    key = effect["effect"]
+    if key not in comparison.differing or not effect["method"].startswith(GRID):
         return ""
-    means = frame["mean"].groupby(frame[key].map(_shown)).mean().dropna()
+    cells = comparison.analysed[0].groupby("group").agg({"value": "mean", key: "first"})
+    means = cells["value"].groupby(cells[key].map(shown)).mean()
     ends = means.sort_values(ascending=not comparison.larger_is_better, kind="stable")
     best, worst = ends.index[0], ends.index[-1]
     return f" (on average {ends[best]:.4f} with {best}, {ends[worst]:.4f} with {worst})"
 
 
 def explanations(comparison: Frames) -> dict[str, str]:
-    """Return why configurations are worse than the best, by label, where it shows."""
+    """Return why configurations are worse than the best, by label, where it shows.
+
+    Divergence and chance are facts of any configuration but the first. What else is found is said
+    only of those that are behind the best by more than chance, as far as that is known.
+    """
     frame = comparison.configurations
-    found: dict[str, str] = {}
-    worse = list(frame.index[1:])
-    found |= reasons.sentences(comparison.reasons(), "C1", worse)
-    shares = reasons.still_learning(comparison.history, comparison.runs["configuration"])
-    classes = len(comparison.class_names)
-    guesses = reasons.guessing(comparison.history, comparison.runs["configuration"], classes)
-    for label in worse:
-        n, diverged = int(frame["n"][label]), int(frame["diverged"][label])
-        guessed = int(guesses.get(label, 0))
-        if diverged:
-            found[label] = f"{diverged} of {n} diverged"
-        elif label not in found and guessed:
-            who = "it never does" if guessed == n else f"{guessed} of {n} never do"
-            found[label] = f"{who} better than guessing one of {classes} classes"
-        elif label not in found and not frame["tied"][label]:
-            share = float(shares.get(label, np.nan))
-            if reasons.is_still_learning(share, float(shares.get("C1", np.nan))):
-                found[label] = (
-                    f"{share:.0%} of the fall of its loss came in the last tenth of training: "
-                    "more epochs would help"
-                )
-    return {label: found[label] for label in worse if label in found}
+    behind = [label for label in frame.index[1:] if _is_behind(comparison, label)]
+    found = {
+        **_still_learning(comparison, behind),
+        **_at_chance(comparison),
+        **reasons.sentences(comparison.reasons(), "C1", behind),
+        **{
+            str(label): f"{row.diverged} of {row.n} diverged"
+            for label, row in zip(frame.index, frame.itertuples(), strict=True)
+            if row.diverged
+        },
+    }
+    return {label: found[label] for label in frame.index[1:] if label in found}
+
+
+def _is_behind(comparison: Frames, label: str) -> bool:
+    """Tell whether a configuration is told from the best, or is worse and nothing is tested."""
+    frame = comparison.configurations
+    row, best = frame.loc[label], frame.iloc[0]
+    if np.isfinite(row["p"]) or np.isfinite(row["p_samples"]):
+        ties = row["tied"] if np.isfinite(row["p"]) else row["p_samples"] >= LEVEL
+        return not ties
+    gap = best["mean"] - row["mean"]
+    return bool((gap if comparison.larger_is_better else -gap) >= VISIBLE)
+
+
+def _at_chance(comparison: Frames) -> dict[str, str]:
+    """Return by label how many runs end at chance, and why."""
+    runs, frame = comparison.runs, comparison.configurations
+    said = {number: comparison.kept[number].chance for number in runs.index}
+    found = {}
+    for label, (number, text) in reasons.ending_at_chance(said, runs["configuration"]).items():
+        of = int(frame["n"][label])
+        found[label] = text if number == of else f"{number} of {of} end at chance: {text}"
+    return found
+
+
+def _still_learning(comparison: Frames, behind: Sequence[str]) -> dict[str, str]:
+    """Return by label that a loss has not settled."""
+    runs = comparison.runs
+    guess = pd.Series({i: reasons.guessed_loss(comparison.kept[i].settings) for i in runs.index})
+    shares = reasons.still_learning(comparison.history, runs["configuration"], guess)
+    best = float(shares.get("C1", np.nan))
+    return {
+        label: f"{shares[label]:.0%} of the fall of its loss below that of a guess came in the "
+        "last tenth of training: more epochs would help"
+        for label in behind
+        if reasons.is_still_learning(float(shares.get(label, np.nan)), best)
+    }
 
 
 def notes(comparison: Frames) -> list[str]:
@@ -192,8 +198,9 @@ def notes(comparison: Frames) -> list[str]:
 
 def advice(comparison: Frames) -> str | None:
     """Return what single seeds leave open, with the command that adds seeds, or None."""
-    frame = comparison.configurations
-    single = int(((frame["finished"] == 1) & (frame["n"] == 1)).sum())
+    frame, runs = comparison.configurations, comparison.runs
+    labels = frame.index[(frame["finished"] == 1) & (frame["n"] == 1)]
+    single = len(labels)
     if not single:
         return None
     if single == len(frame):
@@ -203,12 +210,11 @@ def advice(comparison: Frames) -> str | None:
             f"{single} of {count(len(frame), 'configuration')} {'has' if single == 1 else 'have'} "
             "one seed: no interval exists."
         )
-    labels = comparison.runs["configuration"]
-    configurations = [
-        [comparison.kept[i] for i in labels.index[labels == label]] for label in frame.index
-    ]
-    added = seeds_command(comparison.kept, configurations)
-    return f"{text} This adds four seeds: {added}" if added else text
+    chosen = [comparison.kept[i] for i in runs.index[runs["configuration"].isin(labels)]]
+    known = (run.settings.get("seed", "") for run in comparison.kept)
+    added = seeds_command(chosen, [int(seed) for seed in known if seed.isdecimal()])
+    to = "" if single == len(frame) else " to it" if single == 1 else " to them"
+    return f"{text} This adds four seeds{to}: {added}" if added else text
 
 
 def _seeds(comparison: Frames) -> list[str]:
@@ -219,7 +225,7 @@ def _seeds(comparison: Frames) -> list[str]:
 def _faster(comparison: Frames) -> list[str]:
     """Name the fastest of those that may be as good as the best, if it takes half as long.
 
-    Its mean must lie in the interval of the best: many that vary much can't be told from it.
+    Its mean must lie in the interval of the best: what varies much may seem as good.
     """
     frame = comparison.configurations
     best = frame["seconds"].iloc[0]
@@ -241,7 +247,8 @@ def _faster(comparison: Frames) -> list[str]:
 def _selection(comparison: Frames) -> list[str]:
     found: list[str] = []
     part = comparison.metric.partition("/")[0]
-    if len(comparison.configurations) < 2:
+    frame = comparison.configurations
+    if len(frame) < 2 or not frame["finished"].any():
         return found
     if part == "val" and comparison.runs["test"].notna().any():
         found.append("The best is chosen by the validation set and reported on the test set.")
@@ -250,35 +257,43 @@ def _selection(comparison: Frames) -> list[str]:
     else:
         found.append(f"The best is chosen by {comparison.metric}, which flatters it.")
     gain, number = comparison.optimism, len(comparison.configurations)
-    if gain is not None and gain >= _VISIBLE:
+    if gain is not None and gain >= VISIBLE:
+        end, side = ("highest", "high") if comparison.larger_is_better else ("lowest", "low")
         found.append(
-            f"Being the best of {number} flatters its mean by about {gain:.4f}: chosen without one "
-            "seed, the best falls by so much on the seed left out."
-        )
-    elif gain is not None:
-        found.append(
-            f"Being the best of {number} does not flatter its mean: chosen without one seed, the "
-            "best is as good on the seed left out."
+            f"The {end} of {number} means is too {side} by about {gain:.4f}, because the same "
+            "scores chose it."
         )
     return found
 
 
 def _tests(comparison: Frames) -> list[str]:
     frame = comparison.configurations
+    over = "divisions of the data" if comparison.has_divisions else "seeds"
     found = []
     if np.isfinite(frame["low"]).any():
+        found.append(f"Intervals are Student's t over {over}.")
+    if frame["p"].notna().any():
         found.append(
-            "Intervals are Student's t over seeds, since the spread is known from few seeds only."
+            "Configurations that vary alike share one spread, so that adding a configuration can "
+            "change the interval and the p-value of another."
+        )
+    if comparison.has_divisions:
+        found.append(
+            "Divisions of the data share samples. Intervals and tests are widened for that (Nadeau "
+            "and Bengio 2003), and the seeds of one division count as one value, their mean. There "
+            "is no separate test over samples: each division has other test samples, which its "
+            "scores cover."
         )
     if frame["p"].notna().any():
         found.append(
-            "A configuration is told from the best if their seeds differ by more than chance "
-            "(two-sided t tests, Holm's correction for all pairs)"
-            + (
-                " and so do their answers to the same test samples (McNemar's test)."
-                if frame["p_samples"].notna().any()
-                else "."
-            )
+            f"The first is called best if it differs from each of the others (two-sided t tests "
+            f"over {over}, at 5%). Otherwise each p-value is corrected for all pairs, by Tukey's "
+            "range or Holm's method."
+        )
+    if frame["p_samples"].notna().any():
+        found.append(
+            "A difference counts only if the answers to the same test samples differ by more than "
+            "chance, too (McNemar's test, Holm's correction)."
         )
     return found
 
@@ -296,16 +311,18 @@ def _unfinished(comparison: Frames) -> list[str]:
     }
     said = [f"{number} {word}" for word, number in ended.items() if number]
     if said:
-        found.append(
-            f"Of {count(len(runs), 'run')}, {', '.join(said)}; means are over those that finished."
-        )
+        means = "" if runs["value"].isna().all() else "; means are over those that finished"
+        found.append(f"Of {count(len(runs), 'run')}, {', '.join(said)}{means}.")
     others = len(missing) - sum(ended.values())
     if others and comparison.budget:
-        found.append(f"{count(others, 'run')} ended before {comparison.budget}: not counted.")
+        found.append(
+            f"{count(others, 'run')} ended before {comparison.budget} and "
+            f"{'is' if others == 1 else 'are'} not counted."
+        )
     elif others:
         found.append(f"{count(others, 'run')} finished without a {comparison.metric}.")
-    if ended["diverged"]:
-        found.append("Configurations of which a run diverged are listed last.")
+    if ended["diverged"] and not runs["value"].isna().all():
+        found.append("Configurations with a diverged run rank last.")
     return found
 
 
@@ -320,12 +337,15 @@ def _kept(comparison: Frames) -> list[str]:
     frame = comparison.configurations
     without = len(comparison.history) == 0
     if without:
-        found.append("No history is kept: there are no curves.")
-    if frame["p_samples"].isna().all() and frame["finished"].any() and len(frame) > 1:
+        found.append("There is no history, so there are no curves.")
+    untested = frame["p_samples"].isna().all() and not comparison.has_divisions
+    if untested and frame["finished"].any() and len(frame) > 1:
         if comparison.budget:
-            reason = "predictions are those of the kept weights, not at this budget"
+            reason = "predictions are those of the final weights, not those at this budget"
+        elif comparison.metric.startswith("test/"):
+            reason = "the test set has chosen the best"
         else:
-            reason = "no predictions of the same test samples are kept, or the test set chooses"
+            reason = "the runs have no predictions of the same test samples"
         found.append(f"There is no test over samples: {reason}.")
     return found
 
@@ -341,31 +361,41 @@ def _origin(comparison: Frames) -> list[str]:
     if any(len(digests - {""}) > 1 for digests in divisions.values()):
         found.append("The runs learned from different data: their scores are of different samples.")
     if any(not run.settings.get("seed") for run in runs):
-        found.append("Some runs do not say their seed: they count as replicates, unpaired.")
+        found.append("Some runs do not say their seed. Each of them counts as a seed of its own.")
     return found
 
 
 def pair_over_seeds(pair: Pair, metric: str) -> str:
-    """Return in a sentence how the seeds of two configurations differ."""
+    """Return in a sentence how the seeds or divisions of two configurations differ."""
     if not np.isfinite(pair.difference):
         return f"{metric} can't be compared: one of them has no run that finished."
     said = f"{metric} differs by {pair.difference:+.4f} ({pair.first} minus {pair.second})"
     if not np.isfinite(pair.low):
-        return f"{said}; there is no interval: it needs two seeds of each, and a spread."
-    ends = f"95% interval {pair.low:+.4f} to {pair.high:+.4f}"
-    how = "paired over seeds" if pair.paired else "Welch's test, since the seeds are not the same"
-    return f"{said}, {ends}, {probability(pair.p)}, {how}."
+        return f"{said}. There is no interval: it needs two {pair.over} of each."
+    ends = f"95% interval {pair.low:+.4f} to {pair.high:+.4f} over {pair.over}"
+    return f"{said}, {ends}; {_of_pairs(pair.p, pair.p_of_all, pair.pairs)}."
 
 
 def pair_on_samples(pair: Pair) -> str:
     """Return in a sentence how two configurations differ on the same test samples."""
     samples = pair.samples
+    if samples is None and pair.over == "divisions":
+        return "Each division has its own test samples, which the test over divisions covers."
     if samples is None:
-        return "No predictions of the same test samples are kept."
+        return "There are no predictions of the same test samples."
     summed = f", summed over {samples.networks} networks each" if samples.networks > 1 else ""
+    of_all = min(1.0, samples.p * pair.pairs)
     return (
         f"Of {samples.samples:,} test samples {pair.first} alone is right on {samples.only_first} "
         f"and {pair.second} alone on {samples.only_second}{summed}: the test accuracy differs by "
-        f"{samples.difference:+.4f}, 95% interval {samples.low:+.4f} to {samples.high:+.4f}, "
-        f"{probability(samples.p)}, {samples.method}."
+        f"{samples.difference:+.4f}, 95% interval {samples.low:+.4f} to {samples.high:+.4f}; "
+        f"{_of_pairs(samples.p, of_all, pair.pairs)} ({samples.method})."
     )
+
+
+def _of_pairs(alone: float, of_all: float, pairs: int) -> str:
+    """Return the p-value of a pair, alone and among all pairs."""
+    if pairs <= 1:
+        return probability(alone)
+    together = f"{probability(of_all)} corrected for all {pairs} pairs"
+    return f"{probability(alone)} for this pair alone, {together}"

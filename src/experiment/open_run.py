@@ -66,6 +66,7 @@ def _open(job: Job, prepared: Prepared, run_context: RunContext, history: Histor
             epochs=epochs,
             identity=identity,
             settings=settings,
+            sizes={name: len(split) for name, split in prepared.dataset.splits()},
             attempt=attempt,
         )
     else:
@@ -76,6 +77,7 @@ def _open(job: Job, prepared: Prepared, run_context: RunContext, history: Histor
             epochs,
             identity,
             settings,
+            {name: len(split) for name, split in prepared.dataset.splits()},
             {name: str(value) for name, value in job.tags.items()},
             store.experiment,
             position=run_context.position,
@@ -95,6 +97,7 @@ def _tags(job: Job, prepared: Prepared, run_context: RunContext) -> dict[str, st
         "output_dir": str(run_context.away_from or run_context.folder.absolute()),
         "config_digest": job.experiment.digest,
         "data_digest": prepared.dataset.digest,
+        "sizes": " ".join(f"{name}={len(split)}" for name, split in prepared.dataset.splits()),
         "code_digest": code_digest(),
         **git_tags(),
         **({"sweep_id": run_context.sweep_id} if run_context.sweep_id else {}),

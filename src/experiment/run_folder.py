@@ -151,6 +151,7 @@ class RunRecord:
     epochs: int
     identity: Identity
     settings: Mapping[str, str] = field(default_factory=dict)  # and choices, as MLflow has them
+    sizes: Mapping[str, int] = field(default_factory=dict)  # samples of each set: train, val, test
     tags: Mapping[str, str] = field(default_factory=dict)
     experiment: str = ""  # of MLflow
     status: str = "RUNNING"

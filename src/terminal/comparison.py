@@ -1,11 +1,11 @@
 """Prints a comparison: the configurations, the answer, and what to know beside it."""
 
 import math
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from src.terminal.console import console, count, fact, table
+from src.terminal.console import paragraph as _sentence
 
 if TYPE_CHECKING:
     from src.comparison.comparison import Comparison, Pair
@@ -16,7 +16,6 @@ _BAR = 24  # characters
 _EFFECTS = 8
 _LEAST_SHARE = 0.005  # of an effect that is shown
 _REASONS = 5
-_WIDTH = 100  # characters of a sentence's line
 
 
 def comparison_table(comparison: "Comparison") -> None:
@@ -56,11 +55,11 @@ def comparison_table(comparison: "Comparison") -> None:
     if len(frame) > len(shown):
         fact("more", f"{count(len(frame) - len(shown), 'configuration')}: --csv FILE writes all")
     if shown["tied"].iloc[1:].any() and is_tested:
-        fact(_TIED, "can't be told from the best")
+        fact(_TIED, "may be as good as the best")
 
 
 def comparison_answer(comparison: "Comparison") -> None:
-    """Print what the runs say in two sentences, and how to know more where seeds are single."""
+    """Print what the runs say, and how to know more where seeds are single."""
     for number, sentence in enumerate(comparison.answer):
         _sentence("" if number else "answer", sentence)
     if comparison.advice:
@@ -71,10 +70,11 @@ def comparison_details(comparison: "Comparison") -> None:
     """Print what matters, why configurations lag, and what to know beside the numbers."""
     effects = comparison.importance()
     if not effects.empty:
-        fact("matters", effects["method"].iloc[0])
+        fact("matters", f"{effects['method'].iloc[0]}; 95% intervals in parentheses")
         for row in effects[effects["share"] >= _LEAST_SHARE].head(_EFFECTS).itertuples():
             bar = "█" * round(_BAR * row.share)
-            fact("", f"{row.share:>4.0%} {bar:<{_BAR}} {row.effect}")
+            ends = f"{row.low:.0%} to {row.high:.0%}"
+            fact("", f"{row.share:>4.0%} {bar:<{_BAR}} {row.effect} ({ends})")
     reasons = comparison.explanations
     for number, (label, reason) in enumerate(list(reasons.items())[:_REASONS]):
         _sentence("" if number else "why", f"{label}: {reason}")
@@ -93,12 +93,6 @@ def comparison_pair(pair: "Pair", metric: str, first: str, second: str) -> None:
 
     _sentence("difference", pair_over_seeds(pair, metric))
     _sentence("samples", pair_on_samples(pair))
-
-
-def _sentence(key: str, text: str) -> None:
-    """Print a sentence under a key, in lines of a readable length."""
-    for number, line in enumerate(textwrap.wrap(text, _WIDTH, break_long_words=False)):
-        fact("" if number else key, line)
 
 
 def _runs(row: Any) -> str:

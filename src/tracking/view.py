@@ -13,7 +13,8 @@ _TAG_LENGTH = 5000  # MLflow's limit for an experiment's tag
 _LONG = 1000  # characters of the names of parameters
 _UNGROUPED = '"groupBy":null'
 # Runs that differ in these parameters alone repeat one configuration.
-SEEDS = ("seed", "data.split.seed")
+SEED, DIVISION = "seed", "data.split.seed"
+SEEDS = (SEED, DIVISION)
 
 
 # The key of the view of all runs of an experiment; the key of a sweep's view is its sweep_id.

@@ -5,8 +5,10 @@ admits these scripts only, so a run's name cannot bring another one.
 """
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from src.comparison.page.inlined import digest, packed
 from src.comparison.page.payload import payload
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _FOLDER = Path(__file__).parent
 # In the order in which they read each other.
+_FIRST_SENTENCE = re.compile(r"(.+?)(\.| \(.*?\)\.)(?: (.*))?$")
 _SCRIPTS = ("data", "selection", "tables", "charts", "curves", "settings", "pairs", "start")
 
 
@@ -54,6 +57,7 @@ def page(comparison: "Comparison") -> str:
     return environment.get_template("page.html.jinja").render(
         comparison=comparison,
         summary=summary(comparison),
+        headline=headline(comparison.answer),
         leaderboard=leaderboard(comparison),
         intervals=intervals(comparison),
         runs=runs(comparison),
@@ -70,6 +74,21 @@ def page(comparison: "Comparison") -> str:
         plotly=packed(plotly.encode()),
         data=packed(data.encode()),
     )
+
+
+class Headline(NamedTuple):
+    """The first paragraph of an answer in three parts, which are shown in three sizes."""
+
+    text: str  # the first sentence without what stands in parentheses
+    detail: str
+    rest: str  # the other sentences
+
+
+def headline(answer: Sequence[str]) -> Headline:
+    """Return the parts of the first paragraph of an answer."""
+    said = answer[0] if answer else "There is no answer yet."
+    found = _FIRST_SENTENCE.match(said)
+    return Headline(*(part or "" for part in found.groups())) if found else Headline(said, "", "")
 
 
 def _read(name: str) -> str:

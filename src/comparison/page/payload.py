@@ -70,11 +70,16 @@ def _runs(comparison: "Comparison") -> dict[str, dict[str, Any]]:
         str(number): {
             "name": str(row["name"]),
             "configuration": str(row["configuration"]),
-            "seed": setting(row["seed"]),
+            "seed": _seed(comparison, row),
             "status": status(row),
         }
         for number, row in zip(frame.index, frame.to_dict("records"), strict=True)
     }
+
+
+def _seed(comparison: "Comparison", row: "pd.Series") -> str:
+    seed = setting(row["seed"])
+    return f"{seed}, division {setting(row['division'])}" if comparison.has_divisions else seed
 
 
 def _curves(curves: "pd.DataFrame", every: int) -> dict[str, dict[str, list[float | None]]]:
@@ -115,9 +120,12 @@ def _listed(values: "np.ndarray[Any, np.dtype[np.float64]]") -> list[float | Non
 
 
 def _effects(frame: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Return the effects with their shares; a rest is what no setting or pair explains."""
+    """Return the effects with their shares and the ends of these.
+
+    A rest is what no setting or pair explains.
+    """
     rests = {NOISE, HIGHER, LEFT}
-    rows = _records(frame, "effect", "share")
+    rows = _records(frame, "effect", "share", "low", "high")
     return [row | {"rest": row["effect"] in rests} for row in rows]
 
 

@@ -13,7 +13,7 @@ from src.comparison.page.wording import (
     share,
     span,
 )
-from src.comparison.wording import count, probability
+from src.comparison.verdict import count, probability
 
 if TYPE_CHECKING:
     from src.comparison.comparison import Comparison
@@ -151,7 +151,7 @@ def runs(comparison: "Comparison") -> tuple[list[str], list[Row]]:
     titles = [
         "Run",
         "configuration",
-        "seed",
+        *_replicate(comparison),
         "status",
         comparison.metric,
         "test",
@@ -163,7 +163,7 @@ def runs(comparison: "Comparison") -> tuple[list[str], list[Row]]:
             [
                 _run(row),
                 Cell(str(row["configuration"]), _rank(row["configuration"])),
-                _setting(row["seed"]),
+                *(_setting(row[name]) for name in _replicate(comparison)),
                 _status(row),
                 _number(row["value"]),
                 _number(row["test"]),
@@ -177,9 +177,14 @@ def runs(comparison: "Comparison") -> tuple[list[str], list[Row]]:
     ]
 
 
+def _replicate(comparison: "Comparison") -> list[str]:
+    """Return the columns that tell the runs of a configuration from each other."""
+    return ["division", "seed"] if comparison.has_divisions else ["seed"]
+
+
 def failures(comparison: "Comparison") -> tuple[list[str], list[Row]]:
     """Return the titles and the rows of the runs that did not finish, with the reason of each."""
-    titles = ["Run", "status", "reason", "configuration", "seed"]
+    titles = ["Run", "status", "reason", "configuration", *_replicate(comparison)]
     found = []
     for run, row in _numbered(comparison):
         if status(row) == "finished":
@@ -190,7 +195,7 @@ def failures(comparison: "Comparison") -> tuple[list[str], list[Row]]:
             _status(row),
             Cell(reason or "no reason was kept", kind="reason"),
             Cell(str(row["configuration"]), _rank(row["configuration"])),
-            _setting(row["seed"]),
+            *(_setting(row[name]) for name in _replicate(comparison)),
         ]
         found.append(Row(cells, str(row["configuration"]), run))
     return titles, found
@@ -281,26 +286,28 @@ def _setting(value: Any) -> Cell:
 
 
 def _first(row: Mapping[Any, Any], shared: bool) -> Cell:
-    """Say whether the first configuration is the best, or others can't be told from it."""
+    """Say whether the first configuration is the best, or others may be as good."""
     if real(row["mean"]) is None:
         return Cell("no finished run", kind="verdict")
     return Cell("leads" if shared else "the best", 2.0, "verdict best")
 
 
 def _verdict(row: Mapping[Any, Any]) -> Cell:
-    """Say whether a configuration can be told from the first one."""
+    """Say whether a configuration is worse than the first one, or may be as good."""
     if real(row["mean"]) is None:
         return Cell("no finished run", kind="verdict")
     over_seeds, on_samples = real(row["p"]), real(row["p_samples"])
+    if row["diverged"] and over_seeds is None:
+        return Cell("last: a run diverged", kind="verdict")
     if over_seeds is None:  # the seeds are too few
         return Cell(NOTHING, kind="verdict")
-    note = ""
+    note = f"this pair alone: {probability(row['p_alone'])}; corrected: {probability(over_seeds)}"
     if on_samples is not None:
-        note = f"seeds: {probability(over_seeds)}; samples: {probability(on_samples)}"
+        note += f"; on the test samples: {probability(on_samples)}"
     # Both tests must tell the two apart, so that the larger value decides.
     p = max(over_seeds, on_samples or 0)
     if row["tied"]:
-        return Cell(f"not told apart ({probability(p)})", 1 + p, "verdict tied", note=note)
+        return Cell(f"may be as good ({probability(p)})", 1 + p, "verdict tied", note=note)
     return Cell(f"worse ({probability(p)})", p, "verdict", note=note)
 
 

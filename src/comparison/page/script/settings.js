@@ -269,7 +269,7 @@ function drawMatters() {
   const look = theme();
   const effects = data.importance.filter(({ share }) => share !== null);
   if (!effects.length) {
-    byId("matters-note").textContent = "There are too few runs to divide the variance.";
+    byId("matters-note").textContent = "There are too few runs, or too few seeds, to divide the variance.";
     return;
   }
   const shown = effects.sort((a, b) => b.share - a.share).slice(0, 12).reverse();
@@ -280,12 +280,13 @@ function drawMatters() {
         type: "bar",
         orientation: "h",
         y: shown.map(({ effect }) => plain(effect)),
-        x: shown.map(({ share }) => 100 * share),
-        text: shown.map(({ share }) => ` ${percent(share)}`),
+        x: shown.map(({ share }) => 100 * Math.max(share, 0)),
+        text: shown.map(({ share }) => ` ${percent(Math.max(share, 0))}`),
+        customdata: shown.map(({ low, high }) => `${percent(low)} to ${percent(high)}`),
         textposition: "outside",
         cliponaxis: false,
         marker: { color: shown.map((one) => (one.rest ? look.faint : look.good)) },
-        hovertemplate: "%{y}: %{x:.1f}%<extra></extra>",
+        hovertemplate: "%{y}: %{x:.1f}%<br>95% interval %{customdata}<extra></extra>",
       },
     ],
     {
