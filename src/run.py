@@ -96,6 +96,7 @@ def single_run(config: DictConfig, display: Display) -> Finished:
         if (run_context.folder / RESULT).exists():
             result = Result.load(run_context.folder)
             report.findings(result.findings)
+            report.chance(result.chance)
             _show_whereabouts(job, result, run_context.folder)
         raise
     differing = deviations(job, config, context)  # type: ignore[arg-type] # a DictConfig of its form

@@ -1,5 +1,7 @@
 """What is said of a network's layers, on networks that are ill in a known way."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -150,15 +152,38 @@ def test_a_wide_initializer_is_told_by_what_it_saturates() -> None:
 
 def test_a_rate_that_saturates_is_told_apart_from_an_initializer_that_does() -> None:
     first, *_ = told(Random(Uniform(-0.3, 0.3), Zeros()), Sigmoid(), lr=200.0)
-    assert "units saturated from epoch " in first
+    assert re.search(r"units saturated (from|at) epoch ", first)
     assert first.endswith("; a smaller lr may help")
 
 
 def test_units_that_a_great_rate_killed_are_counted() -> None:
     sentences = told(XAVIER, ReLU(), lr=5.0)
     assert any(
-        "8 of 8 units dead from epoch 1; a smaller lr or leaky_relu may help" in told
+        "6 of 8 units dead at epoch 1, 8 at epoch 6; a smaller lr or leaky_relu may help" in told
         for told in sentences
+    )
+
+
+def test_a_number_stands_with_the_epoch_at_which_it_was_counted() -> None:
+    network = MLP(6, (), 16, Sigmoid()).layers
+
+    def state(saturated: int, update: float = 1e-3) -> LayerState:
+        return LayerState(16, saturated, None, False, update, 1.0, 1.0)
+
+    looks = {0: [state(0)], 1: [state(11)], 30: [state(14)]}
+    assert findings(network, looks) == [
+        "layer 1: 11 of 16 units saturated at epoch 1, 14 at epoch 30; a smaller lr may help"
+    ]
+    assert findings(network, {0: [state(11)], 30: [state(14)]})[0].startswith(
+        "layer 1: 11 of 16 units saturated at the start, 14 at epoch 30"
+    )
+    assert findings(network, {0: [state(0)], 5: [state(14)], 30: [state(14)]})[0].startswith(
+        "layer 1: 14 of 16 units saturated from epoch 5;"
+    )
+    (sentence,) = findings(network, {1: [state(0, 0.12)], 30: [state(0, 3.0)]})
+    assert sentence == (
+        "layer 1: an update changes its weights by 12% of their norm at epoch 1, 300% at epoch 30: "
+        "lr is too large for these weights"
     )
 
 

@@ -569,9 +569,10 @@ def test_training_runs_of_a_stack_are_the_oracles_whoever_leaves(
         assert [bool(epoch.stopped) for epoch in epochs] == [
             fate == "stops" and epoch.number == last for epoch in epochs
         ]
-        for epoch in epochs:
-            # Whoever stops has its best epoch in the first.
-            best = epochs[0] if fate == "stops" else epoch
+        for place, epoch in enumerate(epochs, 1):
+            best = epoch
+            if fate == "stops":  # it keeps the best epoch so far, however little that is better
+                best = min(epochs[:place], key=lambda one: one.scores["val"].loss)
             assert epoch.progress is not None
             for kept, p in zip(epoch.progress.kept, best.parameters, strict=True):
                 assert [a.tobytes() for a in kept] == [a.tobytes() for a in p]

@@ -44,6 +44,22 @@ def test_ten_thousand_of_ten_classes_take_less_than_a_quarter_of_a_megabyte(tmp_
     assert (tmp_path / "p.npz").stat().st_size < 250_000
 
 
+def test_the_most_probable_class_that_is_kept_is_the_predicted_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    near = 0.5 + rng.normal(0, 1e-5, (500, 4)).astype(np.float32)  # half precision sees them equal
+    tiny = rng.random((500, 4)).astype(np.float32) * np.float32(1e-9)  # and these as 0
+    # The logits of saturated sigmoids differ where their probabilities do not.
+    one = np.array([[1.0, 1.0, 1.0, 0.3]], np.float32)
+    probabilities = np.concatenate([near, tiny, one])
+    predicted = np.append(probabilities[:-1].argmax(axis=1), 2)
+    assert (probabilities.astype(np.float16).argmax(axis=1) != predicted).sum() > 100
+    Predictions("test", "", predicted, predicted, probabilities).save(tmp_path / "p.npz")
+    read = Predictions.load(tmp_path / "p.npz")
+    np.testing.assert_array_equal(read.probabilities.argmax(axis=1), read.predicted)
+    np.testing.assert_allclose(read.probabilities, probabilities, atol=1e-3)
+    assert read.probabilities.max() <= 1
+
+
 def test_two_networks_are_compared_sample_by_sample() -> None:
     assert answers(FIRST).against(answers(SECOND)) == Contingency(
         both=4, only_first=2, only_second=1, neither=1

@@ -27,13 +27,19 @@ def test_an_improvement_must_be_greater_than_min_delta() -> None:
     accuracies = [0.5, 0.52, 0.54, 0.56, 0.58]
     assert ends_after(EarlyStopping("val/accuracy", patience=2), accuracies) is None
     assert ends_after(EarlyStopping("val/accuracy", patience=2, min_delta=0.05), accuracies) == 3
-    assert EarlyStopping("val/accuracy", patience=9, min_delta=0.05).kept(accuracies) == 4
+    assert EarlyStopping("val/accuracy", patience=2, min_delta=0.05).reason(accuracies[:3]) == (
+        "val/accuracy has not improved on epoch 1's 0.5000 by more than 0.05 in 2 epochs"
+    )
 
 
 def test_the_best_epoch_is_kept_or_the_last() -> None:
     losses = [1.0, 0.8, 0.9, 0.8]
     assert EarlyStopping("val/loss", patience=5).kept(losses) == 2  # the first of equal ones
     assert EarlyStopping("val/loss", patience=5, restore_best=False).kept(losses) == 4
+    # min_delta decides when training ends, not which epoch is the best.
+    rising, falling = [0.5, 0.52, 0.56, 0.57, 0.58, 0.57], [1.0, 0.95, 0.94, 0.96]
+    assert EarlyStopping("val/accuracy", patience=9, min_delta=0.05).kept(rising) == 5
+    assert EarlyStopping("val/loss", patience=9, min_delta=0.5).kept(falling) == 3
     assert Never().kept(losses) == 4
 
 

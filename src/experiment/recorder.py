@@ -32,6 +32,7 @@ from src.support.errors import Pruned, TargetMissed, TrainingFailed, first_line
 from src.support.signals import held
 from src.tracking.tracker import Tracker, ending
 from src.training import diagnostics
+from src.training.chance import at_chance
 from src.training.training_run import Epoch, Progress, watched
 
 log = logging.getLogger(__name__)
@@ -177,7 +178,7 @@ class Recorder:
         folder = self._run_context.folder.absolute()
         self.checkpoint()
         with kept.timed():
-            summary = summarize(kept.epochs, self.findings())
+            summary = summarize(kept.epochs, self.findings(), self._chance())
             save_weights(folder / "weights.npz", prepared.network, kept.trained)
             predictions = _predictions(prepared, kept.trained)
             predictions.save(folder / "predictions.npz")
@@ -190,6 +191,7 @@ class Recorder:
             self._tracked.results(job, prepared, kept.trained)
         stopping = job.experiment.stopping
         scores = [epoch.scores for epoch in kept.epochs]
+        self._result = replace(self._result, chance=summary.chance)
         if shortfall := stopping.shortfall(watched(stopping.watch, scores)):
             raise TargetMissed(shortfall)
         metrics = summary.metrics()
@@ -216,6 +218,14 @@ class Recorder:
         for sentence in sentences:
             log.warning(sentence)
         return sentences
+
+    def _chance(self) -> str | None:
+        """Return that the network answers no better than a guess, and why; log it."""
+        prepared = self._prepared
+        said = at_chance(prepared.training_run(), prepared.parameters, self._kept.epochs)
+        if said:
+            log.warning(said)
+        return said
 
     def keep_failure(self, error: BaseException) -> None:
         """Keep the error that ended the run, after a checkpoint of what is trained.

@@ -42,6 +42,7 @@ class Summary:
     updates: int
     samples: int
     seconds: float
+    chance: str | None = None  # that it answers no better than a guess, and the likely reason
 
     def metrics(self) -> dict[str, float]:
         """Return every figure under the name that MLflow and the configuration use."""
@@ -76,6 +77,7 @@ class Result:
     stack: Sequence[int] = field(default_factory=list)
     stack_position: int | None = None  # its place among them, from 0
     cause: str | None = None  # the class of the exception that ended it
+    chance: str | None = None  # that it answers no better than a guess, and the likely reason
 
     def write(self, folder: Path) -> None:
         """Write the result into a run's folder, all of it or nothing."""
@@ -120,7 +122,9 @@ def has_ended(folder: Path) -> bool:
         return False
 
 
-def summarize(history: Sequence[Epoch], findings: Sequence[str]) -> Summary:
+def summarize(
+    history: Sequence[Epoch], findings: Sequence[str], chance: str | None = None
+) -> Summary:
     """Return the kept and the best scores of a training run."""
     last = history[-1]
     kept = next(epoch for epoch in reversed(history) if epoch.kept)
@@ -141,6 +145,7 @@ def summarize(history: Sequence[Epoch], findings: Sequence[str]) -> Summary:
         last.updates,
         last.samples,
         last.seconds,
+        chance,
     )
 
 

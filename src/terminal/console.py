@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TextIO
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _KEY_WIDTH = 12  # characters of the first column
+_READABLE_WIDTH = 100  # characters of a line of sentences
 _PLAIN_WIDTH = 160  # characters of a line where the output is not a terminal
 
 _silent = ContextVar("silent", default=False)
@@ -94,6 +96,12 @@ def say(*parts: str | tuple[str, str]) -> None:
 def fact(key: str, value: str) -> None:
     """Print a line of the form key, value."""
     say((f"{key:<{_KEY_WIDTH}}", "bold"), value)
+
+
+def paragraph(key: str, text: str) -> None:
+    """Print sentences under a key, in lines of a readable length."""
+    for number, line in enumerate(textwrap.wrap(text, _READABLE_WIDTH, break_long_words=False)):
+        fact("" if number else key, line)
 
 
 def problem(message: str) -> None:

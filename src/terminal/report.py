@@ -8,7 +8,7 @@ from src.terminal.comparison import (
 )
 from src.terminal.console import fact, never_fail, problem, show_log, silence
 from src.terminal.progress import progress, sweep_progress
-from src.terminal.run import claims, closing, findings, opening, whereabouts
+from src.terminal.run import chance, claims, closing, findings, opening, whereabouts
 from src.terminal.sweep import (
     forecast,
     job_line,
@@ -21,6 +21,7 @@ from src.terminal.sweep import (
 )
 
 __all__ = [
+    "chance",
     "claims",
     "closing",
     "comparison_answer",

@@ -13,7 +13,7 @@ from src.experiment.job import Job, Reference
 from src.experiment.results import Summary
 from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import parameter_count
-from src.terminal.console import console, count, fact, table
+from src.terminal.console import console, count, fact, paragraph, table
 from src.training.schedules import Constant
 from src.training.stopping import Never
 
@@ -76,6 +76,7 @@ def closing(summary: Summary, reference: Reference | None, deviations: Sequence[
     if reference and reference.figures:
         _print_published(summary, reference, deviations)
     findings(summary.findings)
+    chance(summary.chance)
     fact("time", f"{summary.seconds:.1f} s of training, {count(summary.updates, 'update')}")
 
 
@@ -106,6 +107,12 @@ def findings(sentences: Sequence[str]) -> None:
     """Print what is wrong in the layers."""
     for sentence in sentences:
         fact("look at", sentence)
+
+
+def chance(said: str | None) -> None:
+    """Print that a network answers no better than a guess, and the likely reason, if it does."""
+    if said:
+        paragraph("chance", said)
 
 
 def whereabouts(folder: Path, link: str, page: Path | None = None, runs: str = "") -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from src.experiment.results import Result
 from src.terminal.comparison import comparison_answer, comparison_table
-from src.terminal.console import console, count, fact, say, table
+from src.terminal.console import console, count, fact, paragraph, say, table
 
 if TYPE_CHECKING:  # they import SciPy and pandas
     from src.comparison.comparison import Comparison
@@ -70,6 +70,8 @@ def job_line(result: Result, position: str) -> None:
     else:
         outcome = (f"{result.metric} {result.value:.4f}", "")
     say(f"{position}  {result.name}  ", outcome, f"  {result.seconds:.1f} s")
+    if result.chance:
+        paragraph("", f"at chance: {result.chance}")
 
 
 def rung(verdict: "Verdict", epoch: int) -> None:
@@ -105,7 +107,9 @@ def study(
         fact("best", f"{chosen}: {best[1]:.4f}")
     if importances:
         shares = ", ".join(f"{key} {share:.0%}" for key, share in importances.items())
-        fact("importance", f"{shares} (Optuna's, over all trials that came to their end)")
+        trials = count(counts.get("complete", 0), "finished trial")
+        fact("importance", f"{shares} of the variance, in a forest that Optuna fits to {trials}")
+        fact("", "(functional ANOVA; the noise of the seeds is not told apart)")
 
 
 def _written(key: str, value: object) -> str:

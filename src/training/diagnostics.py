@@ -69,14 +69,20 @@ def inspect(
                 layer.fan_out,
                 saturated,
                 dead,
-                alike=layer.fan_out > 1
-                and float(np.ptp(W, axis=1).max()) <= _EQUAL * float(np.abs(W).max()),
+                alike=are_alike(W),
                 update_ratio=_norm(moved[i][0] - W) / (_norm(W) or 1.0),
                 gradient_norm=_norm(gradients[i][0]),
                 spread=float(values[i + 1].std(dtype=np.float64)),
             )
         )
     return tuple(states)
+
+
+def are_alike(weights: Array) -> bool:
+    """Tell whether all units of a layer with ``weights (in, units)`` have the same weights."""
+    if weights.shape[1] < 2:
+        return False
+    return float(np.ptp(weights, axis=1).max()) <= _EQUAL * float(np.abs(weights).max())
 
 
 def measurements(states: Sequence[LayerState]) -> dict[str, float]:
@@ -105,54 +111,94 @@ def findings(network: Network, history: Mapping[int, Sequence[LayerState]]) -> l
     epochs = sorted(history)
     dense = [layer for layer in network if isinstance(layer, Dense)]
     troubles = (
-        (k, _trouble(layer, epochs, [history[epoch][k] for epoch in epochs]))
+        (k, _trouble(layer, _Looks(epochs, [history[epoch][k] for epoch in epochs])))
         for k, layer in enumerate(dense)
     )
     return [f"layer {k + 1}: {trouble}" for k, trouble in troubles if trouble] if epochs else []
 
 
-def _trouble(layer: Dense, epochs: Sequence[int], states: Sequence[LayerState]) -> str | None:
-    """Return the most serious fault of one layer at the end and since when it has it, if any."""
-    first, last = states[0], states[-1]
+@dataclass(frozen=True)
+class _Looks:
+    """The states of one layer at the epochs that were looked at."""
 
-    def since(wrong: Callable[[LayerState], bool]) -> str | None:
-        """Return since when a fault has lasted; None if it is not there at the end."""
+    epochs: Sequence[int]
+    states: Sequence[LayerState]
+
+    def since(self, wrong: Callable[[LayerState], bool]) -> int | None:
+        """Return at which look a fault began that has lasted to the end; None if it is over."""
         start = None
-        for epoch, state in zip(reversed(epochs), reversed(states), strict=True):
-            if not wrong(state):
+        for look in reversed(range(len(self.states))):
+            if not wrong(self.states[look]):
                 break
-            start = epoch
+            start = look
+        return start
+
+    def when(self, wrong: Callable[[LayerState], bool]) -> str | None:
+        """Return since when a fault has lasted, in words; None if it is not there at the end."""
+        start = self.since(wrong)
+        return None if start is None else self._from(start)
+
+    def grown(
+        self, wrong: Callable[[LayerState], bool], said: Callable[[LayerState], str], noun: str = ""
+    ) -> str | None:
+        """Return what was measured of a fault when it began and at the end, each with its epoch.
+
+        ``said`` puts a measurement into words, and ``noun`` follows the first one. None if the
+        fault is not there at the end.
+        """
+        start = self.since(wrong)
         if start is None:
             return None
-        return "from the start" if start == 0 else f"from epoch {start}"
+        begun, ended = said(self.states[start]), said(self.states[-1])
+        if begun == ended:
+            return f"{ended}{noun} {self._from(start)}"
+        epoch = self.epochs[start]
+        place = "at the start" if epoch == 0 else f"at epoch {epoch}"
+        return f"{begun}{noun} {place}, {ended} at epoch {self.epochs[-1]}"
 
-    if when := since(lambda state: state.alike):
-        return (
-            f"its {last.units} units have had equal weights {when}: equal gradients keep them equal"
-        )
-    if when := since(lambda state: (state.saturated or 0) >= MANY_SATURATED * state.units):
-        remedy = "a smaller lr may help"
-        if first.spread > _WIDE:
-            remedy = f"the initializer is wide for {layer.fan_in} inputs"
-        return f"{last.saturated} of {last.units} units saturated {when}; {remedy}"
-    if when := since(lambda state: (state.dead or 0) >= MANY_DEAD * state.units):
-        remedy = "another initializer" if when == "from the start" else "a smaller lr"
-        return f"{last.dead} of {last.units} units dead {when}; {remedy} or leaky_relu may help"
-    if when := since(lambda state: state.gradient_norm == 0):
+    def _from(self, look: int) -> str:
+        epoch = self.epochs[look]
+        return "from the start" if epoch == 0 else f"from epoch {epoch}"
+
+
+def _trouble(layer: Dense, looks: _Looks) -> str | None:
+    """Return the most serious fault of one layer at the end and since when it has it, if any."""
+    units = looks.states[-1].units
+    if when := looks.when(lambda state: state.alike):
+        return f"its {units} units have had equal weights {when}: equal gradients keep them equal"
+    many = f" of {units} units"
+    if said := looks.grown(_is_saturated, lambda state: str(state.saturated), f"{many} saturated"):
+        wide = looks.states[0].spread > _WIDE
+        remedy = f"the initializer is wide for {layer.fan_in} inputs"
+        return f"{said}; {remedy if wide else 'a smaller lr may help'}"
+    if said := looks.grown(_is_dead, lambda state: str(state.dead), f"{many} dead"):
+        at_start = looks.epochs[looks.since(_is_dead) or 0] == 0
+        remedy = "another initializer" if at_start else "a smaller lr"
+        return f"{said}; {remedy} or leaky_relu may help"
+    if when := looks.when(lambda state: state.gradient_norm == 0):
         return (
             f"its gradient is 0 {when}: its inputs are 0, or the layers after it pass no gradient"
         )
-    if when := since(lambda state: state.update_ratio < TINY_UPDATE):
+    if when := looks.when(lambda state: state.update_ratio < TINY_UPDATE):
         return (
             f"an update changes its weights by less than {TINY_UPDATE:g} of their norm {when}: "
             "it hardly learns, a larger lr may help"
         )
-    if when := since(lambda state: state.update_ratio > HUGE_UPDATE):
-        return (
-            f"an update changes its weights by {last.update_ratio:.0%} of their norm {when}: "
-            "lr is too large for these weights"
-        )
+    if said := looks.grown(_is_thrown, lambda state: f"{state.update_ratio:.0%}", " of their norm"):
+        return f"an update changes its weights by {said}: lr is too large for these weights"
     return None
+
+
+def _is_saturated(state: LayerState) -> bool:
+    return (state.saturated or 0) >= MANY_SATURATED * state.units
+
+
+def _is_dead(state: LayerState) -> bool:
+    return (state.dead or 0) >= MANY_DEAD * state.units
+
+
+def _is_thrown(state: LayerState) -> bool:
+    return state.update_ratio > HUGE_UPDATE
 
 
 def _norm(array: Array) -> float:

@@ -47,7 +47,8 @@ class Optimizer(ABC):
     (Pascanu, Mikolov and Bengio 2013, algorithm 1, with PyTorch's 1e-6 added to the divisor).
     ``weight_decay`` λ then adds λW to the gradient of the weights, as a penalty of λ/2 · ΣW² beside
     the mean loss would; biases have no penalty. This is PyTorch's convention: Nielsen's λ and n are
-    λ/n here, and scikit-learn's alpha is alpha over the batch size.
+    λ/n here. scikit-learn divides its alpha by the number of samples in each batch: alpha over the
+    batch size is the same here where every batch is full, and less where the last one is smaller.
 
     A new optimizer needs ``buffer_count`` and ``direction``. To be faster in the fast engines it
     also overrides ``step``, and ``linear`` where its update is linear.

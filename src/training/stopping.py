@@ -45,8 +45,9 @@ class Never(Stopping):
 class EarlyStopping(Stopping):
     """Training ends after ``patience`` epochs in a row without improvement.
 
-    Prechelt 1998, criterion UP, epoch by epoch. With ``restore_best`` the weights of the last epoch
-    that improved are kept, even if training runs to its end.
+    Prechelt 1998, criterion UP, epoch by epoch. ``min_delta`` decides only what counts as an
+    improvement. With ``restore_best`` the weights of the epoch with the best value are kept, the
+    first of equal ones, even if training runs to its end.
     """
 
     metric: str
@@ -63,18 +64,23 @@ class EarlyStopping(Stopping):
         return MetricWatch(self.metric, self.min_delta)
 
     def reason(self, values: Sequence[float]) -> str | None:
-        best = self._best(values)
-        if len(values) - best < self.patience:
+        improved = self._improved(values)
+        if len(values) - improved < self.patience:
             return None
+        least = f"by more than {self.min_delta:g} " if self.min_delta else ""
         return (
-            f"{self.metric} has not improved on epoch {best}'s {values[best - 1]:.4f} "
-            f"in {self.patience} epochs"
+            f"{self.metric} has not improved on epoch {improved}'s {values[improved - 1]:.4f} "
+            f"{least}in {self.patience} epochs"
         )
 
     def kept(self, values: Sequence[float]) -> int:
-        return self._best(values) if self.restore_best else len(values)
+        if not self.restore_best:
+            return len(values)
+        best = min(values) if self.metric.endswith("loss") else max(values)
+        return values.index(best) + 1
 
-    def _best(self, values: Sequence[float]) -> int:
+    def _improved(self, values: Sequence[float]) -> int:
+        """Return the number, from 1, of the last epoch that improved."""
         return max(
             number for number, improved in enumerate(self.watch.improvements(values), 1) if improved
         )
