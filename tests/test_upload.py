@@ -18,12 +18,12 @@ START = 1_000_000
 
 
 class Opened:
-    """A run in a database of its own, and its folder."""
+    """A run in MLflow, and its folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: tuple[MlflowClient, str]) -> None:
         self.folder = folder / "run"
         self.folder.mkdir()
-        self.client, self.experiment = Tracking(None, "scratchgrid").open(folder)
+        self.client, self.experiment = store
         self.run = self.client.create_run(self.experiment, START).info.run_id
 
     def known(self, *epochs: int, later: int = 0) -> None:
@@ -46,9 +46,14 @@ class Opened:
         return sorted((point.step, point.value) for point in points)
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[MlflowClient, str]:
+    return Tracking(None, "scratchgrid").open(tmp_path_factory.mktemp("store"))
+
+
 @pytest.fixture
-def opened(tmp_path: Path) -> Opened:
-    return Opened(tmp_path)
+def opened(tmp_path: Path, store: tuple[MlflowClient, str]) -> Opened:
+    return Opened(tmp_path, store)
 
 
 def row(epoch: int, later: int = 0) -> list[Point]:
@@ -101,6 +106,31 @@ def test_a_batch_ends_with_an_epoch(opened: Opened, monkeypatch: pytest.MonkeyPa
         [5],
     ]
     assert opened.kept() == each_once(5)
+
+
+def test_a_batch_leaves_out_the_whole_epoch_that_it_has_no_room_for(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "_METRICS_PER_CALL", 7)
+    spy = Spy(opened.client)
+    going_on = opened.upload()
+    for epoch in range(1, 4):
+        going_on.add([*row(epoch), *[(f"other/{k}", 0.0, START + epoch, epoch) for k in range(2)]])
+    opened.advance(going_on, spy)  # type: ignore[arg-type]
+    assert [[point.step for point in batch] for batch in spy.batches] == [[1] * 4, [2] * 4, [3] * 4]
+
+
+def test_a_run_that_goes_on_begins_where_mlflow_says_and_is_as_long_as_before(
+    opened: Opened,
+) -> None:
+    """A later process has a clock of its own; in MLflow the run began with the first one."""
+    going_on = opened.upload()
+    with going_on.journal.change() as entry:
+        entry.start, entry.end, entry.status = START + 500, START + 900, "FINISHED"
+    opened.advance(going_on)
+    info = opened.client.get_run(opened.run).info
+    assert (info.status, info.start_time, info.end_time) == ("FINISHED", START, START + 400)
+    assert going_on.journal.entry.start == START
 
 
 @pytest.mark.parametrize("answered", [False, True])

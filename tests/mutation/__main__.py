@@ -1,11 +1,14 @@
 """``make mutants``: try a random sample of mutants and report the share that a test finds.
 
-make mutants                                       # 400 of all mutants, stratified by file
+make mutants                                       # 60 of each package
+make mutants ARGS="--sample 100 sweep tracking"    # 100 of each of these two
 make mutants ARGS="--sample 0 nn/losses.py"        # every mutant of one file
+make mutants ARGS="nn/losses.py:7 nn/losses.py:31" # survivors again, after a test was added
 """
 
 import argparse
 import ast
+import contextlib
 import importlib.abc
 import importlib.util
 import multiprocessing
@@ -14,71 +17,135 @@ import random
 import resource
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
-from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from types import ModuleType
-from typing import cast
 
 from tests.mutation.mutants import Mutant, mutants, mutated
 
 ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src"
 _FORK = multiprocessing.get_context("fork")
 
 _ENGINES = ["equivalence", "training"]
-# The tests that a fault in a file should fail, the quickest first.
+# The tests that a fault in a file or a folder of src should fail, the quickest first: the names of
+# test files, which may be patterns, or of single tests. The longest place counts. A mutant is in
+# the process of the tests only: those that start other processes find nothing, and cost time.
 TESTS = {
+    "comparison": ["scores", "sentences", "*comparison_statistics", "chance", "compare"],
+    "data/splitting.py": ["splitting", "data"],
+    "experiment/predictions.py": ["predictions"],
     "nn/layers.py": ["nn", "equivalence"],
     "nn/losses.py": ["nn", "equivalence"],
     "nn/network.py": ["nn"],
     "nn/initializers.py": ["initializers"],
     "nn/weights.py": ["initializers"],
     "nn/gradcheck.py": ["gradcheck"],
-    "data/splitting.py": ["splitting", "data"],
-    "experiment/predictions.py": ["predictions"],
+    "sweep/away.py": ["sweep_parts"],
+    "sweep/calibration.py": ["sweep_parts"],
+    "sweep/company.py": ["stack_resume"],
+    "sweep/convergence.py": ["unfinished_jobs"],
+    "sweep/executors.py": ["local_workers"],
+    "sweep/grouping.py": ["grouping"],
+    "sweep/jobs.py": ["sweep_parts"],
+    "sweep/plan.py": ["unfinished_jobs"],
+    "sweep/pruning.py": ["sweep_parts", "unfinished_jobs"],
+    "sweep/run_context.py": ["sweep_parts"],
+    "sweep/sampling.py": ["sweep_parts", "sampling::test_draws_follow_their_distribution"],
+    "sweep/sharing.py": ["stacked::test_shared_data_is_the_data_in_arrays_of_numpy_s_own"],
+    "sweep/stack.py": ["stack_runs"],
+    "sweep/study.py": [
+        "study::test_a_study_is_continued_from_its_database",
+        "study::test_trials_are_overrides_and_a_run_that_failed_counts_as_worst",
+        "study::test_the_pruner_ends_trials_that_are_worse_than_those_before",
+        "study::test_trials_that_did_not_run_to_an_end_are_no_part_of_the_search",
+    ],
+    "tracking/fetch.py": ["mlflow_store"],
+    "tracking/journal.py": ["run_journal"],
+    "tracking/kept_run.py": ["mlflow_store"],
+    "tracking/links.py": [
+        "sweep::test_links_lead_to_the_store_s_own_server_and_never_show_a_password",
+        "mlflow_store",
+    ],
+    "tracking/masking.py": ["store_rules"],
+    "tracking/model.py": ["mlflow_store"],
+    "tracking/outage.py": ["store_rules"],
+    "tracking/schema.py": ["mlflow_store"],
+    "tracking/search.py": ["mlflow_store"],
+    "tracking/served_model.py": ["mlflow_store"],
+    "tracking/settings.py": ["run_journal"],
+    "tracking/store.py": ["mlflow_store"],
+    "tracking/sync.py": ["run_journal"],
+    "tracking/tracker.py": ["run_journal"],
+    "tracking/upload.py": ["upload", "mlflow_store"],
+    "tracking/view.py": ["mlflow_store"],
+    "tracking/writer.py": [
+        "store_rules",
+        "tracking::test_curves_are_written_within_seconds_and_seldom",
+        "tracking::test_a_planned_writing_comes_though_nothing_else_does",
+        "tracking::test_plans_come_together_and_give_way_to_other_jobs",
+    ],
     "training/batching.py": ["batching"],
-    "training/metric_watch.py": ["schedules", "stopping"],
-    "training/loop.py": ["training", "equivalence"],
+    "training/engines": _ENGINES,
     "training/engines/choice.py": ["engines"],
+    "training/loop.py": _ENGINES[::-1],
+    "training/metric_watch.py": ["schedules", "stopping"],
     "training/optimizers.py": ["optimizers", "equivalence"],
     "training/schedules.py": ["schedules"],
-    "training/scoring.py": ["training", "equivalence"],
+    "training/scoring.py": _ENGINES[::-1],
     "training/stopping.py": ["stopping"],
     "training/training_run.py": ["training", "stopping", "equivalence", "diagnostics"],
 }
 
 
 def tests_of(file: str) -> list[str]:
-    """Return the test files that judge the mutants of a file under ``src``."""
-    names = TESTS.get(file, _ENGINES)
-    paths = [ROOT / "tests" / f"test_{name}.py" for name in names]
-    return [str(path) for path in paths if path.exists()]
+    """Return the tests that judge the mutants of a file under ``src``, as pytest names them."""
+    places = [place for place in TESTS if file == place or file.startswith(f"{place}/")]
+    found = []
+    for name in TESTS[max(places, key=len)] if places else ():
+        pattern, _, test = name.partition("::")
+        paths = sorted((ROOT / "tests").glob(f"test_{pattern}.py"))
+        found += [f"{path}::{test}" if test else str(path) for path in paths]
+    return list(dict.fromkeys(found))
 
 
-def judged() -> list[str]:
-    """Return every file whose mutants are tried: the mathematics and the training."""
-    engines = (ROOT / "src" / "training" / "engines").glob("*.py")
-    names = sorted(path.relative_to(ROOT / "src").as_posix() for path in engines)
-    others = [name for name in names if name not in TESTS and not name.endswith("__init__.py")]
-    return [*TESTS, *others]
+def judged(places: Iterable[str]) -> list[str]:
+    """Return the files under ``src`` at or below these places that have tests in ``TESTS``."""
+    found: list[Path] = []
+    for path in map(SOURCE.joinpath, places):
+        found += sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    files = dict.fromkeys(path.relative_to(SOURCE).as_posix() for path in found)
+    return [file for file in files if tests_of(file) and not file.endswith("__init__.py")]
 
 
 def sample(files: Sequence[str], size: int, seed: int) -> list[tuple[str, Mutant]]:
-    """Draw mutants of every file in proportion to how many it has; all of them where size is 0."""
-    each = {file: mutants(_source(file)) for file in files}
-    total = sum(map(len, each.values()))
+    """Draw ``size`` mutants of each package; all of them where size is 0 or they are fewer."""
+    packages: dict[str, list[tuple[str, Mutant]]] = {}
+    for file in files:
+        found = [(file, mutant) for mutant in mutants(_source(file))]
+        packages.setdefault(_package(file), []).extend(found)
     chosen: list[tuple[str, Mutant]] = []
-    for file, found in each.items():
-        count = round(size * len(found) / total) if 0 < size < total else len(found)
-        picked = random.Random(f"{seed} {file}").sample(range(len(found)), count)
-        chosen += [(file, found[k]) for k in sorted(picked)]
+    for package, found in packages.items():
+        count = min(size or len(found), len(found))
+        chosen += random.Random(f"{seed} {package}").sample(found, count)
     return chosen
 
 
+def named(text: str) -> tuple[str, Mutant]:
+    """Return the mutant ``file:number``, as a survivor is printed."""
+    file, _, number = text.partition(":")
+    return file, mutants(_source(file))[int(number)]
+
+
+def _package(file: str) -> str:
+    return file.split("/")[0]
+
+
 def _source(file: str) -> str:
-    return (ROOT / "src" / file).read_text("utf-8")
+    return (SOURCE / file).read_text("utf-8")
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -86,7 +153,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def __init__(self, file: str, tree: ast.Module) -> None:
         self.name = ".".join(("src", *Path(file).with_suffix("").parts))
-        self.code = compile(tree, str(ROOT / "src" / file), "exec")
+        self.code = compile(tree, str(SOURCE / file), "exec")
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -102,10 +169,11 @@ def _judge(file: str, mutant: Mutant | None, tests: list[str], seconds: int) -> 
     import pytest
     from hypothesis import Phase, settings
 
-    # A loop that never ends counts as found, and so does a deadlock. The limit is processor time,
-    # because a busy machine must not find a mutant.
+    # A loop that never ends counts as found, and so does a deadlock. A busy machine must not find
+    # a mutant, so most of the limit is processor time.
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    signal.alarm(20 * seconds)
+    signal.alarm(10 * seconds)
+    os.setpgid(0, 0)  # it ends with all processes that it starts
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
@@ -135,73 +203,106 @@ def _judge(file: str, mutant: Mutant | None, tests: list[str], seconds: int) -> 
 
 
 def _run(
-    chosen: Sequence[tuple[str, Mutant]], jobs: int, seconds: int
+    chosen: Sequence[tuple[str, Mutant]], jobs: int, limits: Mapping[tuple[str, ...], int]
 ) -> Iterator[tuple[str, Mutant, bool]]:
     """Try the mutants and yield each, and whether a test found it."""
     waiting = list(reversed(chosen))
-    running: dict[int, tuple[ForkProcess, str, Mutant]] = {}
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            file, mutant = waiting.pop()
-            arguments = (file, mutant, tests_of(file), seconds)
-            process = _FORK.Process(target=_judge, args=arguments)
-            process.start()
-            running[process.sentinel] = (process, file, mutant)
-        for sentinel in wait(list(running)):
-            process, file, mutant = running.pop(cast(int, sentinel))
-            process.join()
-            yield file, mutant, process.exitcode != 0
+    running: list[tuple[ForkProcess, str, Mutant]] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                file, mutant = waiting.pop()
+                tests = tests_of(file)
+                arguments = (file, mutant, tests, limits[tuple(tests)])
+                process = _FORK.Process(target=_judge, args=arguments)
+                process.start()
+                running.append((process, file, mutant))
+            time.sleep(0.05)  # a sentinel would be held open by what a mutant leaves running
+            for ended in [one for one in running if not one[0].is_alive()]:
+                running.remove(ended)
+                process, file, mutant = ended
+                _end(process)
+                yield file, mutant, process.exitcode != 0
+    finally:
+        for process, _, _ in running:
+            _end(process)
+
+
+def _end(process: ForkProcess) -> None:
+    """End what a mutant has started, and the mutant itself."""
+    assert process.pid
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _processor_seconds() -> float:
+    """Return the processor time of the children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
     """Parse the arguments, try the mutants and print the table."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
-    parser.add_argument("files", nargs="*", help="under src; all of the mathematics by default")
-    parser.add_argument("--sample", type=int, default=400, help="how many mutants; 0 for all")
+    parser.add_argument("places", nargs="*", help="files and folders under src, or FILE:NUMBER")
+    parser.add_argument("--sample", type=int, default=60, help="mutants of each package; 0 for all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--seconds", type=int, default=200, help="processor time for one mutant")
     given = parser.parse_args()
 
+    # What every child would import again. None of it imports ``src``.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    import sklearn.metrics
-    import sklearn.model_selection  # noqa: F401 (what every child would import again)
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    for module in ("hydra", "mlflow.tracking", "pandas", "sklearn.model_selection", "scipy.stats"):
+        importlib.import_module(module)
 
-    files = given.files or judged()
-    for tests in {tuple(tests_of(file)) for file in files}:
-        unchanged = _FORK.Process(target=_judge, args=("", None, list(tests), given.seconds))
+    again = [named(place) for place in given.places if ":" in place]
+    places = [place for place in given.places if ":" not in place]
+    files = judged(places or TESTS) if places or not again else []
+    chosen = [*again, *sample(files, given.sample, given.seed)]
+    limits: dict[tuple[str, ...], int] = {}
+    for tests in {tuple(tests_of(file)) for file, _ in chosen}:
+        before = _processor_seconds()
+        unchanged = _FORK.Process(target=_judge, args=("", None, list(tests), 1000))
         unchanged.start()
         unchanged.join()
         if unchanged.exitcode:
             parser.error(f"{' '.join(tests)} fail without a mutant: make them pass first")
+        limits[tests] = 10 + int(2 * (_processor_seconds() - before))
 
-    chosen = sample(files, given.sample, given.seed)
     random.Random(given.seed).shuffle(chosen)  # so that a part of the run is a fair sample, too
     tried: list[tuple[str, Mutant, bool]] = []
     try:
-        for file, mutant, killed in _run(chosen, given.jobs, given.seconds):
+        for file, mutant, killed in _run(chosen, given.jobs, limits):
             tried.append((file, mutant, killed))
-            if not killed:
-                print(f"[{len(tried)}/{len(chosen)}] survived: {file} {mutant}", flush=True)
+            word = "killed  " if killed else "SURVIVED"
+            progress = f"[{len(tried)}/{len(chosen)}]"
+            print(f"{progress} {word} {file}:{mutant.number} {mutant}", flush=True)
     except KeyboardInterrupt:
         print(f"stopped after {len(tried)} of {len(chosen)} mutants")
-    _report(files, tried)
+    _report(tried)
 
 
-def _report(files: Sequence[str], tried: Sequence[tuple[str, Mutant, bool]]) -> None:
-    """Print how many mutants of each file were killed, and the share with its interval."""
+def _report(tried: Sequence[tuple[str, Mutant, bool]]) -> None:
+    """Print how many mutants of each file and of each package were killed, and the shares."""
+    files: dict[str, list[bool]] = {}
+    packages: dict[str, list[bool]] = {}
+    for file, _, killed in sorted(tried, key=lambda one: one[0]):
+        files.setdefault(file, []).append(killed)
+        packages.setdefault(_package(file), []).append(killed)
+    print(f"\n{'':32} killed  share  95% interval")
+    for file, found in files.items():
+        print(f"{file:32} {sum(found):3}/{len(found)}")
+    for package, found in packages.items():
+        print(f"{package:32} {_share(found)}")
+
+
+def _share(found: Sequence[bool]) -> str:
     from scipy.stats import binomtest
 
-    print(f"\n{'file':40} mutants  killed")
-    for file in files:
-        found = [killed for name, _, killed in tried if name == file]
-        print(f"{file:40} {len(found):7}  {sum(found):6}")
-    found = [killed for _, _, killed in tried]
-    share = binomtest(sum(found), len(found)).proportion_ci(method="wilson")
-    print(
-        f"{'all':40} {len(found):7}  {sum(found):6}  {sum(found) / len(found):.1%}, "
-        f"95% interval {share.low:.1%} to {share.high:.1%}"
-    )
+    killed, tried = sum(found), len(found)
+    interval = binomtest(killed, tried).proportion_ci(method="wilson")
+    return f"{killed:3}/{tried:<3} {killed / tried:5.1%}  {interval.low:.1%} to {interval.high:.1%}"
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.In: ast.NotIn,
     ast.NotIn: ast.In,
 }
+_FUNCTIONS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 # These keywords decide about a check or about memory, never about a result.
 _KEYWORDS_LEFT_ALONE = {"strict", "casting"}
 
@@ -129,17 +130,26 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
     elif isinstance(node, ast.IfExp):
         yield ast.IfExp(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
     elif isinstance(node, ast.Call):
+        if isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS:
+            other = ast.Name(_FUNCTIONS[node.func.id], ast.Load())
+            yield ast.Call(other, node.args, node.keywords)
         for k, keyword in enumerate(node.keywords):
             if keyword.arg and not _is_left_alone(keyword):
                 yield ast.Call(node.func, node.args, node.keywords[:k] + node.keywords[k + 1 :])
+    if isinstance(node, ast.While) and not any(map(_is_jump, ast.walk(node))):
+        yield ast.If(node.test, node.body, node.orelse)
     if isinstance(node, ast.If):
         yield ast.If(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
     if isinstance(node, ast.AugAssign) or (
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
     ):
         yield ast.Pass()
-    if isinstance(node, ast.Continue | ast.Break):
+    if _is_jump(node):
         yield ast.Pass()
+
+
+def _is_jump(node: ast.AST) -> bool:
+    return isinstance(node, ast.Continue | ast.Break)
 
 
 def _short(code: str) -> str:
