@@ -8,18 +8,22 @@ PYTHON ?= python3
 PORT ?= 5000
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help run test peers cover fuzz torture mutants lint format docs baselines bench scale draw ui server lock clean
+.PHONY: help run test test-all peers cover fuzz torture mutants rates lint format docs baselines bench scale draw ui server lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## install, then train one network; ARGS="model=relu2 lr=0.1" chooses another
 	@$(BIN)/python -m src.run $(if $(ARGS),$(ARGS),model=sigmoid3)
 
-test: $(VENV)/.dev ## install, then run the tests; ARGS="-k layers" chooses some
-	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+test: $(VENV)/.dev ## install, then run the tests that are not slow; ARGS="-k layers" chooses some
+	@$(PYTEST) --dist loadfile -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.dev ## run all tests; ARGS=--long adds those that take minutes each
+	@$(PYTEST) --dist worksteal $(ARGS)
 
 peers: $(VENV)/.dev ## install PyTorch too: the tests that compare with it are skipped without it
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --editable ".[peers]"
@@ -37,6 +41,9 @@ torture: $(VENV)/.dev ## kill, starve and damage runs, and compare what is resum
 
 mutants: $(VENV)/.dev ## count how many small faults the tests find; ARGS="--sample 0 nn/losses.py"
 	@$(BIN)/python -m tests.mutation $(ARGS)
+
+rates: $(VENV)/.dev ## simulate sweeps: how often a comparison is wrong; ARGS="--sweeps 500"
+	@$(BIN)/python -m tests.rates $(ARGS)
 
 lint: $(VENV)/.dev ## run Ruff and the strict type checker
 	@$(BIN)/ruff check .
@@ -79,16 +86,18 @@ clean: ## remove what was installed; keep outputs
 
 $(VENV)/.build: locks/build.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, $(PYTHON) is {sys.version.split()[0]}; choose with make PYTHON=python3.12")'
-	@echo "installing into $(VENV); this takes a minute, once"
+	@echo "creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r locks/build.txt
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.build locks/run.txt pyproject.toml
+	@echo "installing what a run needs into $(VENV); this takes about a minute, once"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --require-hashes -r locks/run.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run locks/dev.txt
+	@echo "installing what the tests need into $(VENV); this takes about half a minute, once"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --require-hashes -r locks/dev.txt
 	@touch $@

@@ -15,8 +15,9 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from src.tracking.search import FoundRun
 
-# No example may fail for being slow: these machines are shared.
-settings.register_profile("default", deadline=None, max_examples=50)
+# No example may fail for being slow: these machines are shared. The same examples are drawn each
+# time, so that a run of the tests says something of a change; `make fuzz` draws others.
+settings.register_profile("default", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("default")
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -93,11 +94,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests marked long, too")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return 3 for two cores: the tests wait for processes about as long as they compute."""
+    from src.support.threads import available_cores
+
+    return max(1, available_cores() * 3 // 2)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--long"):
         for item in items:
             if item.get_closest_marker("long"):
-                item.add_marker(pytest.mark.skip(reason="takes minutes: make test ARGS=--long"))
+                item.add_marker(pytest.mark.skip(reason="takes minutes: make test-all ARGS=--long"))
 
 
 @pytest.fixture(autouse=True)

@@ -56,6 +56,7 @@ def test_it_is_the_run_of_the_command_line(trained: Trained, invoke: Callable[..
     assert "MLflow run" in (trained.folder / "run.log").read_text()
 
 
+@pytest.mark.slow
 def test_it_shows_what_the_command_shows_or_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +92,7 @@ def test_missing_data_and_divergence_are_raised_as_what_they_are(tmp_path: Path)
     assert only_run(Ended(tmp_path, 1, "", "")).info.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_threads_wait_for_each_other_and_get_their_own_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,6 +110,7 @@ def test_threads_wait_for_each_other_and_get_their_own_runs(
         assert each.history == untimed(each.folder)
 
 
+@pytest.mark.slow
 def test_hydra_is_left_as_it_was_found(tmp_path: Path) -> None:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         before = GlobalHydra.instance().hydra

@@ -105,6 +105,7 @@ def sweep(folder: Path, accuracy: float) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accuracy", "met"), [(0.881, True), (0.95, True), (0.80, False)])
 def test_the_table_and_the_pictures_are_kept_and_one_claim_that_fails_fails_all(
     accuracy: float, met: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -130,6 +131,7 @@ def test_the_markdown_is_a_table() -> None:
     assert lines[2] == "| r | val/accuracy | 0.9800 | 0.9812 ± 0.0004 | 0.0030 | as published |"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -154,6 +156,7 @@ def test_what_cant_be_checked_is_refused(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_what_ends_the_command_ends_its_sweep_well(number: int, code: int, tmp_path: Path) -> None:
     images = tmp_path / "t.csv"

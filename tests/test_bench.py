@@ -55,6 +55,7 @@ def bench(outputs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_every_row_is_measured_and_kept(tmp_path: Path) -> None:
     ended = bench(tmp_path, "--peers")
     assert ended.returncode == 0, ended.stderr
@@ -72,6 +73,7 @@ def test_every_row_is_measured_and_kept(tmp_path: Path) -> None:
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_scikit_learn_is_measured_beside_it(tmp_path: Path) -> None:
     ended = bench(tmp_path, "--peers", SKLEARN, "--only", "784-10-10")
     assert ended.returncode == 0, ended.stderr
@@ -121,6 +123,7 @@ def test_a_ratio_is_taken_within_a_round_and_marked() -> None:
     assert report.unmet == ["784-128-10 relu, batch 32: JAX 1.10×, required 1.15×"]
 
 
+@pytest.mark.slow
 def test_stacks_are_measured_beside_single_networks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

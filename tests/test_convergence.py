@@ -23,8 +23,12 @@ from tests.test_stacked import workers_of
 
 PATIENCE = 120.0  # seconds; a machine may be busy
 
-# In both, runs leave their stacks at different epochs: one diverges, some stop early.
+# In the last two, runs leave their stacks at different epochs: one diverges, some stop early.
 SWEEPS = {
+    "small": (
+        "model=sigmoid3", "batching=sample", "lr=0.01,0.02", "seed=0,1",
+        "data.split.train=150", "epochs=24", "checkpoint.every=4",
+    ),
     "per sample": (
         "model=sigmoid3", "batching=sample", "lr=0.005,0.01,0.02,0.03", "seed=range(4)",
         "data.split.train=150", "stopping=target", "stopping.metric=val/accuracy",
@@ -100,11 +104,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], End
     return get
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sweep", "victim"),
     [
-        ("per sample", "group"),
-        ("mini-batches", "parent"),
+        ("small", "group"),
+        pytest.param("per sample", "group", marks=pytest.mark.slow),
+        pytest.param("mini-batches", "parent", marks=pytest.mark.slow),
         pytest.param("per sample", "worker", marks=pytest.mark.long),
     ],
 )
@@ -139,6 +145,7 @@ def finished(folder: Path) -> bool:
     return (folder / RESULT).exists() and Result.load(folder).status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_the_next_command_closes_the_runs_that_a_killed_sweep_left_open(tmp_path: Path) -> None:
     """Also those whose row MLflow did not know yet, or that had just written their result."""
     process = start(tmp_path, "model=relu2_small", "lr=0.1,0.2,0.3", "epochs=100000")
@@ -182,6 +189,7 @@ def ran(ended: Ended) -> list[str]:
     return [parts[1] for parts in shown if len(parts) > 2 and "/" in parts[0]]
 
 
+@pytest.mark.slow
 def test_the_same_sweep_again_shows_its_table_and_runs_nothing(
     invoke: Callable[..., Ended],
 ) -> None:
@@ -196,6 +204,7 @@ def test_the_same_sweep_again_shows_its_table_and_runs_nothing(
     assert again.folders == first.folders
 
 
+@pytest.mark.slow
 def test_a_grid_that_grew_runs_its_new_points_in_the_same_sweep(
     invoke: Callable[..., Ended],
 ) -> None:
@@ -218,6 +227,7 @@ def test_a_grid_that_grew_runs_its_new_points_in_the_same_sweep(
     assert told(smaller) == ["1 of 1 runs was done before"]
 
 
+@pytest.mark.slow
 def test_another_sweep_with_a_point_in_common_has_a_folder_of_its_own(
     invoke: Callable[..., Ended],
 ) -> None:
@@ -227,6 +237,7 @@ def test_another_sweep_with_a_point_in_common_has_a_folder_of_its_own(
     assert len({folder.parent for folder in other.folders}) == 2
 
 
+@pytest.mark.slow
 def test_rerun_computes_all_again_in_a_sweep_of_its_own(invoke: Callable[..., Ended]) -> None:
     invoke(*GRID, "lr=0.1,0.2")
     again = invoke(*GRID, "lr=0.1,0.2", "rerun=true")
@@ -249,6 +260,7 @@ def edit(folder: Path, name: str, **changes: Any) -> None:
     (folder / name).write_text(json.dumps(known))
 
 
+@pytest.mark.slow
 def test_other_code_is_said_and_decided_by_the_user(invoke: Callable[..., Ended]) -> None:
     first = invoke(*GRID, "lr=0.1,0.2,0.3")
     for folder in first.folders[:2]:
@@ -265,6 +277,7 @@ def test_other_code_is_said_and_decided_by_the_user(invoke: Callable[..., Ended]
     assert told(invoke(*GRID, "lr=0.1,0.2,0.3")) == ["3 of 3 runs were done before"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_trained_for_longer_is_another_one(invoke: Callable[..., Ended]) -> None:
     first = invoke(*GRID, "lr=0.1,0.2")
     longer = invoke(f"resume={first.folders[1]}", "epochs=5")
@@ -277,6 +290,7 @@ def test_a_run_that_was_trained_for_longer_is_another_one(invoke: Callable[..., 
     assert told(invoke(*GRID, "lr=0.1,0.2")) == ["2 of 2 runs were done before"]
 
 
+@pytest.mark.slow
 def test_jobs_that_differ_in_their_records_only_are_found_again_each(
     invoke: Callable[..., Ended],
 ) -> None:
@@ -290,6 +304,7 @@ def test_jobs_that_differ_in_their_records_only_are_found_again_each(
     assert [Result.load(folder).overrides for folder in again.folders] == asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", '{"name": "x"', "[]", '{"name": 1}', "null"])
 def test_a_torn_result_costs_its_own_run_at_most(
     content: str, invoke: Callable[..., Ended]
@@ -304,6 +319,7 @@ def test_a_torn_result_costs_its_own_run_at_most(
     assert (again.folders[1] / "weights.npz").read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_sweep_with_a_folder_of_its_own_goes_on_there(
     invoke: Callable[..., Ended], tmp_path: Path
 ) -> None:
@@ -322,6 +338,7 @@ def test_a_sweep_with_a_folder_of_its_own_goes_on_there(
     assert (told(other), len(ran(other))) == ([], 2)
 
 
+@pytest.mark.slow
 def test_of_the_same_sweep_twice_at_once_the_second_is_refused(
     invoke: Callable[..., Ended], tmp_path: Path
 ) -> None:

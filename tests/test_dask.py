@@ -76,6 +76,7 @@ def run_all(
     return futures
 
 
+@pytest.mark.slow
 def test_results_errors_and_news_reach_the_driver_and_errors_are_not_repeated(
     client: Client, tmp_path: Path
 ) -> None:
@@ -95,6 +96,7 @@ def test_results_errors_and_news_reach_the_driver_and_errors_are_not_repeated(
     assert {"good was told", "error was told"} <= set(heard)
 
 
+@pytest.mark.slow
 def test_a_task_whose_worker_dies_runs_again_on_another(client: Client, tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
     kinds = ["worker-once", "good", "good", "good"]
@@ -104,6 +106,7 @@ def test_a_task_whose_worker_dies_runs_again_on_another(client: Client, tmp_path
     assert log.lines.count("good") == 3
 
 
+@pytest.mark.slow
 def test_a_task_that_kills_three_workers_fails_alone(client: Client, tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
     kinds = ["worker", "good", "good", "good"]
@@ -114,6 +117,7 @@ def test_a_task_that_kills_three_workers_fails_alone(client: Client, tmp_path: P
     assert log.lines.count("worker") == 3
 
 
+@pytest.mark.slow
 def test_a_task_whose_process_dies_is_tried_three_times(client: Client, tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
     (future,) = run_all(client, tmp_path, labour, [Labour("process", log.path)])
@@ -121,6 +125,7 @@ def test_a_task_whose_process_dies_is_tried_three_times(client: Client, tmp_path
     assert log.lines.count("process") == 3
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_killed_worker_stays_until_its_runs_are_closed(
     client: Client, tmp_path: Path
 ) -> None:
@@ -133,6 +138,7 @@ def test_the_folder_of_a_killed_worker_stays_until_its_runs_are_closed(
     assert log.lines == ["begun", "begun", "closed"]
 
 
+@pytest.mark.slow
 def test_an_interruption_reaches_the_tasks_which_close_what_they_have_open(
     client: Client, tmp_path: Path
 ) -> None:
@@ -151,6 +157,7 @@ def test_an_interruption_reaches_the_tasks_which_close_what_they_have_open(
     assert sorted(log.lines) == ["KeyboardInterrupt"] * begun + ["begun"] * begun
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shares", [None, False])
 def test_files_are_read_in_place_or_sent_to_each_worker_once(
     shares: bool | None, client: Client, tmp_path: Path
@@ -240,6 +247,7 @@ def weights(folder: Path) -> list[bytes]:
     ]
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_worker_is_killed_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     undisturbed = run(
         tmp_path / "a", "-m", "lr=0.05,0.1", "batching.size=32,64", "epochs=600",
@@ -452,6 +460,7 @@ def _slurm(*arguments: str, **environment: str) -> str:
     ).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sshd.missing() is not None, reason=str(sshd.missing()))
 def test_workers_are_started_through_ssh_and_end_with_the_sweep(tmp_path: Path) -> None:
     pytest.importorskip("asyncssh", reason="pip install '.[cluster]' adds it")
@@ -474,6 +483,7 @@ def is_of_ssh(process: Path, folder: Path) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sshd.missing() is not None, reason=str(sshd.missing()))
 def test_a_host_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
     pytest.importorskip("asyncssh", reason="pip install '.[cluster]' adds it")
@@ -485,6 +495,7 @@ def test_a_host_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
     assert "hydra.launcher.hosts=[no.such.host.invalid]: no worker can be started" in ended.err
 
 
+@pytest.mark.slow
 def test_a_cluster_grows_with_the_work_and_workers_that_join_later_get_tasks(
     tmp_path: Path,
 ) -> None:

@@ -1109,6 +1109,7 @@ def test_largest_seed_stratifies_too() -> None:
 # ─── The page that tells how to add a dataset ───
 
 
+@pytest.mark.slow
 def test_following_the_page_adds_a_dataset_with_one_class_and_one_yaml_file(tmp_path: Path) -> None:
     for name in ("src", "conf", "hydra_plugins"):
         ignore = shutil.ignore_patterns("__pycache__")

@@ -54,6 +54,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", SECTIONS)
 def test_following_the_page_to_the_letter_adds_an_option_that_learns(
     title: str, project: Path, tmp_path: Path
@@ -112,6 +113,7 @@ def test_the_reference_knows_every_metric() -> None:
     ] == []
 
 
+@pytest.mark.slow
 def test_the_reference_names_the_files_that_a_run_leaves(project: Path, tmp_path: Path) -> None:
     command = f"python -m src.run epochs=2 diagnose=1 outputs={shlex.quote(str(tmp_path))}"
     ended = run(command, project)

@@ -59,6 +59,7 @@ def test_scikit_learns_checks(
     check(estimator)
 
 
+@pytest.mark.slow
 def test_none_of_the_checks_fails_or_is_skipped_or_warns() -> None:
     """In a process of its own: SciPy must know of the array API when it is imported."""
     script = (
@@ -91,6 +92,7 @@ def test_digits_are_learned_out_of_the_box_in_a_pipeline() -> None:
     )  # nothing scaled
 
 
+@pytest.mark.slow
 def test_a_grid_search_finds_what_works() -> None:
     grid = {
         "networkclassifier__lr": np.array([1e-6, 0.01]),

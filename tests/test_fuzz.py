@@ -117,6 +117,7 @@ def equal(ours: list[Any], theirs: list[Any]) -> bool:
     return repr([plain(one) for one in ours]) == repr([plain(one) for one in theirs])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reader", "name"), [(name, name) for name in READERS], indirect=["reader"]
 )
@@ -183,6 +184,7 @@ def places(values: Any, *keys: Any) -> list[tuple[Any, ...]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reader", "name"),
     [(name, name) for name in ("run.json", "result.json", "tracking.json")],
@@ -211,6 +213,7 @@ ARRAYS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", ["sealed checkpoint"], indirect=True)
 def test_a_forged_checkpoint_is_refused_in_a_line_or_harmless(reader: Reader) -> None:
     contents = []

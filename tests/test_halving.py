@@ -52,6 +52,7 @@ def values(folder: Path) -> list[tuple[str, ...]]:
     ]
 
 
+@pytest.mark.slow
 def test_runs_that_stay_have_the_bytes_of_the_sweep_without_halving(
     whole: Ended, halved: Ended
 ) -> None:
@@ -64,6 +65,7 @@ def test_runs_that_stay_have_the_bytes_of_the_sweep_without_halving(
         assert values(ours) == values(theirs)
 
 
+@pytest.mark.slow
 def test_runs_that_leave_have_the_epochs_of_the_sweep_without_halving_so_far(
     whole: Ended, halved: Ended
 ) -> None:
@@ -76,6 +78,7 @@ def test_runs_that_leave_have_the_epochs_of_the_sweep_without_halving_so_far(
     assert lengths == {1, 3}  # the rungs of 9 epochs
 
 
+@pytest.mark.slow
 def test_the_best_at_each_rung_stay_and_a_run_that_failed_is_behind(
     whole: Ended, halved: Ended
 ) -> None:
@@ -101,6 +104,7 @@ def test_the_best_at_each_rung_stay_and_a_run_that_failed_is_behind(
             assert pair not in first
 
 
+@pytest.mark.slow
 def test_runs_that_left_are_tagged_and_are_no_failures(halved: Ended, whole: Ended) -> None:
     client = MlflowClient(halved.store)
     experiments = [e.experiment_id for e in client.search_experiments()]
@@ -116,6 +120,7 @@ def test_runs_that_left_are_tagged_and_are_no_failures(halved: Ended, whole: End
     assert halved.code == whole.code == int(failed)
 
 
+@pytest.mark.slow
 def test_what_was_saved_is_counted(halved: Ended) -> None:
     found = results(halved)
     left = [n for n, result in enumerate(found) if result["status"] == "PRUNED"]
@@ -123,6 +128,7 @@ def test_what_was_saved_is_counted(halved: Ended) -> None:
     assert f"{len(left)} of 12 runs left early: {saved} of 108 epochs less" in halved.out
 
 
+@pytest.mark.slow
 def test_the_same_command_again_has_nothing_to_do_and_without_halving_all_go_on(
     invoke: Callable[..., Ended],
 ) -> None:
@@ -153,6 +159,7 @@ def pruned_stack(folder: Path, shrinks: bool) -> tuple[Stack, list[int]]:
     return stack, [news for news in told if isinstance(news, int)]
 
 
+@pytest.mark.slow
 def test_a_smaller_stack_agrees_to_rounding_and_computes_nothing_along(tmp_path: Path) -> None:
     (small, told), (whole, same) = (pruned_stack(tmp_path / str(s), s) for s in (True, False))
     assert told == same == [4, 4, 2, 2, 2, 2]

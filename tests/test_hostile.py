@@ -532,6 +532,7 @@ def test_a_recipe_cannot_run_code_through_hydra(
     assert [path.name for path in tmp_path.iterdir()] == ["conf"]
 
 
+@pytest.mark.slow
 def test_what_a_recipe_may_set_of_hydra_still_works(invoke: Invoke, tmp_path: Path) -> None:
     node = "job_logging: {root: {level: DEBUG}}\n  launcher: {workers: 1}\n  verbose: [src]"
     arguments = sly(tmp_path, node)
@@ -552,6 +553,7 @@ def test_python_s_callers_are_protected_too(tmp_path: Path) -> None:
 # ─── Odd but fair ───
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["with spaces", "выходы 輸出 é", "50% #1?", "a'b\"c"])
 def test_folders_of_any_name_keep_a_run(tmp_path: Path, folder: str) -> None:
     given = _csv_of(tmp_path / "a.csv", [0, 1] * 10)
@@ -580,6 +582,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 def test_a_run_may_have_any_name(tmp_path: Path) -> None:
     given = [f"outputs={tmp_path}/o", *_csv_of(tmp_path / "a.csv", [0, 1] * 10)]
     for name in NAMES:
@@ -604,6 +607,7 @@ def _csv_of(path: Path, labels: list[int]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_one_sample_trains(tmp_path: Path) -> None:
     given = [*_csv_of(tmp_path / "a.csv", [1]), "data.split.val=0", "data.split.test=0"]
     settings = [f"outputs={tmp_path}/o", "metric=train/accuracy"]
@@ -611,6 +615,7 @@ def test_one_sample_trains(tmp_path: Path) -> None:
     assert len(trained.history) == 2
 
 
+@pytest.mark.slow
 def test_a_class_may_be_missing_from_the_training_part(tmp_path: Path) -> None:
     given = _csv_of(tmp_path / "a.csv", [0, 0, 1, 1, 0, 1, 2, 0, 2, 1])
     settings = [f"outputs={tmp_path}/o", "data.split.val=2", "data.split.test=2"]
@@ -619,6 +624,7 @@ def test_a_class_may_be_missing_from_the_training_part(tmp_path: Path) -> None:
     assert trained.predictions.probabilities.shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_it_runs_without_assertions(tmp_path: Path) -> None:
     command = [sys.executable, "-O", "-m", "src.run", f"outputs={tmp_path}", "epochs=1"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -636,6 +642,7 @@ def test_it_runs_without_assertions(tmp_path: Path) -> None:
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_back_a_day_harms_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

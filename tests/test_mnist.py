@@ -682,6 +682,7 @@ def test_real_mnist_with_one_byte_changed_is_refused(tmp_path: Path, name: str) 
     )
 
 
+@pytest.mark.slow
 @needs_mnist
 def test_real_mnist_comes_from_openml_once_and_is_checked(
     openml: OpenML,

@@ -102,6 +102,7 @@ def test_a_full_disk_at_the_result_fails_the_run_and_mlflow_hears_of_it(
     assert "No space left" in run.data.tags["failure"]
 
 
+@pytest.mark.slow
 def test_a_run_that_died_between_its_result_and_mlflow_is_closed_as_its_result_says(
     tmp_path: Path,
 ) -> None:

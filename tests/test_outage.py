@@ -154,6 +154,7 @@ def known(server: Server, folder: Path) -> bool:
     return bool(rows(server.folder, query))
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_and_comes_back_has_everything_under_one_run(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -190,6 +191,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [10, pytest.param(60, marks=pytest.mark.long)])
 def test_a_server_that_is_away_in_the_middle_of_a_run_costs_nothing(
     server: Server, tmp_path: Path, seconds: int
@@ -226,6 +228,7 @@ def test_a_server_that_is_away_in_the_middle_of_a_run_costs_nothing(
     assert (run_id, "FINISHED") in server.runs()
 
 
+@pytest.mark.slow
 def test_what_a_server_that_stays_away_was_not_told_is_synced_later_exactly_once(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +251,7 @@ def test_what_a_server_that_stays_away_was_not_told_is_synced_later_exactly_once
     assert sync(tmp_path / "run") is None
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_holds_up_no_epoch(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -320,6 +324,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["500", "503", "429", "reset"])
 def test_answers_that_are_errors_are_waited_out(
     mode: str, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -342,6 +347,7 @@ def test_answers_that_are_errors_are_waited_out(
     proxy.server_close()
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_late_is_given_longer(
     server: Server,
     tmp_path: Path,
@@ -366,6 +372,7 @@ def test_a_server_that_answers_late_is_given_longer(
     proxy.server_close()
 
 
+@pytest.mark.slow
 def test_a_run_whose_creation_was_not_confirmed_is_found_and_not_created_again(
     server: Server, tmp_path: Path
 ) -> None:
@@ -394,6 +401,7 @@ def test_an_error_of_the_database_is_raised_and_not_shown_with_a_traceback(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_locked_database_ends_no_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -414,6 +422,7 @@ def test_a_locked_database_ends_no_training(
     same(tmp_path / "run", tmp_path, synced.run_id)
 
 
+@pytest.mark.slow
 def test_offline_no_store_is_made_and_sync_uploads_the_run(tmp_path: Path) -> None:
     ended = run(tmp_path, "tracking.offline=true", "epochs=3")
     assert ended.code == 0, ended.err
@@ -433,6 +442,7 @@ def test_offline_no_store_is_made_and_sync_uploads_the_run(tmp_path: Path) -> No
     assert list(tmp_path.rglob("artifacts/**/MLmodel"))
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_was_killed_is_closed_by_sync_and_not_while_it_trains(
     tmp_path: Path,
 ) -> None:
@@ -451,6 +461,7 @@ def test_a_run_whose_process_was_killed_is_closed_by_sync_and_not_while_it_train
     assert rows(tmp_path, "SELECT value FROM tags WHERE key = 'failure'") == [(DIED,)]
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_was_killed_is_closed_by_the_next_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "src.run", f"outputs={tmp_path}", "epochs=100000"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -469,6 +480,7 @@ def test_a_run_whose_process_was_killed_is_closed_by_the_next_command(tmp_path: 
 # --- before anything starts -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_refused_at_the_start(tmp_path: Path) -> None:
     with contextlib.closing(socket.socket()) as deaf:
         deaf.bind(("127.0.0.1", 0))
@@ -529,6 +541,7 @@ def test_secrets_of_a_uri_are_masked_and_refused_as_a_setting(uri: str, shown: s
         assert not [secret for secret in SECRETS if secret in str(refused.value)]
 
 
+@pytest.mark.slow
 def test_no_secret_is_in_anything_that_a_run_leaves(server: Server, tmp_path: Path) -> None:
     uri = server.address.replace("://", "://me:Sup3rS@ecr3tW:x@")
     ended = run(tmp_path, "epochs=2", MLFLOW_TRACKING_URI=uri, MLFLOW_EXPERIMENT_NAME="")

@@ -446,7 +446,7 @@ def test_the_loss_curve_is_that_of_scikit_learn(
 def test_penalty_and_momentum_are_scikit_learns_in_our_terms(
     momentum: float, nesterov: bool
 ) -> None:
-    """Its alpha is divided by the batch size; its loss contains the penalty, ours does not."""
+    """It divides alpha by the number of samples in each batch; its loss contains the penalty."""
     network, alpha, size = (
         network_of(Tanh()),
         2.0,
@@ -465,6 +465,25 @@ def test_penalty_and_momentum_are_scikit_learns_in_our_terms(
     epochs = by_us(network, CROSS_ENTROPY, optimizer, 0.02, batching=Mini(size), epochs=25)
     for found, expected in zip(flat(epochs[-1].parameters), course.parameters, strict=True):
         close(found, expected)
+
+
+def test_scikit_learn_decays_more_in_a_smaller_last_batch_than_we_do() -> None:
+    network, alpha, size = network_of(Tanh()), 2.0, 30  # the last of four batches has 14
+    settings = {"activation": "tanh", "learning_rate_init": 0.02, "batch_size": size}
+    theirs = by_sklearn(network, HIDDEN, Mini(size), 25, alpha=alpha, **settings).parameters
+    ours = by_us(
+        network,
+        CROSS_ENTROPY,
+        SGD(weight_decay=alpha / size),
+        0.02,
+        batching=Mini(size),
+        epochs=25,
+    )
+    lengths = [
+        sum(float(np.square(array).sum()) for array in arrays)
+        for arrays in (flat(ours[-1].parameters), theirs)
+    ]
+    assert lengths[1] < 0.97 * lengths[0]
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0])

@@ -361,6 +361,7 @@ def test_the_caption_holds_name_and_settings_as_they_are(tmp_path: Path) -> None
     style.save(figure, tmp_path / "x.png")  # without a warning about the letter
 
 
+@pytest.mark.slow
 def test_equal_figures_are_saved_as_equal_bytes_whatever_style_the_user_has(
     tmp_path: Path,
 ) -> None:
@@ -426,6 +427,7 @@ def names(folder: Path) -> set[str]:
 ALL = {"samples", "curves", "confusion", "predictions", "first_layer"}
 
 
+@pytest.mark.slow
 def test_pictures_drawn_later_are_those_that_the_run_drew(finished: Ended, tmp_path: Path) -> None:
     (folder,) = finished.folders
     paths = draw_run(folder, into=tmp_path / "new")
@@ -451,6 +453,7 @@ def test_a_run_is_found_by_its_id_and_samples_are_shown_with_their_probabilities
     assert f"picture     {tmp_path / 'a' / 'curves.png'}" in ended.out
 
 
+@pytest.mark.slow
 def test_pictures_are_logged_to_mlflow_when_asked(
     swept: Ended, draw: Callable[..., Ended], tmp_path: Path
 ) -> None:
@@ -463,6 +466,7 @@ def test_pictures_are_logged_to_mlflow_when_asked(
     assert logged == ALL
 
 
+@pytest.mark.slow
 def test_a_sweep_draws_no_run_by_itself_and_a_failed_run_has_what_can_be_drawn(
     swept: Ended, draw: Callable[..., Ended], tmp_path: Path
 ) -> None:
@@ -480,6 +484,7 @@ def test_a_sweep_draws_no_run_by_itself_and_a_failed_run_has_what_can_be_drawn(
     assert "holds no predictions.npz, since the run did not finish" in ended.err
 
 
+@pytest.mark.slow
 def test_layers_are_drawn_where_they_were_diagnosed(
     invoke: Callable[..., Ended], tmp_path: Path
 ) -> None:
@@ -533,6 +538,7 @@ def test_what_is_wrong_is_said_and_the_exit_code_is_2(
     assert not (Path.cwd() / "nowhere").exists()
 
 
+@pytest.mark.slow
 def test_one_wrong_run_does_not_keep_the_others_from_being_drawn(
     finished: Ended, draw: Callable[..., Ended], tmp_path: Path
 ) -> None:
@@ -557,6 +563,7 @@ def test_a_configuration_that_no_longer_fits_and_data_that_is_gone_are_said(
             draw_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_data_that_is_gone_is_named(invoke: Callable[..., Ended], tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     rows = np.random.default_rng(0).integers(0, 255, (60, 16))

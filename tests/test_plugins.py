@@ -89,6 +89,7 @@ def start(lab: Path, *arguments: str) -> Ended:
     return Ended(lab / "outputs", ended.returncode, ended.stdout, ended.stderr)
 
 
+@pytest.mark.slow
 def test_own_classes_are_choices_in_a_sweep(lab: Path) -> None:
     ended = start(lab, "-m", "plugins=[my_lab]", "activation=relu,swish", *SETTINGS)
     assert ended.code == 0, ended.err
@@ -97,6 +98,7 @@ def test_own_classes_are_choices_in_a_sweep(lab: Path) -> None:
     assert {run.data.params["model.activation"] for run in runs(ended)} == {"relu", "swish"}
 
 
+@pytest.mark.slow
 def test_a_served_model_brings_the_plugins_that_its_network_uses(lab: Path, tmp_path: Path) -> None:
     ended = start(lab, "plugins=[my_lab]", "activation=swish", *SETTINGS, "epochs=1")
     assert ended.code == 0, ended.err
@@ -116,6 +118,7 @@ def test_a_served_model_brings_the_plugins_that_its_network_uses(lab: Path, tmp_
     assert loaded.stdout.strip() == "(2, 4)", loaded.stderr
 
 
+@pytest.mark.slow
 def test_python_takes_plugins_and_their_source_is_part_of_the_identity(lab: Path) -> None:
     folder = f"hydra.searchpath=[file://{lab}/conf]"
     given = [folder, "plugins=[my_lab]", "activation=swish", *SETTINGS]

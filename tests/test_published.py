@@ -16,10 +16,13 @@ from src.experiment.job import Curve, read_curve
 from tests.conftest import Ended, run
 from tests.test_run import history
 
-pytestmark = pytest.mark.skipif(
-    "SCRATCHGRID_MNIST" not in os.environ,
-    reason="needs MNIST: set SCRATCHGRID_MNIST to a folder of its IDX files",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "SCRATCHGRID_MNIST" not in os.environ,
+        reason="needs MNIST: set SCRATCHGRID_MNIST to a folder of its IDX files",
+    ),
+]
 
 
 def recipe(name: str, outputs: Path) -> tuple[Ended, dict[str, Any]]:

@@ -6,7 +6,9 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,11 +37,13 @@ LINES = [
 RUNS = sorted({line for line in LINES if line.startswith("python -m src.run")})
 # Sweeps whose runs our own sweepers decide: they are planned.
 PLANNED = re.compile(r"\+sweep=|sweep\.|samples=|plan=true|hydra/sweeper=|batching\.size=16,64")
+LONG = re.compile(r"debug=(overfit|fast)|card .*seed")
 SWEEPS = [line for line in RUNS if " -m " in line.removeprefix("python -m")]
 MAKES = sorted(
     {line.split()[1] for line in LINES if line.startswith("make")}
-    | set(re.findall(r"`make (\w+)[ `]", TEXT))
+    | set(re.findall(r"`make ([\w-]+)[ `]", TEXT))
 )
+README = PAGES[0].read_text(encoding="utf-8")
 PYTHON = [
     page.name + ":" + block
     for page in PAGES
@@ -50,6 +54,19 @@ KNOWN = re.compile(
     r"|\.venv/bin/(pre-commit install|python -m pip install )"
     r"|pip install \"\.\[\w+\]\"$|export (DASK|MLFLOW)_\w+=|dask scheduler$"
 )
+
+
+def cases(examples: Iterable[str]) -> list[Any]:
+    """Return the cases of a test, of which those that the README does not show are slow.
+
+    So are some that take long and are much like others.
+    """
+    return [
+        example
+        if example.removeprefix("README.md:") in README and not LONG.search(example)
+        else pytest.param(example, marks=pytest.mark.slow)
+        for example in examples
+    ]
 
 
 def overrides(line: str) -> list[str]:
@@ -85,14 +102,14 @@ def test_something_is_shown() -> None:
     assert len(SWEEPS) >= 5
     assert sum(map(alone, RUNS)) >= 8
     assert len(PYTHON) >= 3
-    assert {"run", "test", "ui", "help"} <= set(MAKES)
+    assert {"run", "test", "test-all", "ui", "help"} <= set(MAKES)
 
 
 def test_every_command_is_of_a_kind_that_is_tested() -> None:
     assert [line for line in LINES if not KNOWN.match(line)] == []
 
 
-@pytest.mark.parametrize("line", [line for line in SWEEPS if PLANNED.search(line)])
+@pytest.mark.parametrize("line", cases(line for line in SWEEPS if PLANNED.search(line)))
 def test_every_sweep_of_ours_is_planned(line: str, tmp_path: Path) -> None:
     asked = [word for word in shlex.split(line)[1:] if not word.startswith(("samples=", "plan="))]
     few = [] if "sweep.zip" in line or "batching.size" in line else ["samples=2"]
@@ -104,7 +121,7 @@ def test_every_sweep_of_ours_is_planned(line: str, tmp_path: Path) -> None:
     assert ended.stdout
 
 
-@pytest.mark.parametrize("line", [line for line in RUNS if not PLANNED.search(line)])
+@pytest.mark.parametrize("line", cases(line for line in RUNS if not PLANNED.search(line)))
 def test_every_run_composes(line: str) -> None:
     if line in SWEEPS:
         assert len(jobs(line)) > 1
@@ -121,13 +138,13 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("line", [line for line in RUNS if alone(line)])
+@pytest.mark.parametrize("line", cases(filter(alone, RUNS)))
 def test_every_run_on_the_bundled_data_trains(line: str, outputs: Path) -> None:
     run = train(*overrides(line), "epochs=2", f"outputs={outputs}", show=False)
     assert len(run.history) == 2
 
 
-@pytest.mark.parametrize("line", [line for line in RUNS if shows_only(line)])
+@pytest.mark.parametrize("line", cases(filter(shows_only, RUNS)))
 def test_every_command_that_checks_or_shows_something_succeeds(line: str, tmp_path: Path) -> None:
     command = [sys.executable, *shlex.split(line)[1:]]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -138,7 +155,7 @@ def test_every_command_that_checks_or_shows_something_succeeds(line: str, tmp_pa
     assert ended.stdout
 
 
-@pytest.mark.parametrize("code", PYTHON)
+@pytest.mark.parametrize("code", cases(PYTHON))
 def test_every_python_example_runs(
     code: str, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,10 +98,17 @@ COMBINATIONS = {
         *("diagnose=5", "optimizer.clip_norm=0.5", "optimizer=nesterov"),
     ],
 }
+SLOW = {"dropout, momentum, cosine", "per sample, inverse", "plain, float64, diagnosed"}
 EPOCHS = 30
 
 
-@pytest.mark.parametrize("overrides", COMBINATIONS.values(), ids=COMBINATIONS)
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(overrides, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name, overrides in COMBINATIONS.items()
+    ],
+)
 def test_a_run_that_is_killed_and_resumed_has_the_bytes_of_one_that_was_not(
     tmp_path: Path, overrides: list[str]
 ) -> None:
@@ -115,6 +122,7 @@ def test_a_run_that_is_killed_and_resumed_has_the_bytes_of_one_that_was_not(
     assert [epoch.number for epoch in finished.history] == list(range(1, len(finished.history) + 1))
 
 
+@pytest.mark.slow
 @needs_mnist
 def test_a_run_that_is_killed_within_an_epoch_goes_on_within_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -142,6 +150,7 @@ def test_a_run_that_is_killed_within_an_epoch_goes_on_within_it(
     assert trained[0] > 8192  # the first part was not trained again
 
 
+@pytest.mark.slow
 def test_a_run_may_be_killed_many_times_and_loses_a_checkpoint_s_epochs_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +172,7 @@ def test_a_run_may_be_killed_many_times_and_loses_a_checkpoint_s_epochs_at_most(
     assert computed[0] > 3
 
 
+@pytest.mark.slow
 def test_a_torn_line_is_mended_and_a_lost_one_is_taken_from_the_checkpoint(tmp_path: Path) -> None:
     asked = ["epochs=30", "checkpoint.every=5"]
     train(tmp_path / "whole", *asked)
@@ -177,6 +187,7 @@ def test_a_torn_line_is_mended_and_a_lost_one_is_taken_from_the_checkpoint(tmp_p
         shutil.rmtree(tmp_path / "torn")
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_some_epochs_and_no_result(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -196,6 +207,7 @@ def test_a_damaged_checkpoint_costs_some_epochs_and_no_result(
         shutil.rmtree(tmp_path / "damaged")
 
 
+@pytest.mark.slow
 def test_an_epoch_that_comes_out_differently_is_named(tmp_path: Path) -> None:
     asked = ["epochs=30", "checkpoint.every=10"]
     train_and_kill(tmp_path, 14, *asked)
@@ -367,6 +379,7 @@ def again(killed: Ended, tmp_path: Path) -> Iterator[Ended]:
     shutil.copytree(tmp_path / "copy", killed.outputs)
 
 
+@pytest.mark.slow
 def test_resume_goes_on_in_the_same_folder_and_the_same_mlflow_run(
     again: Ended, tmp_path: Path
 ) -> None:
@@ -418,6 +431,7 @@ def test_a_finished_run_goes_on_with_more_epochs(tmp_path: Path) -> None:
     assert RunRecord.load(tmp_path / "longer").epochs == 20
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_keeps_its_last_epoch_and_auto_goes_on(
     tmp_path: Path, invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -480,6 +494,7 @@ def edit_record(folder: Path, **changes: Any) -> None:
     (folder / "run.json").write_text(json.dumps(known))
 
 
+@pytest.mark.slow
 def test_what_has_changed_is_named_in_a_line_and_leaves_the_run_alone(
     interrupted: Path, invoke: Callable[..., Ended]
 ) -> None:
@@ -532,6 +547,7 @@ def test_a_folder_that_holds_a_run_takes_no_other(
     assert (interrupted / HISTORY).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_of_two_resumes_at_once_the_second_is_refused(
     interrupted: Path, invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -552,6 +568,7 @@ def test_of_two_resumes_at_once_the_second_is_refused(
     assert (interrupted / LOCK).exists()
 
 
+@pytest.mark.slow
 def test_a_member_of_a_sweep_is_resumed_alone(tmp_path: Path) -> None:
     asked = ("-m", "model=sigmoid3", "lr=0.05,0.1,0.2,0.3")
     whole = run(tmp_path / "whole", *asked, "epochs=20")

@@ -179,6 +179,7 @@ def digits() -> Any:
     return Digits(split=Splitting(None, 360, 360, shuffle=True, stratify=True)).load()
 
 
+@pytest.mark.slow
 def test_saved_weights_score_what_the_run_reported_and_start_another_run(
     finished: Ended, invoke: Callable[..., Ended]
 ) -> None:
@@ -195,6 +196,7 @@ def test_saved_weights_score_what_the_run_reported_and_start_another_run(
     assert history(again.folders[0])[0]["test/accuracy"] == accuracy
 
 
+@pytest.mark.slow
 def test_equal_runs_give_equal_bytes(finished: Ended, tmp_path: Path) -> None:
     again = run(tmp_path, "epochs=40", "model=relu2", OPENBLAS_NUM_THREADS="1")
     for name in (
@@ -214,7 +216,17 @@ def test_equal_runs_give_equal_bytes(finished: Ended, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("model", ["relu2", "relu2_dropout", "sigmoid3", "relu3", "relu2_small"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param("relu2", marks=pytest.mark.slow),
+        pytest.param("relu2_dropout", marks=pytest.mark.slow),
+        "sigmoid3",
+        pytest.param("relu3", marks=pytest.mark.slow),
+        "relu2_small",
+    ],
+)
 def test_every_model_learns_the_digits_with_all_else_at_its_default(
     model: str, invoke: Callable[..., Ended]
 ) -> None:
@@ -270,6 +282,7 @@ def test_the_rate_of_a_schedule_is_kept_by_epoch(invoke: Callable[..., Ended]) -
     assert only_run(ended).data.params["schedule"] == "step"
 
 
+@pytest.mark.slow
 def test_what_ails_the_layers_is_logged_drawn_and_said(invoke: Callable[..., Ended]) -> None:
     ended = invoke("model=sigmoid3", "lr=20", "epochs=6", "diagnose=2")
     assert (
@@ -289,6 +302,7 @@ def test_what_ails_the_layers_is_logged_drawn_and_said(invoke: Callable[..., End
     assert "WARNING] layer 2: 16 of 16" in (ended.folders[0] / "run.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_says_what_was_wrong_in_its_layers(invoke: Callable[..., Ended]) -> None:
     ended = invoke("model=sigmoid3", "loss=squared_error", "lr=1e9", "diagnose=1", "epochs=10")
     assert ended.code == 1
@@ -338,7 +352,16 @@ def test_debug_gradcheck_fails_on_a_wrong_gradient(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("model", ["relu2", "sigmoid3", "relu3", "relu2_small"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param("relu2", marks=pytest.mark.slow),
+        pytest.param("sigmoid3", marks=pytest.mark.slow),
+        pytest.param("relu3", marks=pytest.mark.slow),
+        "relu2_small",
+    ],
+)
 def test_debug_overfit_learns_twenty_samples_by_heart(
     model: str, invoke: Callable[..., Ended]
 ) -> None:
@@ -351,6 +374,7 @@ def test_debug_overfit_learns_twenty_samples_by_heart(
     assert last["train/accuracy"] == 1
 
 
+@pytest.mark.slow
 def test_debug_overfit_fails_where_the_network_cant_learn(invoke: Callable[..., Ended]) -> None:
     ended = invoke("debug=overfit", "initializer=zeros", "epochs=50")
     assert ended.code == 1
@@ -363,6 +387,7 @@ def test_debug_overfit_fails_where_the_network_cant_learn(invoke: Callable[..., 
     ]
 
 
+@pytest.mark.slow
 def test_debug_fast_runs_one_tiny_epoch_through_everything(invoke: Callable[..., Ended]) -> None:
     ended = invoke("debug=fast", "model=relu3", "optimizer=adam")
     assert ended.code == 0, ended.err
@@ -448,6 +473,7 @@ def test_bad_input_is_told_in_a_line_and_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_the_user_wrote_is_printed_as_it_is(
     invoke: Callable[..., Ended], tmp_path: Path
 ) -> None:
@@ -460,6 +486,7 @@ def test_what_the_user_wrote_is_printed_as_it_is(
     assert any(line.startswith("   1  [b]:x:") for line in swept.out.splitlines())
 
 
+@pytest.mark.slow
 def test_activation_in_short_form_is_a_setting_of_the_model(
     invoke: Callable[..., Ended],
 ) -> None:
@@ -495,6 +522,7 @@ def test_a_folder_that_cant_be_written_is_refused(
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]])
 def test_a_store_that_cant_be_opened_is_told_without_its_password_and_leaves_nothing(
     sweep: list[str], tmp_path: Path
@@ -514,6 +542,7 @@ def test_a_store_that_cant_be_opened_is_told_without_its_password_and_leaves_not
     assert [path.name for path in tmp_path.rglob("*")] == ["kept", "thesis.txt"]
 
 
+@pytest.mark.slow
 def test_a_store_with_tables_that_mlflow_cannot_use_is_refused_before_training(
     tmp_path: Path,
 ) -> None:
@@ -628,6 +657,7 @@ def test_ctrl_c_marks_the_run_killed_and_keeps_what_was_learned(
     assert json.loads((ended.folders[0] / "result.json").read_text())["status"] == "KILLED"
 
 
+@pytest.mark.slow
 def test_a_terminal_keeps_a_line_for_every_tenth_of_the_epochs(
     in_a_terminal: Callable[..., tuple[int, int]],
 ) -> None:
@@ -640,6 +670,7 @@ def test_a_terminal_keeps_a_line_for_every_tenth_of_the_epochs(
     assert "loss " in shown  # the bar was there
 
 
+@pytest.mark.slow
 def test_termination_marks_the_run_killed(tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(tmp_path, "epochs=100000"),
@@ -656,7 +687,15 @@ def test_termination_marks_the_run_killed(tmp_path: Path) -> None:
     assert only_run(Ended(tmp_path, 143, "", "")).info.status == "KILLED"
 
 
-@pytest.mark.parametrize("launcher", ["stacked", "basic", "joblib"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        "stacked",
+        pytest.param("basic", marks=pytest.mark.slow),
+        pytest.param("joblib", marks=pytest.mark.slow),
+    ],
+)
 def test_ctrl_c_ends_a_sweep_with_every_run_closed_and_a_table(
     launcher: str, in_a_terminal: Callable[..., tuple[int, int]], tmp_path: Path
 ) -> None:
@@ -687,6 +726,7 @@ def open_files(pid: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_its_sweep_no_result_and_leaves_no_run_open(
     tmp_path: Path,
 ) -> None:
@@ -727,6 +767,7 @@ def test_a_worker_that_is_killed_costs_its_sweep_no_result_and_leaves_no_run_ope
     }
 
 
+@pytest.mark.slow
 def test_two_first_starts_at_once_both_succeed(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(command(tmp_path, "epochs=1"), cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -783,6 +824,7 @@ def test_the_runs_of_a_sweep_are_flat_share_a_tag_and_are_named_by_what_differs(
     }
 
 
+@pytest.mark.slow
 def test_a_job_that_trains_by_itself_gives_the_bytes_of_a_run_alone_under_any_launcher(
     invoke: Callable[..., Ended], tmp_path: Path
 ) -> None:

@@ -124,6 +124,7 @@ def test_settings_of_a_swept_choice_are_forced_also_where_a_preset_sweeps_it() -
     assert forced(["lr=0.1,0.2", setting])[1] == setting
 
 
+@pytest.mark.slow
 def test_a_setting_counts_where_the_option_has_it(invoke: Invoke, tmp_path: Path) -> None:
     sweep = ("-m", "plan=true", "epochs=1")
     ended = invoke(*sweep, "batching=full,mini", "batching.size=16,64")
@@ -161,6 +162,7 @@ def test_the_card_can_be_narrowed(invoke: Invoke, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_is_done_and_a_drawn_sweep_runs_each_draw(invoke: Invoke) -> None:
     sweep = ("-m", "lr=tag(log,interval(0.01,1))", "seed=0,1", "epochs=1", "model=relu2_small")
     ended = invoke(*sweep, "samples=2")

@@ -43,6 +43,7 @@ def test_workers_that_die_cost_what_they_had_not_kept() -> None:
     assert outcome.lost == pytest.approx(5 / 530, rel=0.3)
 
 
+@pytest.mark.slow
 def test_a_sweep_is_measured_by_the_times_of_its_files(tmp_path: Path) -> None:
     times = {0: (100, 108), 1: (101, 110), 2: (110.5, 119), 3: (112, 122)}
     folders = [str(number) for number in times]

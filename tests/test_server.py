@@ -75,6 +75,7 @@ def serving(folder: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
         process.wait()
 
 
+@pytest.mark.slow
 @needs_postgresql
 def test_requests_of_many_writers_do_not_wait_for_each_other_s_connections(short: Path) -> None:
     with serving(short) as (address, _):
@@ -94,6 +95,7 @@ def test_requests_of_many_writers_do_not_wait_for_each_other_s_connections(short
             assert len(client.get_metric_history(run_id, "loss")) == 5
 
 
+@pytest.mark.slow
 @needs_postgresql
 def test_a_server_keeps_runs_in_postgresql_and_leaves_no_process(
     short: Path, tmp_path: Path
@@ -109,6 +111,7 @@ def test_a_server_keeps_runs_in_postgresql_and_leaves_no_process(
     assert list(short.glob("artifacts/*/*/artifacts/history.csv"))
 
 
+@pytest.mark.slow
 def test_a_server_beyond_this_machine_asks_for_a_password_that_nobody_else_can_read(
     tmp_path: Path,
 ) -> None:

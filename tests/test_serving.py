@@ -83,6 +83,7 @@ def server(
         log.close()
 
 
+@pytest.mark.slow
 def test_the_model_loads_and_scores_what_the_run_reported(
     finished: Ended, held_out: tuple[npt.NDArray[Any], npt.NDArray[Any]], model_folder: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_the_model_loads_and_scores_what_the_run_reported(
     np.testing.assert_array_equal(answer["probabilities"].argmax(axis=1), answer["label"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64"])
 def test_raw_pixels_of_any_dtype_give_the_same_answer(
     dtype: str, held_out: tuple[npt.NDArray[Any], npt.NDArray[Any]], model_folder: Path
@@ -112,6 +114,7 @@ def test_raw_pixels_of_any_dtype_give_the_same_answer(
             np.testing.assert_array_equal(answer[part], expected[part])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("images", "message"),
     [
@@ -131,6 +134,7 @@ def _no_outputs() -> Any:
     raise AssertionError("the run has no model")
 
 
+@pytest.mark.slow
 def test_the_stored_model_holds_no_pickle_and_all_the_code_it_needs(
     model_folder: Path, tmp_path: Path
 ) -> None:
@@ -164,6 +168,7 @@ print(src.nn, *(name for name in sys.modules if name.startswith("src.")))
     assert ended.stdout.splitlines() == ["(2, 10)", "not ours"], ended.stderr
 
 
+@pytest.mark.slow
 def test_models_of_different_code_are_loaded_into_one_process(
     model_folder: Path, tmp_path: Path
 ) -> None:
@@ -182,6 +187,7 @@ def test_models_of_different_code_are_loaded_into_one_process(
     assert ["later" in model.predict(images) for model in models] == [False, True]
 
 
+@pytest.mark.slow
 def test_the_package_is_named_by_its_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +207,7 @@ def test_the_package_is_named_by_its_content(
     assert not [path for path in after.rglob("*.py") if "from src" in path.read_text()]
 
 
+@pytest.mark.slow
 def test_the_model_answers_over_http(
     model_folder: Path, held_out: tuple[npt.NDArray[Any], npt.NDArray[Any]], tmp_path: Path
 ) -> None:
@@ -243,6 +250,7 @@ def served(outputs: Path) -> dict[str, npt.NDArray[Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_sweep_logs_its_best_network_and_any_other_on_demand(
     invoke: Callable[..., Ended], tmp_path: Path
 ) -> None:

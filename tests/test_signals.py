@@ -30,6 +30,11 @@ ENDING = {
     signal.SIGINT: (130, "interrupted"),
     signal.SIGQUIT: (131, "terminated"),
 }
+OTHERS = [
+    pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    pytest.param(signal.SIGQUIT, marks=pytest.mark.slow),
+]
 
 
 def temporary(folder: Path) -> Path:
@@ -140,6 +145,7 @@ def epochs_shown(folder: Path) -> int:
     return history.read_bytes().count(b"\n") - 1
 
 
+@pytest.mark.slow
 def test_a_signal_closes_the_run_in_the_store(tmp_path: Path) -> None:
     process = training(tmp_path)
     wait_for_open_runs(process, tmp_path)
@@ -149,7 +155,7 @@ def test_a_signal_closes_the_run_in_the_store(tmp_path: Path) -> None:
     assert stored(tmp_path) == ["KILLED"]
 
 
-@pytest.mark.parametrize("number", ENDING)
+@pytest.mark.parametrize("number", [signal.SIGTERM, *OTHERS])
 def test_a_signal_ends_the_run_with_a_checkpoint_of_its_last_epoch_and_its_exit_code(
     number: signal.Signals, tmp_path: Path
 ) -> None:
@@ -187,6 +193,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_second_signal_waits_for_the_checkpoint_and_the_result(
     number: signal.Signals, tmp_path: Path
@@ -225,7 +232,10 @@ main()
 """
 
 
-@pytest.mark.parametrize(("place", "status"), [("epoch", "KILLED"), ("result", "FINISHED")])
+@pytest.mark.parametrize(
+    ("place", "status"),
+    [pytest.param("epoch", "KILLED", marks=pytest.mark.slow), ("result", "FINISHED")],
+)
 def test_a_signal_waits_until_an_epoch_or_the_result_is_kept_whole(
     place: str, status: str, tmp_path: Path
 ) -> None:
@@ -256,6 +266,7 @@ def test_a_run_ends_after_the_epoch_in_which_python_dropped_a_signal_s_exception
     assert whole_lines(tmp_path / "run" / HISTORY) == 3
 
 
+@pytest.mark.slow
 def test_a_request_for_a_checkpoint_is_met_and_does_not_end_training(tmp_path: Path) -> None:
     process = training(tmp_path, *OFFLINE)
     for number in (signal.SIGUSR1, signal.SIGXCPU):
@@ -274,6 +285,7 @@ def test_a_request_for_a_checkpoint_is_met_and_does_not_end_training(tmp_path: P
     assert process.returncode == 143
 
 
+@pytest.mark.slow
 def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
     process = start(["nohup", *command(tmp_path, "epochs=300", *OFFLINE)], tmp_path)
     assert process.stdout is not None
@@ -286,6 +298,7 @@ def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
     assert result(tmp_path)["status"] == "FINISHED"
 
 
+@pytest.mark.slow
 def test_training_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
     process = training(tmp_path, "epochs=300", *OFFLINE)  # the last epochs= counts
     assert process.stdout is not None
@@ -297,6 +310,7 @@ def test_training_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
     assert result(tmp_path)["status"] == "FINISHED"
 
 
+@pytest.mark.slow
 def test_training_goes_on_when_its_output_s_disk_is_full(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
@@ -326,7 +340,16 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize("module", ["src.run", "src.ui", "src.pictures", "src.sync"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "src.run",
+        *(
+            pytest.param(f"src.{name}", marks=pytest.mark.slow)
+            for name in ("ui", "pictures", "sync")
+        ),
+    ],
+)
 @pytest.mark.parametrize(("number", "after"), [(signal.SIGTERM, 40)])
 def test_a_signal_while_python_imports_shows_no_traceback(
     module: str, number: signal.Signals, after: int, tmp_path: Path
@@ -364,6 +387,7 @@ def results(folder: Path) -> list[str]:
     return [json.loads(path.read_text())["status"] for path in found]
 
 
+@pytest.mark.slow
 def test_ctrl_c_to_all_processes_of_a_sweep_closes_its_runs(tmp_path: Path) -> None:
     process = sweeping(tmp_path)
     os.killpg(process.pid, signal.SIGINT)
@@ -375,6 +399,7 @@ def test_ctrl_c_to_all_processes_of_a_sweep_closes_its_runs(tmp_path: Path) -> N
     assert list(temporary(tmp_path).iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_passes_requests_for_a_checkpoint_on_and_lives(tmp_path: Path) -> None:
     process = sweeping_offline(tmp_path)
     os.killpg(process.pid, signal.SIGUSR1)
@@ -389,6 +414,7 @@ def test_a_sweep_passes_requests_for_a_checkpoint_on_and_lives(tmp_path: Path) -
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_leaves_no_data_behind_its_workers(tmp_path: Path) -> None:
     process = sweeping_offline(tmp_path)
     assert leftovers(tmp_path)  # the data, the socket
@@ -399,6 +425,7 @@ def test_a_killed_sweep_leaves_no_data_behind_its_workers(tmp_path: Path) -> Non
     assert results(tmp_path) == ["KILLED"] * 4
 
 
+@pytest.mark.slow
 def test_the_next_command_removes_what_a_dead_sweep_left(tmp_path: Path) -> None:
     process = sweeping_offline(tmp_path)
     os.killpg(process.pid, signal.SIGKILL)

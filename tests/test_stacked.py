@@ -94,7 +94,14 @@ SWEEPS = {
 }
 
 
-@pytest.mark.parametrize("sweep", SWEEPS, ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        sweep if sweep == "mini-batches" else pytest.param(sweep, marks=pytest.mark.slow)
+        for sweep in SWEEPS
+    ],
+)
 def test_each_run_of_a_stack_agrees_with_the_run_made_alone(
     sweep: str, invoke: Callable[..., Ended]
 ) -> None:
@@ -142,6 +149,7 @@ def stacked(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     )
 
 
+@pytest.mark.slow
 def test_what_ends_one_run_of_a_stack_leaves_the_others_alone(stacked: Ended) -> None:
     assert "8 runs: 2 stacks of 4; 1 process" in stacked.out
     assert stacked.code == 1
@@ -163,6 +171,7 @@ def test_what_ends_one_run_of_a_stack_leaves_the_others_alone(stacked: Ended) ->
     assert "4 of 8 finished" in stacked.out
 
 
+@pytest.mark.slow
 def test_each_run_of_a_stack_has_a_folder_a_log_and_artifacts_of_its_own(stacked: Ended) -> None:
     client = MlflowClient(stacked.store)
     for number, folder in enumerate(stacked.folders):
@@ -182,6 +191,7 @@ def test_each_run_of_a_stack_has_a_folder_a_log_and_artifacts_of_its_own(stacked
             )
 
 
+@pytest.mark.slow
 def test_callbacks_hear_of_each_job_when_it_starts_and_when_it_has_ended(stacked: Ended) -> None:
     spied = stacked.outputs / "spied"
     for number, folder in enumerate(stacked.folders):
@@ -197,6 +207,7 @@ def test_callbacks_hear_of_each_job_when_it_starts_and_when_it_has_ended(stacked
             assert (status, value) == ("FAILED", result.failure)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_its_own_run_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +247,7 @@ def test_an_interruption_closes_every_open_run_and_goes_on(tmp_path: Path) -> No
     assert [len(history(tmp_path / str(n))) for n in (0, 1)] == [1, 1]
 
 
+@pytest.mark.slow
 def test_an_interruption_while_one_run_is_finished_ends_them_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +326,7 @@ def test_every_run_is_in_one_group_and_those_of_a_seed_side_by_side() -> None:
     assert sorted(map(len, group(grid * 2, 5))) == [4, 4, 4, 4]
 
 
+@pytest.mark.slow
 def test_a_sweep_is_divided_in_two_and_no_stack_has_more_than_32_networks() -> None:
     grid = [member(f"lr={k + 1}") for k in range(96)]
     for count, expected in {2: [1, 1], 4: [2, 2], 12: [6, 6], 32: [16, 16], 64: [32, 32]}.items():
@@ -327,6 +340,7 @@ def test_a_sweep_is_divided_in_two_and_no_stack_has_more_than_32_networks() -> N
     assert sorted(group(kinds)) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
 
 
+@pytest.mark.slow
 def test_the_number_of_cores_decides_only_how_stacks_are_distributed(
     tmp_path: Path,
 ) -> None:
@@ -445,6 +459,7 @@ def launcher_in_use() -> Any:
     return stacked_module.StackedLauncher
 
 
+@pytest.mark.slow
 def test_a_sweep_shares_its_data_once_and_leaves_no_file_mapped(
     invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -464,6 +479,7 @@ def test_a_sweep_shares_its_data_once_and_leaves_no_file_mapped(
     assert mapped_files() == []
 
 
+@pytest.mark.slow
 def test_a_job_is_composed_and_checked_once_and_holds_no_weights(
     invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -488,6 +504,7 @@ def test_a_job_is_composed_and_checked_once_and_holds_no_weights(
     assert all(len(pickle.dumps(job)) < 20_000 for job in accepted)  # the weights take 1.6 MB
 
 
+@pytest.mark.slow
 def test_the_launcher_composes_the_jobs_of_other_sweepers(invoke: Callable[..., Ended]) -> None:
     ended = invoke("-m", "seed=0,1", "epochs=1", "hydra/sweeper=basic")
     assert ended.code == 0, ended.err
@@ -638,6 +655,7 @@ def statuses(tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_fails_its_own_runs_and_no_others(tmp_path: Path) -> None:
     # Enough epochs that no run ends before MLflow has opened all four, on a busy machine, too.
     process = begun(tmp_path, "lr=0.05,0.1", "batching.size=32,64", "epochs=5000")
@@ -657,6 +675,7 @@ def test_a_worker_that_is_killed_fails_its_own_runs_and_no_others(tmp_path: Path
     assert not pending([tmp_path])  # or the next command would close them again, as KILLED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_sweep_that_is_ended_closes_its_runs_and_leaves_no_process(
     number: signal.Signals, code: int, tmp_path: Path
@@ -674,6 +693,7 @@ def test_a_sweep_that_is_ended_closes_its_runs_and_leaves_no_process(
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
+@pytest.mark.slow
 def test_workers_whose_parent_is_gone_close_their_runs_and_end(tmp_path: Path) -> None:
     process = begun(tmp_path, "lr=0.05,0.1", "batching.size=32,64", "epochs=100000")
     pids = set(workers_of(process).values())
@@ -694,6 +714,7 @@ def test_wrong_settings_of_the_launcher_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_weights_of_float32_agree_to_rounding(invoke: Callable[..., Ended]) -> None:
     settings = ("model=sigmoid3", "epochs=3", "seed=1")
     alone = invoke(*settings, "lr=0.3")
@@ -751,6 +772,7 @@ def test_a_sweep_that_is_no_grid_is_refused_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_jobs_that_repeat_another_run_once_and_are_named(invoke: Callable[..., Ended]) -> None:
     ended = invoke("-m", "lr=0.1,0.10,0.2,0.1", "epochs=1")
     assert ended.code == 0, ended.err
@@ -759,6 +781,7 @@ def test_jobs_that_repeat_another_run_once_and_are_named(invoke: Callable[..., E
     assert [folder.name for folder in ended.folders] == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_params_of_the_sweeper_are_swept(invoke: Callable[..., Ended]) -> None:
     ended = invoke("-m", "+hydra.sweeper.params={lr: '0.1,0.2'}", "epochs=1")
     assert ended.code == 0, ended.err

@@ -29,6 +29,8 @@ from src.training.training_run import Epoch, Progress, TrainingRun
 from tests.test_engines import images
 from tests.test_training import blobs
 
+pytestmark = pytest.mark.slow  # test_equivalence draws stacks, too
+
 GROUPS = [[1], [4], [1, 1, 1], [3, 1, 2]]
 
 

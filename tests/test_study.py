@@ -5,6 +5,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.importance import FanovaImportanceEvaluator
 
 from src.support.errors import ConfigError
 from src.sweep.pruning import Values
@@ -50,6 +51,28 @@ def test_a_study_is_continued_from_its_database(tmp_path: Path) -> None:
         opened(tmp_path, pruner="mediam")
 
 
+@pytest.mark.slow
+def test_importance_is_functional_anova_and_not_optuna_s_default(tmp_path: Path) -> None:
+    study = opened(tmp_path)
+    asked = study.ask(40)
+    for trial in asked:  # the model helps with a small lr only: an interaction
+        is_small = trial.trial.params["lr"] < 0.1
+        is_first = trial.trial.params["model"] == "model=a"
+        study.tell(trial, [0.9 if is_small and is_first else 0.5])
+    found = study.importances()
+    assert found == FanovaImportanceEvaluator(seed=0).evaluate(study._study)
+    assert sum(found.values()) < 0.95  # the interaction is of no setting alone
+    ped = optuna.importance.get_param_importances(study._study)
+    assert sum(ped.values()) == pytest.approx(1)
+
+
+def test_one_setting_alone_has_no_importance(tmp_path: Path) -> None:
+    study = opened(tmp_path, settings=SETTINGS[:1])
+    for number, trial in enumerate(study.ask(6)):
+        study.tell(trial, [0.1 * number])
+    assert study.importances() == {}
+
+
 def test_the_same_search_chooses_the_same_trials_and_goes_on_with_others(tmp_path: Path) -> None:
     first, second = opened(tmp_path), opened(tmp_path, name="t")
     chosen = [[trial.overrides for trial in study.ask(5)] for study in (first, second)]
@@ -58,6 +81,7 @@ def test_the_same_search_chooses_the_same_trials_and_goes_on_with_others(tmp_pat
     assert not any(overrides in chosen[0] for overrides in later)
 
 
+@pytest.mark.slow
 def test_trials_are_overrides_and_a_run_that_failed_counts_as_worst(tmp_path: Path) -> None:
     study = opened(tmp_path)
     for trial in study.ask(20):
@@ -86,6 +110,10 @@ def test_the_pruner_ends_trials_that_are_worse_than_those_before(tmp_path: Path)
         )
         assert judge.rungs[0] == 4
         verdict = judge.judge(4, reached)
+        assert verdict.sentence.startswith("after 4 of 20 epochs, ")
+        for number, reason in verdict.leaving.items():
+            assert reason.startswith("left after 4 of 20 epochs: ")
+            assert ("a run failed" in reason) == (reached[number] is None)
         for number, one in zip(reached, asked, strict=True):
             study.tell(one, [None if number in verdict.leaving else 0.5])
         return set(verdict.leaving)
@@ -96,6 +124,17 @@ def test_the_pruner_ends_trials_that_are_worse_than_those_before(tmp_path: Path)
     assert set(study.importances()) <= {"lr", "model"}
 
 
+def test_trials_that_did_not_run_to_an_end_are_no_part_of_the_search(tmp_path: Path) -> None:
+    study = opened(tmp_path)
+    asked = study.ask(3)
+    study.tell(asked[0], [0.5])
+    study.forget(asked[:2])
+    assert study.counts() == {"complete": 1, "fail": 1, "running": 1}
+    assert study.counted == 3
+    assert study.importances() == {}  # too few
+
+
+@pytest.mark.slow
 def test_a_study_runs_in_batches_and_goes_on(invoke: Invoke, tmp_path: Path) -> None:
     search = (
         "-m",

@@ -40,6 +40,7 @@ def test_names_begin_with_the_seed_and_leave_out_what_does_not_change_the_result
     assert plan.names == ("seed=0", "seed=1")
 
 
+@pytest.mark.slow
 def test_what_is_chosen_for_a_place_is_a_column_under_its_place(
     invoke: Callable[..., Ended],
 ) -> None:
@@ -89,6 +90,7 @@ def test_a_run_without_a_result_is_failed_for_its_reason_or_lost(tmp_path: Path)
     assert [list(result.overrides) for result in results] == JOBS
 
 
+@pytest.mark.slow
 def test_results_are_found_where_hydra_put_them(
     invoke: Callable[..., Ended], tmp_path: Path
 ) -> None:

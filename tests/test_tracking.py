@@ -77,6 +77,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 # --- beside training ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_does_not_wait_for_mlflow_and_everything_is_kept(
     gate: threading.Event, tmp_path: Path
 ) -> None:
@@ -139,6 +140,7 @@ def whole_run(folder: Path) -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_opened_changes_nothing_of_a_training_that_succeeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +173,7 @@ def curve(folder: Path, key: str) -> list[tuple[float, float, float]]:
         )
 
 
+@pytest.mark.slow
 def test_a_file_that_mlflow_has_no_room_for_leaves_the_rest_of_the_run_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -197,6 +200,7 @@ def test_a_file_that_mlflow_has_no_room_for_leaves_the_rest_of_the_run_whole(
     assert not (tmp_path / "run" / JOURNAL).exists()
 
 
+@pytest.mark.slow
 def test_a_file_finds_room_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log_artifact, failed = MlflowClient.log_artifact, threading.Event()
 
@@ -224,6 +228,7 @@ def answer(status: int) -> requests.HTTPError:
     return requests.HTTPError(f"{status} of a test", response=response)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "is_outage"), [(413, False), (503, True)])
 def test_a_file_that_a_server_refuses_is_no_outage(
     tmp_path: Path,
@@ -250,6 +255,7 @@ def test_which_answers_to_a_file_are_an_outage() -> None:
     assert passing == [401, 408, 429, 500, 502, 503, 504]
 
 
+@pytest.mark.slow
 def test_what_the_store_refuses_is_told_and_the_rest_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -284,6 +290,7 @@ def test_an_interruption_before_the_store_is_open_is_known_there(
     assert (run.info.status, run.data.tags["failure"]) == ("KILLED", "interrupted")
 
 
+@pytest.mark.slow
 def test_a_run_left_by_a_second_ctrl_c_is_closed_from_its_journal(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys, threading; from pathlib import Path\n"
@@ -409,6 +416,7 @@ def test_name_note_and_tags_reach_mlflow_and_leave_the_experiment_alone(tmp_path
     assert client.get_logged_model(output.model_id).name == "a run"
 
 
+@pytest.mark.slow
 def test_a_notebook_s_own_calls_go_where_they_went_before(tmp_path: Path) -> None:
     script = (
         "import sys, mlflow; from src.api import train\n"
@@ -437,6 +445,7 @@ def test_a_notebook_s_own_calls_go_where_they_went_before(tmp_path: Path) -> Non
         assert theirs.execute("SELECT count(*) FROM params").fetchone() == (1,)
 
 
+@pytest.mark.slow
 def test_processes_that_log_one_dataset_to_a_new_experiment_all_succeed(tmp_path: Path) -> None:
     Tracking(None, "first").open(tmp_path)  # the database is there
     script = (
@@ -477,6 +486,7 @@ def test_processes_that_log_one_dataset_to_a_new_experiment_all_succeed(tmp_path
         assert (out, worker.returncode) == ("done\n", 0)
 
 
+@pytest.mark.slow
 def test_a_dataset_that_another_process_logs_first_is_logged_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -501,6 +511,7 @@ def test_a_dataset_that_another_process_logs_first_is_logged_again(
 # --- the store ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["plain", "a b", "a%20b", "a?b", "a#b", "ü"])
 def test_the_database_is_where_the_outputs_are_whatever_their_name(
     folder: str, tmp_path: Path
@@ -518,6 +529,7 @@ def test_the_database_is_where_the_outputs_are_whatever_their_name(
     assert list(tmp_path.rglob("mlflow.db")) == [outputs / "mlflow.db"]
 
 
+@pytest.mark.slow
 def test_outputs_that_were_deleted_are_made_anew(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     for number in range(3):
@@ -556,6 +568,7 @@ def wait_until_there(path: Path, process: "subprocess.Popen[bytes]") -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_a_store_whose_making_is_broken_off_is_made_anew(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from src.tracking.settings import Tracking;"
@@ -597,6 +610,7 @@ def test_mlflow_creates_a_database_and_lets_go_of_it(tmp_path: Path) -> None:
     assert not (tmp_path / "new.db").exists()
 
 
+@pytest.mark.slow
 def test_mlflow_s_client_can_be_disconnected_from_its_database(
     client: MlflowClient, tmp_path: Path
 ) -> None:
@@ -609,6 +623,7 @@ def test_mlflow_s_client_can_be_disconnected_from_its_database(
     assert client.get_experiment_by_name("mine") is None
 
 
+@pytest.mark.slow
 def test_mlflow_s_tables_hold_the_points_that_its_client_gives(client: MlflowClient) -> None:
     experiment = client.create_experiment("theirs")
     runs = [client.create_run(experiment).info.run_id for _ in range(3)]

@@ -41,6 +41,7 @@ def ui(swept: Ended, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.slow
 def test_a_run_can_be_kept_by_a_server(ui: str, tmp_path: Path) -> None:
     ended = run(tmp_path, "epochs=2", MLFLOW_TRACKING_URI=ui, MLFLOW_EXPERIMENT_NAME="")
     assert ended.code == 0, ended.err
@@ -84,6 +85,7 @@ def shown(address: str, profile: Path, *, milliseconds: int) -> str:
     ).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_the_link_of_a_sweep_opens_its_runs_and_their_curves(
     ui: str, swept: Ended, tmp_path: Path
@@ -117,6 +119,7 @@ def test_make_ui_says_where_it_is_and_refuses_a_port_in_use(ui: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_ends_the_server_too(tmp_path: Path) -> None:
     port = free_port()
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -143,6 +146,7 @@ def answers(port: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///:memory:", "nonsense://host"])
 def test_make_ui_refuses_a_store_that_it_cannot_show(uri: str, tmp_path: Path) -> None:
     ended = subprocess.run(
