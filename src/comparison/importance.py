@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import special, stats
 
 from src.comparison.budget import with_bests
 from src.comparison.statistics import LEVEL
@@ -200,10 +199,12 @@ def _variance_interval(
 
 def _noncentrality(ratio: float, df: int, freedom: float, p: float) -> float:
     """Return the noncentrality for which F is below ``ratio`` with probability p; at least 0."""
+    from scipy import special
+
     if special.fdtr(df, freedom, ratio) <= p:
         return 0.0
     if ratio * df > _LARGE:
-        return max(0.0, df * (ratio * float(stats.chi2.ppf(1 - p, freedom)) / freedom - 1))
+        return max(0.0, df * (ratio * float(special.chdtri(freedom, p)) / freedom - 1))
     return float(special.ncfdtrinc(df, freedom, p, ratio))
 
 
