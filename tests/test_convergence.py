@@ -109,8 +109,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], End
     ("sweep", "victim"),
     [
         ("small", "group"),
-        pytest.param("per sample", "group", marks=pytest.mark.slow),
-        pytest.param("mini-batches", "parent", marks=pytest.mark.slow),
+        pytest.param("per sample", "group", marks=pytest.mark.long),
+        ("mini-batches", "parent"),
         pytest.param("per sample", "worker", marks=pytest.mark.long),
     ],
 )

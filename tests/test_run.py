@@ -824,7 +824,7 @@ def test_the_runs_of_a_sweep_are_flat_share_a_tag_and_are_named_by_what_differs(
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_job_that_trains_by_itself_gives_the_bytes_of_a_run_alone_under_any_launcher(
     invoke: Callable[..., Ended], tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from tests.torture.faulty import Fault, Injector
 KINDS = ("kill", "kill-write", "kill-mlflow", "signal", "disk", "damage")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_trial_of_each_kind_is_survived(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.torture", f"--trials={len(KINDS)}", "--seed=11"]
     command += [f"--into={tmp_path}", "--minutes=60", *(f"--kind={kind}" for kind in KINDS)]
