@@ -150,6 +150,11 @@ def test_a_loss_has_no_interval_below_nought() -> None:
     assert 0 < low[0] < 0.1533 < high[0]
 
 
+def test_a_loss_of_nought_has_no_logarithm() -> None:
+    low, high = Scores(np.array([[0.0, 0.4, 0.05]]), larger_is_better=False).intervals()
+    assert np.isfinite([low, high]).all()
+
+
 def divided(overlap: float) -> Scores:
     """Return the scores of two configurations over six divisions, which move both alike."""
     moved = np.array([0, 0.02, -0.03, 0.01, 0.03, -0.02])
