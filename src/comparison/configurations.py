@@ -59,7 +59,7 @@ def group(runs: Sequence[KeptRun]) -> Grouping:
 
 
 def _divisions(runs: Sequence[KeptRun], of_run: Sequence[int]) -> list[str]:
-    """Return the seed of each run's division, or "" for all if no configuration has two divisions.
+    """Return the seed of each run's division, or "" for all if there is only one.
 
     Seeds that divide the data alike are one division.
     """

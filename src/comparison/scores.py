@@ -373,8 +373,7 @@ def _effects(values: Values) -> Values:
 def _noisiest(variance: Values, freedom: Values) -> int | None:
     """Return the place of the largest variance, if chance does not explain it beside the others.
 
-    An F test against the others together, corrected for the choice of the largest. With two rows
-    whose common effect is removed, both variances are the same, and none is the noisiest.
+    An F test against the others together, corrected for the choice of the largest.
     """
     from scipy.special import fdtrc
 

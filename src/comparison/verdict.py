@@ -102,7 +102,8 @@ class Verdict:
         finished = self._comparison.configurations["finished"]
         why = "With so few seeds, a difference may be chance."
         if finished.max() <= 1:
-            why = "With one seed each, a difference may be chance."
+            over = "division" if self._comparison.has_divisions else "seed"
+            why = f"With one {over} each, a difference may be chance."
         elif self._best["finished"] == 1:
             why = "The first has one seed, so its lead may be chance."
         return [self._leads(), second_has, why]
