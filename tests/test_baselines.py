@@ -157,7 +157,10 @@ def test_what_cant_be_checked_is_refused(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)],
+)
 def test_what_ends_the_command_ends_its_sweep_well(number: int, code: int, tmp_path: Path) -> None:
     images = tmp_path / "t.csv"
     rows = np.random.default_rng(0).integers(0, 255, (200, 784))

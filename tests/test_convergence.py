@@ -110,7 +110,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], End
     [
         ("small", "group"),
         pytest.param("per sample", "group", marks=pytest.mark.long),
-        ("mini-batches", "parent"),
+        pytest.param("mini-batches", "parent", marks=pytest.mark.long),
         pytest.param("per sample", "worker", marks=pytest.mark.long),
     ],
 )

@@ -45,6 +45,7 @@ def test_sigmoid16x16_fullbatch_beats_its_published_figures(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.long
 def test_relu10_fullbatch_follows_its_published_curve(tmp_path: Path) -> None:
     ended, metrics = recipe("relu10_fullbatch", tmp_path)
     assert metrics["train/accuracy"] >= 0.880
@@ -56,6 +57,7 @@ def test_relu10_fullbatch_follows_its_published_curve(tmp_path: Path) -> None:
             assert abs(ours[epoch] - published) <= 0.03, epoch
 
 
+@pytest.mark.long
 def test_relu100x200_minibatch_reaches_its_published_accuracies(tmp_path: Path) -> None:
     """Five seeds gave 0.979 to 0.982. Processors round differently: the floor is below them all."""
     _, metrics = recipe("relu100x200_minibatch", tmp_path)
@@ -63,6 +65,7 @@ def test_relu100x200_minibatch_reaches_its_published_accuracies(tmp_path: Path) 
     assert metrics["val/accuracy"] >= 0.978
 
 
+@pytest.mark.long
 def test_openml_relu128_reaches_97_percent_on_its_random_fifth(tmp_path: Path) -> None:
     """Five seeds gave 0.9757 to 0.9783."""
     ended, metrics = recipe("openml_relu128", tmp_path)

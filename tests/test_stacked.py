@@ -93,14 +93,13 @@ SWEEPS = {
     ],
 }
 
+OFTEN = ("mini-batches", "full batch", "dropout")  # the others take minutes together
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "sweep",
-    [
-        sweep if sweep == "mini-batches" else pytest.param(sweep, marks=pytest.mark.slow)
-        for sweep in SWEEPS
-    ],
+    [sweep if sweep in OFTEN else pytest.param(sweep, marks=pytest.mark.long) for sweep in SWEEPS],
 )
 def test_each_run_of_a_stack_agrees_with_the_run_made_alone(
     sweep: str, invoke: Callable[..., Ended]
@@ -658,7 +657,7 @@ def statuses(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_a_worker_that_is_killed_fails_its_own_runs_and_no_others(tmp_path: Path) -> None:
     # Enough epochs that no run ends before MLflow has opened all four, on a busy machine, too.
-    process = begun(tmp_path, "lr=0.05,0.1", "batching.size=32,64", "epochs=5000")
+    process = begun(tmp_path, "lr=0.05,0.1", "batching.size=32,64", "epochs=1500")
     at_work = workers_of(process)
     assert len(set(at_work.values())) == 2
     pid = next(iter(at_work.values()))

@@ -227,7 +227,7 @@ class Frames:
     def class_names(self) -> list[str]:
         """The classes, as the labels of the data number them."""
         answers = self._answers
-        outputs = max((_integer(run.settings.get("model.outputs")) for run in self.kept), default=0)
+        outputs = max(_integer(run.settings.get("model.outputs")) for run in self.kept)
         highest = int(answers.labels.max()) + 1 if answers is not None else 0
         return [str(number) for number in range(max(outputs, highest))]
 

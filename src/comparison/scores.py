@@ -259,7 +259,7 @@ class Scores:
         half = float(stdtrit(freedom, 1 - LEVEL / 2)) * error
         least = -1.0 if self.is_share else -np.inf
         low, high = max(gap - half, least), min(gap + half, -least)
-        if gap == 0 or error == 0:
+        if error == 0:
             return Difference(gap, low, high, float(gap == 0), freedom, is_pooled)
         p = float(2 * stdtr(freedom, -abs(gap) / error))
         return Difference(gap, low, high, p, freedom, is_pooled)

@@ -31,11 +31,38 @@ SOURCE = ROOT / "src"
 _FORK = multiprocessing.get_context("fork")
 
 _ENGINES = ["equivalence", "training"]
+# Those of test_compare that start no process.
+_COMPARED = [
+    f"compare::test_{name}"
+    for name in (
+        "what_a_choice_implies_is_no_column_and_what_was_typed_is_one",
+        "another_division_of_the_data_is_a_replicate_and_other_data_is_not",
+        "a_configuration_that_diverges_at_times_does_not_lead",
+        "the_second_sentence_says_what_matters_and_between_which_ends",
+        "a_setting_that_varies_alone_is_not_said_to_matter_most",
+        "noise_is_not_said_to_matter",
+        "after_halving_all_runs_are_compared_at_the_last_epoch_that_they_reached",
+        "a_run_that_restores_its_best_weights_counts_with_the_first_best_epoch",
+        "seeds_of_a_division_count_as_one_and_equal_divisions_as_one",
+        "a_faster_configuration_that_ties_with_the_best_is_named",
+        "configurations_that_end_at_chance_are_named_with_the_reason",
+        "a_loss_that_still_falls_is_measured_from_that_of_a_guess",
+        "the_loss_of_a_guess_is_that_of_equal_outputs",
+        "no_reason_is_given_for_being_behind_where_a_configuration_is_not",
+        "the_command_adds_four_seeds_to_what_has_one_and_to_nothing_else",
+        "no_command_is_shown_that_would_add_something_else",
+    )
+]
 # The tests that a fault in a file or a folder of src should fail, the quickest first: the names of
 # test files, which may be patterns, or of single tests. The longest place counts. A mutant is in
 # the process of the tests only: those that start other processes find nothing, and cost time.
 TESTS = {
-    "comparison": ["scores", "sentences", "*comparison_statistics", "chance", "compare"],
+    "comparison": ["wording", "scores", "*comparison_statistics", *_COMPARED, "sentences"],
+    "comparison/from_mlflow.py": ["compare"],
+    "comparison/images.py": ["compare"],
+    "comparison/kept.py": ["compare"],
+    "comparison/provenance.py": ["compare"],
+    "comparison/summary.py": ["compare"],
     "data/splitting.py": ["splitting", "data"],
     "experiment/predictions.py": ["predictions"],
     "nn/layers.py": ["nn", "equivalence"],
