@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,65 @@ def test_digits_are_the_bundled_ones_framed_to_28_by_28() -> None:
             np.abs(inner[:, down::3, right::3] / 255 - bundled.images / 16).max()
             < 0.5 / 255 + 1e-12
         )
+
+
+def test_digits_are_read_as_scikit_learn_reads_them() -> None:
+    from sklearn.datasets import load_digits
+
+    bundled = load_digits()
+    samples = Digits(split=EVERYTHING).samples()
+    pixels = np.rint(bundled.images * (255 / 16)).astype(np.uint8)
+    images = np.pad(np.kron(pixels, np.ones((3, 3), np.uint8)), ((0, 0), (2, 2), (2, 2)))
+    for ours, theirs in (
+        (samples.images, images.reshape(-1, 784)),
+        (samples.labels, bundled.target.astype(np.int64)),
+    ):
+        assert ours.dtype == theirs.dtype
+        assert ours.tobytes() == theirs.tobytes()
+
+
+@pytest.mark.parametrize("folders", [None, []])
+def test_digits_without_scikit_learn(
+    monkeypatch: pytest.MonkeyPatch, folders: list[str] | None
+) -> None:
+    spec = None
+    if folders is not None:  # something else of its name
+        spec = ModuleSpec("sklearn", None)
+        spec.submodule_search_locations = folders
+    monkeypatch.setattr("src.data.digits.find_spec", lambda _: spec)
+    assert (
+        complaint(Digits(split=EVERYTHING))
+        == "data=digits: scikit-learn, which holds them, is not installed"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (None, "is missing"),
+        (b"0,1,2\n", "Not a gzipped file .*"),
+        (gzip.compress(b"0,1,2\n"), "is damaged: .*"),
+        (gzip.compress(b"?" + b",0" * 64), "is damaged: .*"),
+        (gzip.compress(b"300" + b",0" * 64), "is damaged: .*"),
+        (gzip.compress(b"0" + b",0" * 64)[:-9], "is damaged: .*"),
+        (gzip.compress(b"0" + b",0" * 64)[:10] + b"\xff" * 20, "is damaged: .*"),
+    ],
+    ids=["missing", "not gzip", "too short", "not a number", "no byte", "cut off", "no deflate"],
+)
+def test_digits_whose_file_is_missing_or_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, what: str
+) -> None:
+    file = tmp_path / "datasets" / "data" / "digits.csv.gz"
+    if content is not None:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(content)
+    spec = ModuleSpec("sklearn", None)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr("src.data.digits.find_spec", lambda _: spec)
+    assert re.fullmatch(
+        rf"data=digits: {re.escape(str(file))}: {what}; install scikit-learn again",
+        complaint(Digits(split=EVERYTHING)),
+    )
 
 
 def test_digits_say_what_they_are() -> None:

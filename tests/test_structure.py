@@ -133,6 +133,23 @@ def test_help_and_a_wrong_configuration_never_wait_for_the_heavy_libraries(
     assert ended.returncode == 0, ended.stderr
 
 
+def test_a_run_on_the_digits_is_prepared_without_scikit_learn() -> None:
+    script = (
+        "import sys\n"
+        "from src.config.composition import compose, composer\n"
+        "from src.config.preflight import check\n"
+        "with composer(): config = compose([])\n"
+        "job, _ = check(config)\n"
+        "assert job.experiment.data.name == 'digits'\n"
+        "assert job.experiment.data.split.stratify\n"
+        "assert 'sklearn' not in sys.modules"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_every_module_says_in_one_sentence_why_it_exists() -> None:
     for path in SOURCES.values():
         first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()

@@ -48,7 +48,7 @@ class Splitting:
             self.stratify,
             "needs shuffle=true, because file order cannot be stratified",
         )
-        # scikit-learn accepts this range.
+        # NumPy's RandomState accepts this range.
         require(0 <= self.seed < 2**32, "seed", self.seed, "must be from 0 to 4294967295")
 
     def divide(self, labels: npt.NDArray[np.integer], own_test: int) -> tuple[Index, Index, Index]:
@@ -117,25 +117,59 @@ class Splitting:
     def _stratified(
         self, rows: Index, labels: npt.NDArray[np.integer], count: int
     ) -> tuple[Index, Index]:
-        """Return ``count`` of the rows with each class in proportion, and the other rows."""
+        """Return ``count`` of the rows with each class in proportion, and the other rows.
+
+        These are the rows of scikit-learn's ``train_test_split(rows, train_size=count,
+        stratify=labels[rows], random_state=seed)``, in the same order. They are drawn here because
+        importing scikit-learn takes longer than a small run. Raises InvalidValue if a class has
+        only one sample, or if either part is smaller than the number of classes.
+        """
         if count == 0:
             return rows[:0], rows
         if count == len(rows):
             return rows, rows[:0]
-        from sklearn.model_selection import train_test_split  # slow to import: half a second
+        members = np.unique(labels[rows], return_counts=True)[1]
+        require(
+            members.min() > 1 and len(members) <= min(count, len(rows) - count),
+            "stratify",
+            True,
+            f"{len(rows):,} samples cannot be divided into {count:,} and "
+            f"{len(rows) - count:,} with every class in both; set stratify=false",
+        )
+        random = np.random.RandomState(self.seed)
+        shares = _in_proportion(members, count, random)
+        # The others get all that is left, but scikit-learn computes their shares, too, and draws
+        # where a rounding error takes one sample from several classes.
+        _in_proportion(members - shares, len(rows) - count, random)
+        taken, others = [], []
+        in_classes = rows[np.argsort(labels[rows], kind="stable")]
+        for group, share in zip(
+            np.split(in_classes, members.cumsum()[:-1]), shares.tolist(), strict=True
+        ):
+            mixed = random.permutation(group)
+            taken.append(mixed[:share])
+            others.append(mixed[share:])
+        return random.permutation(np.concatenate(taken)), random.permutation(np.concatenate(others))
 
-        try:
-            taken, rest = train_test_split(
-                rows, train_size=count, stratify=labels[rows], random_state=self.seed
-            )
-        except ValueError:
-            raise InvalidValue(
-                "stratify",
-                True,
-                f"{len(rows):,} samples cannot be divided into {count:,} and "
-                f"{len(rows) - count:,} with every class in both; set stratify=false",
-            ) from None
-        return taken, rest
+
+def _in_proportion(members: Index, count: int, random: np.random.RandomState) -> Index:
+    """Return how many samples of each class make ``count`` together: (classes,).
+
+    ``members (classes,)`` says how many samples each class has. Its exact part of ``count`` is
+    rounded down. What is then missing is made up by one sample each of the classes that lost the
+    most, and ``random`` chooses where several lost the same.
+    """
+    # In this order: rounding errors decide whether two classes lost the same.
+    exact = members / members.sum() * count
+    shares: Index = np.floor(exact).astype(np.intp)
+    lost = exact - shares
+    for most in np.unique(lost)[::-1]:
+        missing = count - int(shares.sum())
+        if missing == 0:
+            break
+        equal = np.flatnonzero(lost == most)
+        shares[random.choice(equal, min(missing, len(equal)), replace=False)] += 1
+    return shares
 
 
 def _check_share(name: str, share: Share | str) -> None:
