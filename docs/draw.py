@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from src.config.reader import option
-from src.experiment.pictures.style import BLUE, VERMILION, in_our_style, new_figure, save
 from src.nn.layers import Activation
+from src.runs.pictures.style import BLUE, VERMILION, in_our_style, new_figure, save
 from src.support.paths import CONF
 
 PICTURES = Path(__file__).parent / "pictures"

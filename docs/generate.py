@@ -14,7 +14,7 @@ from string import Template
 
 import yaml
 
-from src.experiment.job import METRICS
+from src.runs.job import METRICS
 from src.support.paths import CONF
 
 DOCS = Path(__file__).parent

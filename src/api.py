@@ -20,14 +20,16 @@ from src.config.explain import COMPOSITION_ERRORS, explain
 from src.config.hydra_internals import context_without_callbacks, value_or_error
 from src.config.preflight import check, claim
 from src.config.sweep_settings import refuse_in_single_run
-from src.experiment.experiment import Prepared
-from src.experiment.predictions import Predictions
-from src.experiment.results import measurements
 from src.nn.layers import Array
 from src.nn.network import Network, Parameters
 from src.run import single_run
+from src.runs.experiment import Prepared
+from src.runs.predictions import Predictions
+from src.runs.summary import measurements
 from src.support.errors import ConfigError
 from src.terminal import report
+from src.tracking.process import start
+from src.tracking.told import ids
 
 # Hydra's state and BLAS's thread limit belong to the whole process.
 _one_at_a_time = threading.Lock()
@@ -67,6 +69,7 @@ def train(*overrides: str, show: bool = True) -> Trained:
     Raises ConfigError or DataError before anything is created, and TrainingFailed if training
     fails or diverges.
     """
+    start(overrides)  # of the mirror, which imports MLflow meanwhile
     with _one_at_a_time, composer():
         given = written_out(overrides)
         refuse_in_single_run(given)
@@ -93,15 +96,15 @@ def train(*overrides: str, show: bool = True) -> Trained:
             )
     if ended.status is not JobStatus.COMPLETED:
         raise value_or_error(ended)
-    finished = ended.return_value
+    finished, known = ended.return_value, ids(folder)
     return Trained(
         prepared.network,
         finished.parameters,
         [{"epoch": epoch.number, **measurements(epoch)} for epoch in finished.history],
-        finished.result.metrics,
+        finished.record.metrics,
         finished.predictions,
         folder,
-        finished.result.run_id,
+        known[1] if known else None,
         prepared,
     )
 

@@ -20,11 +20,11 @@ import numpy.typing as npt
 
 from src.config.composition import compose, composer
 from src.config.reader import read
-from src.experiment.job import Reference, read_curve
-from src.experiment.pictures.charts import published_curve
-from src.experiment.pictures.folder import read_history
-from src.experiment.pictures.style import save
-from src.experiment.results import Result
+from src.runs.history import columns, read_history
+from src.runs.job import Reference, read_curve
+from src.runs.pictures.charts import published_curve
+from src.runs.pictures.style import save
+from src.runs.record import Record
 from src.support.paths import CONF
 from src.sweep.plan import Plan
 from src.terminal import report
@@ -215,12 +215,12 @@ def judge(folder: Path, published: dict[str, Reference]) -> bool:
         folders = [
             folder / str(k) for k, job in enumerate(plan.overrides) if f"experiment={recipe}" in job
         ]
-        results = [Result.load(place) for place in folders]
+        results = [Record.load(place) for place in folders]
         found += claims(
             recipe, reference, [dict(result.metrics) for result in results], results[0].metric
         )
         if reference.curve:
-            histories = [read_history(place / "history.csv") for place in folders]
+            histories = [columns(read_history(place)) for place in folders]
             ours = np.array([history[reference.curve.metric] for history in histories])
             found += filter(None, [curve_claim(recipe, reference, ours)])
             figure = published_curve(

@@ -22,7 +22,7 @@ from src.comparison.comparison import Comparison
 from src.support.errors import ConfigError, DataError, UserError
 
 if TYPE_CHECKING:
-    from src.experiment.results import Result
+    from src.runs.record import Record
 
 __all__ = ["Comparison", "compare_results", "latest", "main"]
 
@@ -30,7 +30,7 @@ _SWEEPS, _RUNS = "sweeps", "runs"
 
 
 def compare_results(
-    results: Sequence["Result"], folders: Sequence[Path], metric: str
+    results: Sequence["Record"], folders: Sequence[Path], metric: str
 ) -> Comparison | None:
     """Return the comparison of a sweep that has ended, given its results and their folders.
 
@@ -38,7 +38,7 @@ def compare_results(
     order then, or if a file is damaged, which is printed.
     """
     from src.comparison.kept import read_folder
-    from src.experiment.run_folder import RUN
+    from src.runs.folder import RUN
     from src.terminal import report
 
     finished = [result for result in results if result.value is not None]

@@ -15,12 +15,10 @@ from src.support.errors import UserError
 
 # Everything heavy is imported where it is used: --help must not wait for it.
 if TYPE_CHECKING:
-    from src.tracking.settings import Tracking
+    from src.runs.tracking import Tracking
 
 
-def draw_run(
-    folder: Path, *, samples: Sequence[int] = (), into: Path | None = None, log: bool = False
-) -> list[Path]:
+def draw_run(folder: Path, *, samples: Sequence[int] = (), into: Path | None = None) -> list[Path]:
     """Draw the pictures of a run from what it left in its folder; return the files written.
 
     A run that failed or still trains lacks some files: what can be drawn without them is drawn. The
@@ -31,19 +29,18 @@ def draw_run(
         folder: Of the run; it holds ``.hydra/config.yaml``.
         samples: Numbers of samples in the test set, drawn with the probabilities of their classes.
         into: The folder of the pictures, made if it is new; by default that of the run.
-        log: Whether the pictures are also logged to the run in MLflow, under ``pictures``.
 
     Raises:
         UserError: The folder is not a run's, its data is gone or has changed, a sample does not
-            exist, or the pictures cannot be written or logged.
+            exist, or the pictures cannot be written.
     """
     from src.config.kept_configuration import check_kept
-    from src.experiment.pictures.folder import draw
-    from src.experiment.results import RESULT, Result
+    from src.runs.folder import RUN
+    from src.runs.pictures.folder import draw
+    from src.runs.record import Record
 
     job, prepared = check_kept(folder)
-    result = Result.load(folder) if (folder / RESULT).exists() else None
-    name = result.name if result else job.name or folder.name
+    name = Record.load(folder).name if (folder / RUN).exists() else job.name or folder.name
     into = into or folder
     try:
         into.mkdir(parents=True, exist_ok=True)
@@ -52,22 +49,32 @@ def draw_run(
         raise UserError(
             f"{into}: cannot be written to ({error.strerror}): --into names another folder"
         ) from None
-    if log:
-        if result is None or result.run_id is None:
-            raise UserError(
-                f"{folder}: holds no result.json with the run's id in MLflow, since the run "
-                "has not ended by itself: leave out --log"
-            )
-        _log(job.tracking, job.outputs, result.run_id, paths)
     return paths
 
 
-def _log(tracking: "Tracking", outputs: Path, run_id: str, paths: Sequence[Path]) -> None:
+def _log(folder: Path, outputs: Path, paths: Sequence[Path]) -> None:
+    """Log pictures to a run in MLflow. Raises UserError if it does not have the run."""
     from src.tracking.kept_run import add_files, require_store
+    from src.tracking.store import open_tracking
+    from src.tracking.told import ids
 
+    known = ids(folder)
+    if known is None:
+        raise UserError(
+            f"{folder}: MLflow does not have this run: python -m src.sync {folder} uploads it; "
+            "or leave out --log"
+        )
+    tracking = _tracking()
     require_store(tracking.store(outputs))
-    client, _ = tracking.open(outputs)
-    add_files(client, run_id, paths, "pictures")
+    add_files(open_tracking(tracking, outputs)[0], known[1], paths, "pictures")
+
+
+def _tracking() -> "Tracking":
+    from src.config.composition import compose, composer
+    from src.config.reader import read
+
+    with composer():
+        return read(compose([])).tracking
 
 
 def find_run(run: str, outputs: Path) -> Path:
@@ -81,15 +88,12 @@ def find_run(run: str, outputs: Path) -> Path:
         raise UserError(
             f"{run}: there is no such folder: give the folder of a run or its id in MLflow"
         )
-    from src.config.composition import compose, composer
-    from src.config.reader import read
     from src.tracking.kept_run import folder_of, require_store
+    from src.tracking.store import open_tracking
 
-    with composer():
-        tracking = read(compose([])).tracking
+    tracking = _tracking()
     require_store(tracking.store(outputs))
-    client, _ = tracking.open(outputs)
-    return folder_of(client, run)
+    return folder_of(open_tracking(tracking, outputs)[0], run)
 
 
 def _is_run_id(text: str) -> bool:
@@ -115,7 +119,9 @@ def _draw(run: str, chosen: argparse.Namespace) -> bool:
         into = chosen.into
         if into and len(chosen.runs) > 1:  # one folder per run, named as in outputs
             into = into / folder.absolute().parent.name / folder.absolute().name
-        paths = draw_run(folder, samples=chosen.samples, into=into, log=chosen.log)
+        paths = draw_run(folder, samples=chosen.samples, into=into)
+        if chosen.log:
+            _log(folder, chosen.outputs, paths)
         if chosen.samples:
             _show_samples(folder, chosen.samples)
     except UserError as error:
@@ -128,7 +134,7 @@ def _draw(run: str, chosen: argparse.Namespace) -> bool:
 
 def _show_samples(folder: Path, samples: Sequence[int]) -> None:
     """Show the predictions of samples, one line each."""
-    from src.experiment.predictions import Predictions
+    from src.runs.predictions import Predictions
     from src.terminal import report
 
     kept = Predictions.load(folder / "predictions.npz")

@@ -4,11 +4,15 @@ from src.support import signals
 
 if __name__ == "__main__":  # the imports below take a second, and show no traceback of a signal
     signals.leave_at_once_on_signals()
+    import sys
+
+    from src.tracking import process
+
+    process.start(sys.argv[1:])  # MLflow is imported meanwhile
 
 import logging
 import os
 import secrets
-import shlex
 import sys
 import traceback
 from collections.abc import Mapping
@@ -28,18 +32,20 @@ from src.config.recipes import deviations
 from src.config.rerun import take_rerun
 from src.config.resume import resume_or_prepare, resumed_run
 from src.config.sweep_settings import refuse_in_single_run
-from src.experiment.experiment import Prepared
-from src.experiment.job import Job
-from src.experiment.recorder import Finished
-from src.experiment.results import RESULT, Result
-from src.experiment.runner import Display, execute, gradcheck
+from src.runs.context import RunContext
+from src.runs.experiment import Prepared
+from src.runs.job import Job
+from src.runs.record import Record, status
+from src.runs.recorder import Finished
+from src.runs.runner import Display, execute, gradcheck
 from src.support.errors import ConfigError, TrainingFailed, UserError, first_line
 from src.support.paths import CONF
 from src.sweep.run_context import single, swept
 from src.terminal import report
 from src.terminal.ending import ending_in_order
-from src.tracking.journal import JOURNAL
-from src.tracking.links import run_link, with_ui
+from src.tracking.links import run_link, sync_command, with_ui
+from src.tracking.process import PATIENCE, PATIENCE_WHEN_KILLED, closing_mirrors, mirror
+from src.tracking.told import ids
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +66,11 @@ def task(config: DictConfig) -> float:
         return _sweep_job(config, context)
     try:
         finished = single_run(config, report.progress)
-        assert finished.result.value is not None
-        return finished.result.value
+        assert finished.record.value is not None
+        return finished.record.value
     except TrainingFailed as error:
         report.problem(str(error))
-    except UserError as error:  # the store was found broken after training had started
+    except UserError as error:  # the run's folder was found damaged
         report.problem(str(error))
         sys.exit(2)
     except Exception as error:
@@ -90,32 +96,56 @@ def single_run(config: DictConfig, display: Display) -> Finished:
     if resume := resumed_run():
         run_context = resume.context(run_context)
         report.fact("resumed", resume.summary(prepared))
+    if own := mirror(job):
+        own.follow([run_context.folder])
     try:
         finished = execute(job, prepared, run_context, display)
     except BaseException:
-        if (run_context.folder / RESULT).exists():
-            result = Result.load(run_context.folder)
-            report.findings(result.findings)
-            report.chance(result.chance)
-            _show_whereabouts(job, result, run_context.folder)
+        if status(run_context.folder) != "RUNNING":
+            record = Record.load(run_context.folder)
+            report.findings(record.findings)
+            report.chance(record.chance)
+            _show_whereabouts(job, run_context.folder)
         raise
     differing = deviations(job, config, context)  # type: ignore[arg-type] # a DictConfig of its form
     report.closing(finished.summary, job.reference, differing)
-    _show_whereabouts(job, finished.result, run_context.folder)
+    _draw(job, prepared, run_context)
+    _show_whereabouts(job, run_context.folder)
     return finished
 
 
-def _show_whereabouts(job: Job, result: Result, folder: Path) -> None:
-    if result.run_id is None:  # MLflow is offline, or away
-        report.whereabouts(folder, _told_later(folder))
+def _draw(job: Job, prepared: Prepared, run_context: RunContext) -> None:
+    """Draw the pictures of a run, for which nobody has to wait any more."""
+    from src.runs.pictures.folder import draw  # Matplotlib takes a second to import
+
+    try:
+        draw(run_context.folder, job, prepared, run_context.name)
+    except Exception as error:
+        log.exception("the pictures failed")
+        report.problem(f"no pictures: {first_line(error)}")
+    if own := mirror(job):
+        own.follow([run_context.folder])  # it may have told the end of the run by now
+
+
+def _show_whereabouts(job: Job, folder: Path) -> None:
+    """Wait until MLflow has the run, and print where it is."""
+    own = mirror(job)
+    has_all = False
+    if own:
+        ends_soon = signals.exit_code() is not None
+        with report.waiting("telling MLflow"):
+            has_all = own.flush(PATIENCE_WHEN_KILLED if ends_soon else PATIENCE)
+    if own and (refused := own.lacking.get(str(folder.absolute()))):
+        report.problem(
+            f"MLflow refuses a part of the run: {refused}; "
+            f"{sync_command(folder, job.outputs)} tries again"
+        )
+    known = ids(folder)
+    if not has_all or known is None:
+        report.whereabouts(folder, f"not told yet: {sync_command(folder, job.outputs)}")
         return
     store = job.tracking.store(job.outputs)
-    link = run_link(store, str(result.experiment_id), result.run_id)
-    report.whereabouts(folder, with_ui(link, store, job.outputs))
-
-
-def _told_later(folder: Path) -> str:
-    return f"not told yet: python -m src.sync {shlex.quote(str(folder))}"
+    report.whereabouts(folder, with_ui(run_link(store, *known), store, job.outputs))
 
 
 def _sweep_job(config: DictConfig, context: Any) -> float:
@@ -131,10 +161,10 @@ def _sweep_job(config: DictConfig, context: Any) -> float:
         # Every launcher can carry this exception from process to process.
         raise RuntimeError(first_line(error)) from None
     finally:
-        if (run_context.folder / RESULT).exists():
-            report.job_line(Result.load(run_context.folder), run_context.position)
-    assert finished.result.value is not None
-    return finished.result.value
+        if status(run_context.folder) != "RUNNING":
+            report.job_line(Record.load(run_context.folder), run_context.position)
+    assert finished.record.value is not None
+    return finished.record.value
 
 
 class Preflight(Callback):
@@ -151,8 +181,9 @@ class Preflight(Callback):
             claim(job, Path(config.hydra.run.dir), goes_on=resume is not None)
             if resume and resume.is_finished(config, job, prepared):
                 report.fact("finished", f"{resume.folder}: nothing is left to train")
-                if (resume.folder / JOURNAL).exists():
-                    report.fact("MLflow", _told_later(resume.folder))
+                if own := mirror(job):
+                    own.follow([resume.folder])
+                _show_whereabouts(job, resume.folder)
                 sys.exit(0)
         except UserError as error:
             report.problem(str(error))
@@ -182,7 +213,7 @@ def main() -> None:
     Exit codes: 0 finished, 1 failed or diverged, 2 wrong configuration or data, 128 plus its
     number if a signal ended the process: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 131 SIGQUIT.
     """
-    with ending_in_order(told=True):
+    with ending_in_order(told=True), closing_mirrors():
         _main()
 
 

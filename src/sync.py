@@ -6,47 +6,23 @@ if __name__ == "__main__":  # the imports below take a second, and show no trace
     signals.leave_at_once_on_signals()
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from src.support.errors import UserError
+from src.runs.folder import RUN, WEIGHTS
+from src.runs.record import Record, status
+from src.runs.tracking import Tracking
+from src.support.errors import InvalidValue, UserError
+from src.support.masking import mask
 from src.support.paths import CONF
 from src.terminal import report
 from src.terminal.ending import ending_in_order
-from src.tracking.journal import pending
 from src.tracking.links import run_link
-from src.tracking.sync import sync
-
-
-def log_network(folder: Path) -> bool:
-    """Log the network of a finished run to MLflow, as a model that can be loaded and served.
-
-    Returns False if the run has one already. Raises UserError if the folder is not that of a
-    finished run which MLflow knows, or the store refuses the model.
-    """
-    from src.config.kept_configuration import check_kept
-    from src.experiment.results import RESULT, Result
-    from src.tracking.kept_run import add_model, require_store
-    from src.tracking.model import describe
-
-    job, prepared = check_kept(folder)
-    result = Result.load(folder) if (folder / RESULT).exists() else None
-    weights = folder / "weights.npz"
-    if result is None or result.run_id is None or not weights.exists():
-        raise UserError(
-            f"{folder}: holds no result.json with the run's id in MLflow, or no weights.npz: "
-            "only the network of a finished run can be logged"
-        )
-    chosen, tracking = job.experiment, job.tracking
-    require_store(
-        tracking.store(job.outputs), "give this command where the run was started, in that folder"
-    )
-    client, _ = tracking.open(job.outputs)
-    network = describe(chosen.model, chosen.loss, prepared.dataset, prepared.parameters)
-    return add_model(client, result.run_id, network, weights)
+from src.tracking.told import Told, pending
 
 
 def main() -> None:
@@ -63,7 +39,7 @@ def _main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m src.sync",
         description="Tell MLflow what it missed of runs: after an outage, after "
-        "tracking.offline=true, or because their process died.",
+        "tracking.offline=true, or because their process and its mirror died.",
     )
     parser.add_argument(
         "folders",
@@ -73,54 +49,74 @@ def _main() -> None:
         help="of a run, or one that holds runs at any depth; by default the outputs folder",
     )
     parser.add_argument(
+        "--outputs",
+        type=Path,
+        metavar="FOLDER",
+        default=Path(OmegaConf.load(CONF / "config.yaml").outputs),
+        help="the folder that holds the database, unless MLFLOW_TRACKING_URI names a store",
+    )
+    parser.add_argument(
         "--model",
         action="store_true",
         help="also log the networks of these runs as models; a sweep logs that of its best run",
     )
     chosen = parser.parse_args()
-    default = Path(OmegaConf.load(CONF / "config.yaml").outputs)
-    folders: Sequence[Path] = chosen.folders or [default]
+    folders: Sequence[Path] = chosen.folders or [chosen.outputs]
     for folder in folders:
         if chosen.folders and not folder.is_dir():
             report.problem(f"{folder}: no such folder; give the folder of a run")
             sys.exit(2)
     if chosen.model and not chosen.folders:
         parser.error("--model: name the folders of the runs")
-    found = pending(folders)
+    found = list(folders) if chosen.model else pending(folders)
     if not found:
         report.fact("sync", "MLflow has everything")
-    done = [_sync(folder) for folder in found]
-    if chosen.model:
-        done += [_log_network(folder) for folder in folders]
+    done = [_sync(folder, chosen.outputs, model=chosen.model) for folder in found]
     if not all(done):
         sys.exit(1)
 
 
-def _sync(folder: Path) -> bool:
+def _sync(folder: Path, outputs: Path, *, model: bool) -> bool:
     """Upload a run and tell about it; return whether MLflow has everything."""
+    from src.tracking.mirror import tell
+
     try:
-        synced = sync(folder)
+        if model and not (status(folder) == "FINISHED" and (folder / WEIGHTS).exists()):
+            raise UserError(
+                f"{folder}: holds no weights.npz of a run that has finished: only the network of "
+                "a finished run can be logged"
+            )
+        had_model = Told.load(folder).has_model
+        tracking = _tracking(folder)
+        told, refused = tell(folder, tracking, outputs, wants_model=model)
     except UserError as error:
         report.problem(str(error))
         return False
-    if synced is None:  # another process was faster
-        return True
     report.fact("folder", str(folder))
-    report.fact("MLflow", run_link(synced.store, synced.experiment_id, synced.run_id))
-    if synced.refused:
-        report.problem(f"{folder}: MLflow refuses a part of the run: {synced.refused}")
-    return not synced.refused
+    if told.experiment_id and told.run_id:
+        link = run_link(tracking.store(outputs), told.experiment_id, told.run_id)
+        report.fact("MLflow", link)
+    if model and told.has_model:
+        report.fact("model", f"{folder}: {'was logged before' if had_model else 'logged'}")
+    if refused:
+        report.problem(f"{folder}: MLflow refuses a part of the run: {refused}")
+    return not refused
 
 
-def _log_network(folder: Path) -> bool:
-    """Log the network of a run, tell about it, and return whether MLflow has it."""
+def _tracking(folder: Path) -> Tracking:
+    """Return the store of this command, and the experiment that a run was meant for.
+
+    Raises UserError if the store can't be opened.
+    """
+    settings = OmegaConf.load(CONF / "tracking" / "local.yaml")
+    experiment = settings.experiment
+    if (folder / RUN).exists():
+        experiment = Record.load(folder).settings.get("tracking.experiment", experiment)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or None
     try:
-        is_new = log_network(folder)
-    except UserError as error:
-        report.problem(str(error))
-        return False
-    report.fact("model", f"{folder}: {'logged' if is_new else 'was logged before'}")
-    return True
+        return Tracking(uri, experiment)
+    except InvalidValue as error:
+        raise UserError(f"MLFLOW_TRACKING_URI={mask(str(uri))}: {error.rule}") from None
 
 
 if __name__ == "__main__":

@@ -16,14 +16,14 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from src.runs.tracking import Tracking
 from src.support.errors import InvalidValue, UserError
+from src.support.masking import mask
 from src.support.paths import CONF
 from src.terminal import report
 from src.terminal.ending import ending_in_order
 from src.tracking.links import DEFAULT_PORT, is_server, view_link
-from src.tracking.masking import mask
-from src.tracking.settings import Tracking
-from src.tracking.store import server_command
+from src.tracking.store import open_tracking, server_command
 from src.tracking.view import ALL_RUNS, comparison, view_tag
 
 
@@ -55,7 +55,7 @@ def _show(outputs: Path, port: int) -> None:
     except InvalidValue as error:
         raise UserError(f"MLFLOW_TRACKING_URI={mask(str(uri))}: {error.rule}") from None
     store = tracking.store(outputs)
-    client, experiment_id = tracking.open(outputs)
+    client, experiment_id = open_tracking(tracking, outputs)
     view = comparison("", "val/accuracy", ["model", "lr"])
     client.set_experiment_tag(experiment_id, view_tag(ALL_RUNS), view)
     report.fact("MLflow", view_link(store, experiment_id, ALL_RUNS, port))

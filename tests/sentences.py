@@ -78,8 +78,10 @@ class Sweep:
 
 
 def _write_history(folder: Path, metric: str, curve: Sequence[float], last: float) -> None:
-    rows = [f"{epoch},{value},{epoch * 34}" for epoch, value in enumerate([*curve, last], 1)]
-    text = "\n".join([f"epoch,{metric},updates", *rows]) + "\n"
+    rows = [
+        f"{epoch},{value},{epoch * 34},{epoch}" for epoch, value in enumerate([*curve, last], 1)
+    ]
+    text = "\n".join([f"epoch,{metric},updates,time", *rows]) + "\n"
     (folder / "history.csv").write_text(text)
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from src import baselines
 from src.baselines import Claim, claims, curve_claim, markdown, recipes
-from src.experiment.job import Curve, Reference, read_curve
-from src.experiment.results import Result
+from src.runs.job import Curve, Reference, read_curve
+from src.runs.record import Record
 from src.sweep.plan import Plan
 from tests.conftest import ROOT, Ended
 from tests.test_run import runs, wait_for_a_run
@@ -97,11 +97,12 @@ def sweep(folder: Path, accuracy: float) -> None:
         place = folder / str(k)
         place.mkdir()
         metrics = {"train/accuracy": 0.8846, "test/accuracy": accuracy}
-        Result(f"{k}", job, "FINISHED", "test/accuracy", value=accuracy, metrics=metrics).write(
-            place
-        )
+        Record(
+            f"{k}", job, "test/accuracy", status="FINISHED", value=accuracy, metrics=metrics
+        ).write(place)
         (place / "history.csv").write_text(
-            "epoch,train/accuracy\n" + "".join(f"{k},{a}\n" for k, a in enumerate(curve, 1))
+            "epoch,train/accuracy,time\n"
+            + "".join(f"{epoch},{a},0\n" for epoch, a in enumerate(curve, 1))
         )
 
 

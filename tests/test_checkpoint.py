@@ -1,34 +1,37 @@
 """Checkpoints: equal bytes after a round trip, and a clear word for a damaged or foreign file."""
 
+import contextlib
 import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from src.experiment.pace import Checkpoints, Pace
-from src.experiment.run_folder import CHECKPOINT, PREVIOUS, Identity, load_checkpoint
-from src.experiment.run_folder import save_checkpoint as save
 from src.nn.initializers import Random, XavierNormal, Zeros
 from src.nn.layers import Sigmoid
 from src.nn.losses import SoftmaxCrossEntropy
-from src.nn.network import MLP, Parameters
+from src.nn.network import MLP
+from src.runs.checkpoints import Checkpointing, Checkpoints, load_checkpoint
+from src.runs.checkpoints import save_checkpoint as save
+from src.runs.folder import CHECKPOINT, PREVIOUS
+from src.runs.record import Identity
 from src.support.errors import DataError, InvalidValue
 from src.support.files import remove_parts, whole_file, write_whole
 from src.support.randomness import stream
-from src.training.batching import Batching, Full, Mini, Sample
+from src.training.batching import Mini
 from src.training.checkpoint import Checkpoint
 from src.training.engines.base import Arrays
-from src.training.loop import Hear, train, train_one
+from src.training.loop import train_one
 from src.training.optimizers import SGD, Adam, Optimizer
-from src.training.stopping import EarlyStopping, Never
-from src.training.training_run import Begun, Epoch, Progress, TrainingRun
+from src.training.stopping import EarlyStopping
+from src.training.training_run import Epoch, Progress, TrainingRun
 
 IDENTITY = Identity("config", "any length", "data", "code", {})
 
@@ -276,100 +279,74 @@ def test_parts_of_a_killed_process_are_removed(tmp_path: Path) -> None:
 # --- the pace -------------------------------------------------------------------------------------
 
 
-def test_by_default_checkpoints_take_two_percent_of_training_whatever_they_cost() -> None:
-    for cost, epoch_seconds in ((0.001, 0.01), (0.5, 0.1), (0.02, 3.0), (0.01, 0.0005)):
-        pace, spent = Pace(Checkpoints(None)), 0.0
-        for number in range(1, 5001):
-            if pace.due(number, number * epoch_seconds):
-                pace.written(cost)
-                spent += cost
-        assert 0 < spent + cost <= 0.02 * 5000 * epoch_seconds  # with the one at the end
+class Trained:
+    """A run as its checkpoints see it, by a clock that a test sets."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, every: int | str | None, cost: float = 0.0
+    ) -> None:
+        self.now = self.spent = 0.0
+        self.epochs: list[Any] = []
+        self.progress: Any = None
+
+        def save(*_: Any) -> None:
+            self.now += cost
+            self.spent += cost
+
+        clock = SimpleNamespace(perf_counter=lambda: self.now, monotonic=lambda: self.now)
+        monkeypatch.setattr("src.runs.checkpoints.time", clock)
+        monkeypatch.setattr("src.runs.checkpoints.save_checkpoint", save)
+        own: Any = self
+        self.checkpoints = Checkpointing(Path(), IDENTITY, Checkpoints(every), own)
+
+    def timed(self) -> contextlib.nullcontext[None]:
+        return contextlib.nullcontext()
+
+    def checkpoint(self, progress: Any) -> Any:
+        return progress
+
+    def add(self, number: int, seconds: float) -> bool:
+        """Add an epoch, write a checkpoint if one is due, and return whether it was."""
+        self.now += seconds - (self.epochs[-1].seconds if self.epochs else 0.0)
+        self.epochs.append(SimpleNamespace(number=number, seconds=seconds))
+        self.progress = SimpleNamespace(epoch=number)
+        if is_due := self.checkpoints.is_due:
+            self.checkpoints.write()
+        return is_due
 
 
-def test_checkpoints_by_epochs_and_by_seconds() -> None:
-    by_epochs = Checkpoints(4)
-    assert [n for n in range(1, 10) if by_epochs.due(n, False, 0)] == [4, 8]
-    by_seconds = Checkpoints("30s")
-    assert not by_seconds.due(1, True, 29.9)
-    assert by_seconds.due(1, False, 30)
+@pytest.mark.parametrize(
+    ("cost", "seconds"), [(0.001, 0.01), (0.5, 0.1), (0.02, 3.0), (0.01, 0.0005)]
+)
+def test_by_default_checkpoints_take_two_percent_of_training_whatever_they_cost(
+    monkeypatch: pytest.MonkeyPatch, cost: float, seconds: float
+) -> None:
+    run = Trained(monkeypatch, None, cost)
+    for number in range(1, 5001):
+        run.add(number, number * seconds)
+    most = 0.02 * 5000 * seconds * (1 + 1e-9)  # sums of decimals are not exact
+    assert 0 < run.spent + cost <= most  # with the one at the end
+
+
+def test_checkpoints_by_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Trained(monkeypatch, 4)
+    assert [number for number in range(1, 10) if run.add(number, number)] == [4, 8]
+
+
+def test_checkpoints_by_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Trained(monkeypatch, "30s")
+    times = enumerate([10, 29.9, 30, 40, 59.9, 61, 90, 91], 1)
+    assert [seconds for number, seconds in times if run.add(number, seconds)] == [30, 61, 91]
+
+
+def test_one_epoch_needs_one_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Trained(monkeypatch, 1, cost=1.0)
+    run.add(1, 1.0)
+    run.checkpoints.write()
+    assert run.spent == 1.0
 
 
 @pytest.mark.parametrize("every", [0, -1, "0s", "s", "5", "5m", "-3s", "1e3s"])
 def test_other_paces_are_refused(every: int | str) -> None:
     with pytest.raises(InvalidValue, match="30s"):
         Checkpoints(every)
-
-
-PARTED: dict[str, tuple[Batching, Optimizer, float]] = {
-    "mini-batches with dropout": (Mini(3, True, False), Adam(), 0.2),
-    "per sample": (Sample(True), SGD(weight_decay=0.01), 0.0),
-    "per sample with momentum": (Sample(False), SGD(momentum=0.9), 0.0),
-    "one batch": (Full(), SGD(), 0.0),
-}
-
-
-@pytest.mark.parametrize("engine", ["fast", "plain"])
-@pytest.mark.parametrize("members", [1, 3])
-@pytest.mark.parametrize("case", PARTED.values(), ids=PARTED)
-def test_training_goes_on_within_an_epoch_with_equal_bytes(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    case: tuple[Batching, Optimizer, float],
-    members: int,
-    engine: Literal["fast", "plain"],
-) -> None:
-    batching, optimizer, dropout = case
-    network = MLP(4, (5,), 3, Sigmoid(), dropout=dropout).layers
-    run = replace(
-        training_run(optimizer)[0], network=network, batching=batching, epochs=2, stopping=Never()
-    )
-    runs = [replace(run, seed=seed) for seed in range(members)]
-    drawn = [
-        Random(XavierNormal(), Zeros()).initialize(network, stream(seed, "weights"), "float32")
-        for seed in range(members)
-    ]
-
-    def last(starts: Sequence[Parameters | Progress], hear: Hear | None = None) -> list[Epoch]:
-        *_, records = train(runs, starts, engine=engine, hear=hear)
-        return [record for record in records if isinstance(record, Epoch)]
-
-    whole = last(drawn)
-    at_a_stretch = 64 if batching.batch_size(90) == 1 else 8
-    monkeypatch.setattr("src.training.parts.UPDATES", at_a_stretch)
-    heard: list[dict[int, Progress]] = []
-    in_parts = last(drawn, lambda come: heard.append(dict(come)))
-    updates = batching.updates(90)
-    assert len(heard) == 2 * (-(-updates // at_a_stretch) - 1)
-    starts = []
-    for j, progress in sorted((heard[-1] if heard else {}).items()):
-        light = [replace(whole[j], number=1, parameters=(), progress=None)]
-        path = tmp_path / f"{j}.npz"
-        Checkpoint(progress, light, [10]).save(path, "me")
-        loaded = Checkpoint.load(path, runs[j].begin(drawn[j]), "me").progress
-        assert (
-            loaded.place
-            == progress.place
-            == (1, (len(heard) // 2) * at_a_stretch * batching.batch_size(90))
-        )
-        starts.append(loaded)
-    for again in [in_parts, last(starts)] if starts else [in_parts]:
-        for ours, theirs in zip(again, whole, strict=True):
-            assert ours.scores == theirs.scores
-            assert list(leaves(ours.parameters)) == list(leaves(theirs.parameters))
-
-
-def test_a_checkpoint_within_the_first_epoch_needs_no_record_of_an_epoch(tmp_path: Path) -> None:
-    _, begin = training_run()
-    masks = stream(5, "dropout", 1).bit_generator.state
-    logits = np.arange(96, dtype=np.float32).reshape(32, 3)
-    here = replace(begin, begun=Begun(32, logits, masks, 0.25))
-    Checkpoint(here, [], []).save(tmp_path / "c.npz", "me")
-    loaded = Checkpoint.load(tmp_path / "c.npz", begin, "me")
-    assert (loaded.epochs, loaded.times, loaded.progress.place) == ([], [], (0, 32))
-    assert loaded.progress.begun
-    np.testing.assert_array_equal(loaded.progress.begun.logits, logits)
-    assert loaded.progress.begun.masks == masks
-    wrong = replace(begin, begun=Begun(32, logits[:, :2], masks, 0.25))
-    Checkpoint(wrong, [], []).save(tmp_path / "c.npz", "me")
-    with pytest.raises(DataError, match="logits"):
-        Checkpoint.load(tmp_path / "c.npz", begin, "me")

@@ -26,7 +26,7 @@ from src.comparison.reasons import guessed_loss
 from src.comparison.scores import Scores
 from src.comparison.wording import pair_on_samples, pair_over_seeds
 from src.config.arguments import prepare
-from src.experiment.predictions import Predictions
+from src.runs.predictions import Predictions
 from src.support.errors import ConfigError, DataError, UserError
 from src.sweep.sampling import combinations, zipped
 from src.tracking.view import run_by_run, view_tag
@@ -328,8 +328,8 @@ def halved(folder: Path, *, with_history: bool) -> list[KeptRun]:
                 folder_of_run.mkdir(parents=True)
                 stays = lr == "0.1"
                 if with_history:
-                    lines = [f"{n},{value + noise}" for n in range(1, 9 if stays else 3)]
-                    text = "\n".join(["epoch,val/accuracy", *lines]) + "\n"
+                    lines = [f"{n},{value + noise},{n}" for n in range(1, 9 if stays else 3)]
+                    text = "\n".join(["epoch,val/accuracy,time", *lines]) + "\n"
                     (folder_of_run / "history.csv").write_text(text)
                 settings = {"lr": lr, "model.hidden": hidden, "seed": str(seed)}
                 status = "FINISHED" if stays else "PRUNED"
@@ -362,8 +362,8 @@ def test_a_run_that_restores_its_best_weights_counts_with_the_first_best_epoch(
     for lr, curve in curves.items():
         folder = tmp_path / lr
         folder.mkdir()
-        rows = [f"{n},{value},{value - n / 1000}" for n, value in enumerate(curve, 1)]
-        text = "\n".join(["epoch,val/accuracy,test/accuracy", *rows]) + "\n"
+        rows = [f"{n},{value},{value - n / 1000},{n}" for n, value in enumerate(curve, 1)]
+        text = "\n".join(["epoch,val/accuracy,test/accuracy,time", *rows]) + "\n"
         (folder / "history.csv").write_text(text)
         # The second ended by its stopping rule before the budget.
         runs.append(made({"lr": lr, **restoring}, max(curve), files=folder, epochs=5))
@@ -427,8 +427,8 @@ def test_configurations_that_end_at_chance_are_named_with_the_reason() -> None:
 def written(folder: Path, losses: list[float], **columns: float) -> Path:
     """Write the history of a run and return its folder."""
     folder.mkdir()
-    head = ",".join(["epoch", "val/loss", *columns])
-    rows = [",".join(map(str, [n, x, *columns.values()])) for n, x in enumerate(losses, 1)]
+    head = ",".join(["epoch", "val/loss", *columns, "time"])
+    rows = [",".join(map(str, [n, x, *columns.values(), n])) for n, x in enumerate(losses, 1)]
     (folder / "history.csv").write_text("\n".join([head, *rows]) + "\n")
     return folder
 
@@ -585,11 +585,11 @@ def test_runs_that_lack_something_are_shown_without_it(sweep: Path, tmp_path: Pa
     assert found.runs["epochs"].isna().sum() == 1
     assert found.answer
     assert found.notes
-    (tmp_path / "4" / "run.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"4/run\.json: not the record of a run"):
+    (tmp_path / "4" / "result.json").write_text("{")
+    with pytest.raises(DataError, match=r"4/result\.json: not the record of a run"):
         Comparison.read([tmp_path])
     (tmp_path / "4" / "run.json").unlink()
-    (tmp_path / "5" / "history.csv").write_text("epoch,val/loss\n1,x\n")
+    (tmp_path / "5" / "history.csv").write_text("epoch,val/loss,time\n1,x,1\n")
     with pytest.raises(DataError, match="not the history of a run"):
         Comparison.read([tmp_path]).curves()
 
@@ -677,9 +677,9 @@ def test_an_offline_sweep_reaches_mlflow_later_with_its_summary(tmp_path: Path) 
     ended = run(tmp_path, *sweep, "tracking.offline=true")
     assert ended.code == 0, ended.err
     (folder,) = ended.outputs.glob("sweeps/*")
-    assert f"python -m src.sync {folder}" in ended.out
+    assert f"python -m src.sync --outputs {tmp_path} {folder}" in ended.out
     assert not (tmp_path / "mlflow.db").exists()
-    told = [sys.executable, "-m", "src.sync", str(folder)]
+    told = [sys.executable, "-m", "src.sync", "--outputs", str(tmp_path), str(folder)]
     done = subprocess.run(told, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(ended.runs_in_mlflow()) == 4

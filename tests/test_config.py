@@ -15,7 +15,6 @@ from src.config.explain import explain
 from src.config.preflight import check
 from src.config.reader import flatten, option, read
 from src.data.mnist import Mnist
-from src.experiment.job import Job, read_curve
 from src.nn.initializers import (
     Distribution,
     HeNormal,
@@ -27,6 +26,7 @@ from src.nn.initializers import (
 )
 from src.nn.layers import Activation, LeakyReLU, Tanh
 from src.nn.losses import Loss, SquaredError
+from src.runs.job import Job, read_curve
 from src.support.errors import ConfigError
 from src.support.paths import CONF
 from src.training.batching import Batching, Mini

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from src.experiment.results import RESULT, Result
-from src.experiment.run_folder import RunRecord
+from src.runs.folder import RESULT
+from src.runs.record import Record
 from src.sweep.company import Stage, common_start
 from src.sweep.plan import Plan
+from src.tracking.told import Told
 from tests.conftest import ROOT, Ended, command, run
-from tests.test_resume import history, lines, points
+from tests.test_resume import history, lines, points, run_id_of
 from tests.test_stacked import workers_of
 
 PATIENCE = 120.0  # seconds; a machine may be busy
@@ -75,7 +76,7 @@ def assert_equal_sweeps(ours: Ended, theirs: Ended) -> None:
     assert len(rows) == len(ours.folders), "each run has one row in MLflow"
     by_folder = {row.tags["output_dir"]: row for row in rows}
     for mine, other in zip(ours.folders, theirs.folders, strict=True):
-        result, expected = Result.load(mine), Result.load(other)
+        result, expected = Record.load(mine), Record.load(other)
         assert (result.status, result.failure) == (expected.status, expected.failure)
         assert history(mine) == history(other), mine
         assert result.metrics == expected.metrics
@@ -83,8 +84,8 @@ def assert_equal_sweeps(ours: Ended, theirs: Ended) -> None:
             for name in ("weights.npz", "predictions.npz"):
                 assert (mine / name).read_bytes() == (other / name).read_bytes(), (mine, name)
         row = by_folder[str(mine)]
-        assert (row.run_id, row.status) == (result.run_id, result.status)
-        kept, wanted = points(ours.store, row.run_id), points(theirs.store, str(expected.run_id))
+        assert (row.run_id, row.status) == (run_id_of(mine), result.status)
+        kept, wanted = points(ours.store, row.run_id), points(theirs.store, run_id_of(other))
         assert kept.keys() == wanted.keys()
         for key in kept.keys() - {"seconds"}:
             values = [[(step, value) for step, value, _ in one[key]] for one in (kept, wanted)]
@@ -129,20 +130,18 @@ def test_a_killed_sweep_ends_as_if_it_had_not_been_killed(
         send(process.pid, signal.SIGKILL)
         process.wait()
     folders = Ended(tmp_path, 0, "", "").folders
-    done = {folder: Result.load(folder) for folder in folders if finished(folder)}
+    done = {folder: Record.load(folder) for folder in folders if finished(folder)}
     assert len(done) < len(whole.folders)
     again = run(tmp_path, "-m", *SWEEPS[sweep])
     assert again.code == whole.code, again.out + again.err
     assert f"resumed     {len(done)} of {len(whole.folders)} runs" in again.out, again.out
     assert "from a checkpoint" in again.out
     assert_equal_sweeps(again, whole)
-    for folder, before in done.items():  # but for MLflow's ids, if MLflow had not been told
-        after = replace(Result.load(folder), run_id=before.run_id)
-        assert replace(after, experiment_id=before.experiment_id) == before
+    assert {folder: Record.load(folder) for folder in done} == done
 
 
 def finished(folder: Path) -> bool:
-    return (folder / RESULT).exists() and Result.load(folder).status == "FINISHED"
+    return (folder / RESULT).exists() and Record.load(folder).status == "FINISHED"
 
 
 @pytest.mark.slow
@@ -155,18 +154,16 @@ def test_the_next_command_closes_the_runs_that_a_killed_sweep_left_open(tmp_path
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     killed = Ended(tmp_path, 0, "", "").folders
-    ended = Result("a run", [], "FINISHED", "val/accuracy", value=0.5)
+    ended = replace(Record.load(killed[0]), status="FINISHED", value=0.5)
     ended.write(killed[0])  # its process died before MLflow was told
     other = run(tmp_path, "-m", "epochs=1", "model=relu2_small")
     assert other.code == 0, other.err
     expected = ["FINISHED", "KILLED", "KILLED"]
     client = MlflowClient(other.store)
     for folder, status in zip(killed, expected, strict=True):
-        record = RunRecord.load(folder)
-        row = client.get_run(str(record.run_id))
+        row = client.get_run(run_id_of(folder))
         assert (row.info.status, row.data.tags["output_dir"]) == (status, str(folder))
-        assert not (folder / "tracking.json").exists()
-    assert Result.load(killed[0]).run_id == RunRecord.load(killed[0]).run_id
+        assert Told.load(folder).is_complete
 
 
 # --- what is left to do ---------------------------------------------------------------------------
@@ -217,8 +214,8 @@ def test_a_grid_that_grew_runs_its_new_points_in_the_same_sweep(
     plan = Plan.load(sweep)
     assert plan is not None
     for number, folder in enumerate(grown.folders):
-        assert Result.load(folder).overrides == list(plan.overrides[number])
-        assert plan.identities[number] == RunRecord.load(folder).identity.key
+        assert Record.load(folder).overrides == list(plan.overrides[number])
+        assert plan.identities[number] == Record.load(folder).identity.key
     assert len(plan.names) == len(set(plan.names)) == 6
     moved = invoke(*GRID, "seed=0,1", "lr=0.2,0.5")
     assert told(moved) == ["2 of 4 runs were done before; 2 are new"]
@@ -282,11 +279,11 @@ def test_a_run_that_was_trained_for_longer_is_another_one(invoke: Callable[..., 
     first = invoke(*GRID, "lr=0.1,0.2")
     longer = invoke(f"resume={first.folders[1]}", "epochs=5")
     assert longer.code == 0, longer.err
-    assert Result.load(first.folders[1]).status == "FINISHED"
+    assert Record.load(first.folders[1]).status == "FINISHED"
     again = invoke(*GRID, "lr=0.1,0.2")
     assert told(again) == ["1 of 2 runs was done before; 1 is new"]
-    assert RunRecord.load(again.folders[1]).epochs == 5
-    assert RunRecord.load(again.folders[2]).epochs == 3
+    assert Record.load(again.folders[1]).epochs == 5
+    assert Record.load(again.folders[2]).epochs == 3
     assert told(invoke(*GRID, "lr=0.1,0.2")) == ["2 of 2 runs were done before"]
 
 
@@ -297,11 +294,11 @@ def test_jobs_that_differ_in_their_records_only_are_found_again_each(
     sweep = (*GRID, "metric=val/accuracy,test/loss", "lr=0.1,0.2")
     first = invoke(*sweep)
     assert first.code == 0, first.err
-    asked = [Result.load(folder).overrides for folder in first.folders]
+    asked = [Record.load(folder).overrides for folder in first.folders]
     (first.folders[2] / RESULT).unlink()
     again = invoke(*sweep)
     assert told(again) == ["3 of 4 runs were done before; 1 goes on from a checkpoint"]
-    assert [Result.load(folder).overrides for folder in again.folders] == asked
+    assert [Record.load(folder).overrides for folder in again.folders] == asked
 
 
 @pytest.mark.slow

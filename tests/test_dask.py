@@ -23,7 +23,7 @@ from distributed import Client
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from src.experiment.results import Result
+from src.runs.record import Record
 from src.sweep.clusters import Local
 from src.sweep.dask_executor import DaskExecutor
 from src.sweep.dask_worker import Driver
@@ -44,6 +44,7 @@ from tests.labour import (
 )
 from tests.slurm import missing, slurm
 from tests.test_outage import Server
+from tests.test_resume import run_id_of
 from tests.test_run import runs, wait_for
 from tests.test_stacked import ancestors, workers_of
 
@@ -279,7 +280,7 @@ def test_ctrl_c_closes_the_runs_and_leaves_no_process(tmp_path: Path) -> None:
     assert process.returncode == 130, out + err
     assert statuses(tmp_path) == ["KILLED"] * 4
     for folder in Ended(tmp_path, 0, "", "").folders:
-        assert Result.load(folder).failure == "interrupted"
+        assert Record.load(folder).failure == "interrupted"
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids | workers)
 
 
@@ -389,11 +390,12 @@ def test_workers_without_a_shared_folder_lose_nothing_when_one_is_killed(
     assert all(files <= names for names in artifacts(client).values())
     alone = Ended(tmp_path / "a", 0, "", "").folders
     for own, other in zip(Ended(folder, 0, out, err).folders, alone, strict=True):
-        result = Result.load(own)
-        assert {**result.metrics, "seconds": 0} == {**Result.load(other).metrics, "seconds": 0}
-        points = client.get_metric_history(str(result.run_id), "train/loss")
+        result = Record.load(own)
+        assert {**result.metrics, "seconds": 0} == {**Record.load(other).metrics, "seconds": 0}
+        run_id = run_id_of(own)
+        points = client.get_metric_history(run_id, "train/loss")
         assert [point.step for point in points] == list(range(1, 401))  # none doubled
-        there = client.download_artifacts(str(result.run_id), "weights.npz", str(own))
+        there = client.download_artifacts(run_id, "weights.npz", str(own))
         assert Path(there).read_bytes() == (other / "weights.npz").read_bytes()
 
 

@@ -187,7 +187,7 @@ def places(values: Any, *keys: Any) -> list[tuple[Any, ...]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("reader", "name"),
-    [(name, name) for name in ("run.json", "result.json", "tracking.json")],
+    [(name, name) for name in ("run.json", "result.json", "mlflow.json")],
     indirect=["reader"],
 )
 def test_values_of_other_types_are_refused_in_a_line_or_harmless(reader: Reader, name: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from src.experiment.recorder import Finished
+from src.runs.recorder import Finished
 from src.sweep.pruning import Halving, Reached, Rounds, await_verdict, rungs
 from src.sweep.stack import Stack
 from tests.conftest import Ended, run

@@ -31,10 +31,10 @@ from src.data.csv import Csv
 from src.data.idx import Idx
 from src.data.mnist import read_cache
 from src.data.npz import Npz
-from src.experiment.predictions import Predictions
 from src.nn.layers import Sigmoid
 from src.nn.network import MLP
 from src.nn.weights import load_weights
+from src.runs.predictions import Predictions
 from src.support.archives import read_arrays
 from src.support.errors import ConfigError, DataError
 from src.support.input_files import MAX_BYTES

@@ -1,9 +1,8 @@
-"""What is in MLflow when a run has been uploaded, and what is read from there again."""
+"""How a store is opened and served, and what is read from it."""
 
 import contextlib
 import json
 import logging
-import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,42 +10,30 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-from mlflow import MlflowClient, MlflowException
+from mlflow import MlflowClient
 from mlflow.entities import Metric
-from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
-from src.data import Dataset, Split
-from src.nn.layers import ReLU
-from src.nn.losses import SoftmaxCrossEntropy
-from src.nn.network import MLP, forward
-from src.nn.weights import save_weights
+from src.runs.tracking import Tracking, database_uri
 from src.support.errors import UserError
 from src.support.paths import SOURCE
 from src.support.signals import GRACE
 from src.tracking import fetch, store
 from src.tracking.fetch import fetch_runs
-from src.tracking.journal import Entry, Journal, pending
-from src.tracking.kept_run import add_files, add_model, folder_of, require_store
+from src.tracking.kept_run import add_files, folder_of, require_store
 from src.tracking.links import with_ui
-from src.tracking.model import describe, find_model, write_code
-from src.tracking.outage import PAUSE
+from src.tracking.model import write_code
 from src.tracking.schema import revisions
 from src.tracking.search import KIND, Search
-from src.tracking.served_model import Classifier
-from src.tracking.settings import Tracking
 from src.tracking.store import (
     check_database,
     check_server,
-    close_abandoned,
     database_file,
-    database_uri,
     open_store,
+    open_tracking,
     server_command,
 )
 from src.tracking.team_server import TeamServer, settings
-from src.tracking.upload import Upload, described
 from src.tracking.view import best_view, comparison, run_by_run, sweep_views, view_tag
 
 START = 1_000_000
@@ -60,7 +47,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def opened(outputs: Path) -> Opened:
-    return Tracking(None, "mine").open(outputs)
+    return open_tracking(Tracking(None, "mine"), outputs)
 
 
 @pytest.fixture
@@ -70,290 +57,7 @@ def run(opened: Opened) -> str:
     return run_id
 
 
-def data() -> Dataset:
-    split = Split(np.zeros((5, 4), np.uint8), np.array([0, 1, 2, 0, 1]))
-    return Dataset("tiny", split, split, split, shape=(2, 2), scale=0.5, digest="d" * 32)
-
-
-def network() -> tuple[MLP, Any]:
-    model = MLP(4, (3,), 3, ReLU())
-    rng = np.random.default_rng(0)
-    shapes = [[(4, 3), (3,)], [(3, 3), (3,)]]
-    arrays = [tuple(rng.normal(size=s).astype(np.float32) for s in own) for own in shapes]
-    return model, (arrays[0], (), arrays[1])
-
-
-# --- the parts of a run ---------------------------------------------------------------------------
-
-
-def journal(folder: Path, **changes: Any) -> Journal:
-    made = Journal(replace(Entry("mine", None, "", "a run", START, {}), **changes), folder)
-    with made.change():
-        pass
-    return made
-
-
-def advance(upload: Upload, opened: Opened, *, points: bool = True) -> int:
-    """Upload what is missing, and return how often the store answered."""
-    heard: list[int] = []
-    upload.advance(*opened, lambda: heard.append(1), points=points)
-    return len(heard)
-
-
-def test_every_part_of_a_run_is_in_mlflow(opened: Opened, tmp_path: Path) -> None:
-    client, _ = opened
-    (tmp_path / "a.txt").write_text("a")
-    (tmp_path / "run.log").write_text("line")
-    (tmp_path / "history.csv").write_text("epoch,updates\n1,2\n")
-    made = journal(
-        tmp_path,
-        tags={"long": "x" * 9000, "short": "y"},
-        parameters={f"key{n}": str(n) for n in range(201)},
-        sweep={"view": "json"},
-        dataset=described(data()),
-        points=[("val/loss", 2.5, START, 0)],
-        files=[("a.txt", None), ("run.log", "logs"), ("gone.txt", None)],
-        status="FAILED",
-        failure="f" * 9000,
-        pruned="rank 2",
-        end=START + 500,
-    )
-    upload = Upload(made)
-    assert not upload.complete
-    assert advance(upload, opened) > 5
-    assert upload.complete
-    assert upload.lacking == ""
-    assert pending([tmp_path]) == []
-    run_id = str(made.entry.run_id)
-    known = client.get_run(run_id)
-    assert known.data.params == made.entry.parameters
-    assert len(known.data.tags["long"]) == len(known.data.tags["failure"]) == 8000
-    assert (known.data.tags["short"], known.data.tags["pruned"]) == ("y", "rank 2")
-    assert (known.info.status, known.info.start_time, known.info.end_time) == (
-        "FAILED",
-        START,
-        START + 500,
-    )
-    assert known.info.run_name == "a run"
-    assert known.data.metrics == {"val/loss": 2.5, "updates": 2.0}
-    (used,) = known.inputs.dataset_inputs
-    assert (used.dataset.name, used.dataset.digest) == ("tiny", "d" * 32)
-    assert json.loads(used.dataset.profile)["features_shape"] == [5, 4]
-    assert [tag.value for tag in used.tags] == ["training"]
-    assert {file.path for file in client.list_artifacts(run_id)} == {"a.txt", "logs"}
-    assert [file.path for file in client.list_artifacts(run_id, "logs")] == ["logs/run.log"]
-    assert client.get_experiment(opened[1]).tags["view"] == "json"
-
-
-def test_a_run_that_goes_on_is_running_again_and_has_its_new_tags(
-    opened: Opened, run: str, tmp_path: Path
-) -> None:
-    client, _ = opened
-    for key in ("failure", "pruned", "a", "b"):
-        client.set_tag(run, key, "old")
-    client.set_tag(run, "journal", "k9")
-    client.log_param(run, "lr", "0.1")
-    client.set_terminated(run, "KILLED")
-    made = journal(
-        tmp_path,
-        run_id=run,
-        key="k9",
-        tags={"a": "new", "b": "old"},
-        parameters={"lr": "9", "seed": "1"},
-        written=["attempt"],
-    )
-    upload = Upload(made)
-    advance(upload, opened)
-    known = client.get_run(run)
-    assert known.info.status == "RUNNING"
-    assert known.data.tags.items() >= {"a": "new", "b": "old"}.items()
-    assert not {"failure", "pruned"} & known.data.tags.keys()
-    assert known.data.params == {"lr": "0.1", "seed": "1"}  # MLflow changes no parameter
-    assert not upload.complete  # it goes on
-    assert pending([tmp_path]) == [tmp_path]
-
-
-def test_points_of_a_run_that_goes_on_wait_for_their_turn(
-    opened: Opened, run: str, tmp_path: Path
-) -> None:
-    client, _ = opened
-    made = journal(tmp_path, run_id=run)
-    upload = Upload(made)
-    upload.add([("val/loss", 1.0, START, 1)])
-    advance(upload, opened, points=False)
-    assert client.get_run(run).data.metrics == {}
-    assert advance(upload, opened) == 1
-    assert client.get_run(run).data.metrics == {"val/loss": 1.0}
-    upload.add([("val/loss", 2.0, START, 2)])
-    with made.change() as entry:
-        entry.status = "FINISHED"
-    advance(upload, opened, points=False)  # it has ended
-    assert client.get_run(run).data.metrics == {"val/loss": 2.0}
-
-
-def test_an_upload_that_is_stopped_does_nothing(opened: Opened, tmp_path: Path) -> None:
-    made = journal(tmp_path, status="FINISHED")
-    upload = Upload(made)
-    upload.stopped = True
-    assert advance(upload, opened) == 0
-    assert made.entry.run_id is None
-
-
-def test_a_run_whose_creation_was_not_confirmed_is_found(opened: Opened, tmp_path: Path) -> None:
-    client, experiment = opened
-    run_id = client.create_run(experiment, START, {"journal": "k1"}).info.run_id
-    made = journal(tmp_path, key="k1", written=["attempt"])
-    advance(Upload(made), opened)
-    assert made.entry.run_id == run_id
-    (tmp_path / "other").mkdir()
-    other = journal(tmp_path / "other", key="k2", written=["attempt"])
-    advance(Upload(other), opened)
-    assert other.entry.run_id not in (None, run_id)
-
-
-def test_a_killed_run_is_closed_before_its_files_are_sent(
-    opened: Opened, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client, _ = opened
-    order: list[str] = []
-    for name in ("set_terminated", "log_artifact"):
-        call = getattr(client, name)
-
-        def spy(*given: Any, call: Any = call, name: str = name) -> None:
-            order.append(name)
-            call(*given)
-
-        monkeypatch.setattr(client, name, spy)
-    (tmp_path / "a.txt").touch()
-    (tmp_path / "history.csv").touch()
-    made = journal(tmp_path, run_id=run, status="KILLED", files=[("a.txt", None)])
-    assert advance(Upload(made), opened) == 3  # the run, its end, the file
-    assert order == ["set_terminated", "log_artifact"]
-    order.clear()
-    made = journal(tmp_path, run_id=run, status="KILLED", files=[("history.csv", None)])
-    advance(Upload(made), opened)
-    assert order == ["log_artifact", "set_terminated"]  # another process goes on from it
-
-
-def test_a_file_without_room_is_tried_again_and_one_that_is_refused_is_not(
-    opened: Opened, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client, _ = opened
-    for name in ("a.txt", "b.txt"):
-        (tmp_path / name).touch()
-    log_artifact, asked = client.log_artifact, list[str]()
-    errors: dict[str, Exception] = {
-        "a.txt": OSError(28, "No space left on device"),
-        "b.txt": MlflowException("too large", BAD_REQUEST),
-    }
-
-    def send(run_id: str, path: str, folder: str | None = None) -> None:
-        asked.append(Path(path).name)
-        if Path(path).name in errors:
-            raise errors[Path(path).name]
-        log_artifact(run_id, path, folder)
-
-    monkeypatch.setattr(client, "log_artifact", send)
-    files: Any = [("a.txt", None), ("b.txt", None)]
-    made = journal(tmp_path, run_id=run, status="FINISHED", files=files)
-    upload = Upload(made)
-    assert advance(upload, opened) == 2  # the run and its end
-    assert upload.complete
-    assert upload.lacking.split("; ") == [
-        "file /b.txt: MlflowException: too large",
-        "file /a.txt: OSError: [Errno 28] No space left on device",
-    ]
-    assert pending([tmp_path]) == [tmp_path]
-    assert client.get_run(run).info.status == "FINISHED"
-    errors.clear()
-    advance(upload, opened)
-    assert asked == ["a.txt", "b.txt", "a.txt"]
-    assert upload.lacking == "file /b.txt: MlflowException: too large"
-    with made.change():
-        made.entry.files.append(("c.txt", None))
-    errors["c.txt"] = ConnectionError("gone")
-    (tmp_path / "c.txt").touch()
-    with pytest.raises(ConnectionError):
-        advance(upload, opened)
-
-
-def test_a_file_that_is_given_again_while_it_is_sent_is_sent_again(
-    opened: Opened, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client, _ = opened
-    (tmp_path / "a.txt").touch()
-    made = journal(tmp_path, run_id=run, files=[("a.txt", None)])
-    upload, sent = Upload(made), list[str]()
-
-    def send(run_id: str, path: str, folder: str | None = None) -> None:
-        sent.append(path)
-        if len(sent) == 1:
-            upload.renewals["file /a.txt"] += 1
-
-    monkeypatch.setattr(client, "log_artifact", send)
-    for _ in range(3):
-        advance(upload, opened)
-    assert len(sent) == 2
-
-
-@pytest.mark.parametrize(("clashes", "succeeds"), [(4, True), (5, False)])
-def test_a_dataset_that_another_process_creates_is_tried_five_times(
-    clashes: int, succeeds: bool, opened: Opened, run: str, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    calls: list[int] = []
-
-    def log_inputs(*_: Any) -> None:
-        calls.append(1)
-        if len(calls) <= clashes:
-            raise MlflowException("UNIQUE constraint failed", BAD_REQUEST)
-
-    monkeypatch.setattr(opened[0], "log_inputs", log_inputs)
-    monkeypatch.setattr("src.tracking.upload.time.sleep", lambda _: None)
-    upload = Upload(journal(tmp_path, run_id=run, dataset=described(data())))
-    if succeeds:
-        advance(upload, opened)
-    else:
-        with pytest.raises(MlflowException):
-            advance(upload, opened)
-    assert len(calls) == 5
-
-
 # --- the model ------------------------------------------------------------------------------------
-
-
-def test_a_network_is_logged_once_and_predicts_as_before(
-    opened: Opened, run: str, tmp_path: Path
-) -> None:
-    client, experiment = opened
-    model, parameters = network()
-    save_weights(tmp_path / "weights.npz", model.layers, parameters)
-    known = describe(model, SoftmaxCrossEntropy(), data(), parameters)
-    assert known["dtype"] == "float32"
-    assert (known["scale"], known["outputs"], known["plugins"]) == (0.5, 3, [])
-    assert find_model(client, experiment, run) is None
-    assert add_model(client, run, known, tmp_path / "weights.npz")
-    assert not add_model(client, run, known, tmp_path / "weights.npz")
-    logged = find_model(client, experiment, run)
-    assert logged
-    assert logged.status == "READY"
-    outputs = client.get_run(run).outputs
-    assert outputs
-    assert [(one.model_id, one.step) for one in outputs.model_outputs] == [(logged.model_id, 0)]
-    folder = Path(logged.artifact_location.removeprefix("file://"))
-    assert {"scratchgrid" in path.name for path in (folder / "code").iterdir()} == {True}
-    requirements = (folder / "requirements.txt").read_text()
-    assert "numpy==" in requirements
-    (described_network,) = folder.rglob("network.json")
-    served = Classifier(described_network.parent)
-    images = np.random.default_rng(1).integers(0, 255, (6, 4))
-    found = served.predict(images.tolist())
-    logits = forward(model.layers, parameters, images.astype(np.float32) * np.float32(0.5))[-1]
-    np.testing.assert_array_equal(found["label"], logits.argmax(axis=1))
-    np.testing.assert_allclose(found["probabilities"].sum(axis=1), 1, rtol=1e-6)
-    for wrong in (images[:, :3], images[0], images.astype(str), images.astype(complex)):
-        with pytest.raises(ValueError, match="images of"):
-            served.predict(wrong)
 
 
 def test_the_code_of_a_model_is_a_package_of_its_own(tmp_path: Path) -> None:
@@ -432,8 +136,6 @@ def test_the_folder_of_a_run_is_found_by_its_id(opened: Opened, run: str, tmp_pa
     assert [file.path for file in client.list_artifacts(run, "pictures")] == ["pictures/a.txt"]
     with pytest.raises(UserError, match="MLflow refuses files"):
         add_files(client, run, [tmp_path / "none"], "pictures")
-    with pytest.raises(UserError, match="MLflow refuses the model"):
-        add_model(client, "0" * 32, {}, tmp_path)
 
 
 def test_a_store_in_a_file_must_be_there(tmp_path: Path) -> None:
@@ -503,47 +205,11 @@ def test_a_run_that_is_being_closed_is_waited_for(
         return given  # type: ignore[no-any-return]
 
     assert fetch._opened(answer) == opened
-    assert clock[0] == 2 * PAUSE
+    assert clock[0] == 2 * fetch._PAUSE
     answers[:] = [UserError("away")]
     with pytest.raises(UserError, match="away"):
         fetch._opened(answer)
     assert 60 < clock[0] < 70
-
-
-def test_runs_that_dead_workers_left_open_are_closed(opened: Opened, tmp_path: Path) -> None:
-    client, experiment = opened
-    tags = {"sweep_id": "s3", "output_dir": str(tmp_path)}
-    runs = [client.create_run(experiment, START, tags).info.run_id for _ in range(2)]
-    client.set_terminated(runs[0], "FINISHED")
-    assert close_abandoned(client, experiment, "s3", "FAILED", "lost") == {tmp_path}
-    found = [client.get_run(run_id) for run_id in runs]
-    assert [one.info.status for one in found] == ["FINISHED", "FAILED"]
-    assert [one.data.tags.get("failure") for one in found] == [None, "lost"]
-
-
-def test_open_runs_are_closed_page_by_page(tmp_path: Path) -> None:
-    class Pages:
-        def __init__(self) -> None:
-            self.open, self.failures = ["a", "b", "c"], list[str]()
-
-        def search_runs(self, experiments: list[str], wanted: str) -> list[Any]:
-            return [
-                SimpleNamespace(
-                    info=SimpleNamespace(run_id=name),
-                    data=SimpleNamespace(tags={"output_dir": str(tmp_path / name)}),
-                )
-                for name in self.open[:2]
-            ]
-
-        def set_tag(self, run_id: str, key: str, value: str) -> None:
-            self.failures.append(run_id)
-
-        def set_terminated(self, run_id: str, status: str) -> None:
-            self.open.remove(run_id)
-
-    client: Any = Pages()
-    assert close_abandoned(client, "1", "s", "FAILED", "lost") == {tmp_path / n for n in "abc"}
-    assert client.failures == ["a", "b", "c"]
 
 
 # --- opening --------------------------------------------------------------------------------------
@@ -637,20 +303,6 @@ def test_a_full_disk_is_told_before_training(
     free[0] -= 1
     with pytest.raises(UserError, match="the disk is full"):
         check_database(uri, "mine")
-
-
-def test_the_time_for_an_answer_is_doubled_up_to_40_seconds(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-    found = []
-    for _ in range(5):
-        store.wait_longer()
-        found.append(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])
-    assert found == ["10", "20", "40", "40", "40"]
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
-    store.wait_longer()
-    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "120"
 
 
 def test_a_server_that_is_not_there_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -751,11 +403,15 @@ def test_the_charts_of_the_metric_come_first(metric: str, order: list[str]) -> N
 
 def test_how_to_open_a_link(tmp_path: Path) -> None:
     assert with_ui("link", "http://host", tmp_path) == "link"
-    local = "sqlite:///x"
-    assert with_ui("link", local, SOURCE.parent / "outputs") == "make ui, then link"
-    assert with_ui("link", local, tmp_path / "a b") == (
-        f"python -m src.ui --outputs '{tmp_path}/a b', then link"
-    )
+    for outputs, command in (
+        (SOURCE.parent / "outputs", "make ui"),
+        (tmp_path / "a b", f"python -m src.ui --outputs '{tmp_path}/a b'"),
+    ):
+        assert (
+            with_ui("link", Tracking(None, "x").store(outputs), outputs) == f"{command}, then link"
+        )
+        own = with_ui("link", "sqlite:///own.db", outputs)
+        assert own == "MLFLOW_TRACKING_URI=sqlite:///own.db make ui, then link"
 
 
 def test_a_view_that_is_too_long_leaves_out_the_settings_and_then_the_groups() -> None:

@@ -19,19 +19,16 @@ from typing import Any
 import pytest
 from mlflow import MlflowException
 
-from src.experiment.results import Result
+from src.runs.history import read_history
+from src.runs.tracking import Tracking
 from src.support.errors import InvalidValue, UserError
-from src.tracking import tracker
-from src.tracking.journal import JOURNAL, Journal
-from src.tracking.masking import mask
-from src.tracking.settings import Tracking
-from src.tracking.store import server_command
-from src.tracking.sync import DIED, sync
-from src.tracking.writer import writer
+from src.support.masking import mask
+from src.tracking import mirror as mirror_module
+from src.tracking.store import check_store, open_tracking, server_command
+from src.tracking.told import Told
 from tests.conftest import ROOT, run
-from tests.test_run import history
 from tests.test_serving import free_port
-from tests.test_tracking import PATIENCE, recorded
+from tests.test_tracking import PATIENCE, Said, recorded
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -86,9 +83,6 @@ class Server:
         assert self._process
         self._process.wait(PATIENCE)
 
-    def runs(self) -> list[tuple[str, str]]:
-        return rows(self.folder, "SELECT run_uuid, status FROM runs")
-
 
 def rows(folder: Path, query: str) -> list[Any]:
     with contextlib.closing(sqlite3.connect(folder / "mlflow.db", timeout=PATIENCE)) as store:
@@ -111,160 +105,42 @@ def server(real_server: Server) -> Server:
     return real_server
 
 
-def same(folder: Path, store: Path, run_id: str | None) -> None:
-    """Check that the store has the points of the history, each once, and one such run."""
-    query = f"SELECT step, value, timestamp FROM metrics WHERE run_uuid = '{run_id}' AND key = "
+def same(folder: Path, store: Path) -> None:
+    """Check that the store has the points of the history, each once, and one such run, finished."""
+    told = Told.load(folder)
+    query = (
+        f"SELECT step, value, timestamp FROM metrics WHERE run_uuid = '{told.run_id}' AND key = "
+    )
     found = sorted(rows(store, f"{query} 'val/loss'"))
-    assert found == [(row["epoch"], row["val/loss"], row["time"]) for row in history(folder)]
+    assert found == [(row["epoch"], row["val/loss"], row["time"]) for row in read_history(folder)]
     where = f"key = 'output_dir' AND value = '{folder}'"
-    assert rows(store, f"SELECT run_uuid FROM tags WHERE {where}") == [(run_id,)]
-    assert not (folder / JOURNAL).exists()
+    joined = f"SELECT run_uuid, status FROM runs JOIN tags USING (run_uuid) WHERE {where}"
+    assert rows(store, joined) == [(told.run_id, "FINISHED")]
+    assert told.is_complete
 
 
-def notices(caplog: pytest.LogCaptureFixture) -> list[str]:
-    told = [text for name, _, text in caplog.record_tuples if name == "src.tracking.outage"]
-    return ["fails" if " fails: " in text else "back" if "back" in text else text for text in told]
+def train(mirror: Said, outputs: Path, between: Callable[[int], None]) -> None:
+    """Train 6 epochs and tell MLflow of each.
 
-
-def train(folder: Path, uri: str, *, between: Callable[[int], None]) -> Result:
-    """Train 6 epochs; ``between`` is called before each with its number, and with 7 at the end."""
-    environment = pytest.MonkeyPatch()
-    environment.setenv("MLFLOW_TRACKING_URI", uri)
-    try:
-        prepared, recording = recorded(folder, "epochs=6")
-    finally:
-        environment.undo()
-    with recording as recorder:
+    ``between`` is called before each with its number, and with 7 when the run has ended.
+    """
+    prepared, opened = recorded(outputs, "epochs=6")
+    mirror.follow([outputs / "run"])
+    with opened as recorder:
         for epoch in prepared.train():
             between(epoch.number)
-            recorder.epoch(epoch)
-        between(7)
+            recorder.add(epoch)
+            mirror.turn()
         recorder.finish()
-    result: Result = recorder.finished.result
-    assert result.status == "FINISHED"
-    return result
+    between(7)
+    mirror.turn()
 
 
-def known(server: Server, folder: Path) -> bool:
-    """Return whether the server has an epoch of the run."""
-    query = (
-        "SELECT 1 FROM metrics JOIN tags USING (run_uuid) WHERE tags.key = 'output_dir' "
-        f"AND tags.value = '{folder}' AND metrics.key = 'val/loss'"
-    )
-    return bool(rows(server.folder, query))
-
-
-@pytest.mark.slow
-def test_a_server_that_is_killed_and_comes_back_has_everything_under_one_run(
-    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    def between(epoch: int) -> None:
-        if epoch == 3:
-            wait_until(lambda: known(server, tmp_path / "run"))
-            server.kill()
-        if epoch == 7:
-            wait_until(lambda: "fails" in notices(caplog))
-            server.start()
-
-    result = train(tmp_path, server.address, between=between)
-    same(tmp_path / "run", server.folder, result.run_id)
-    assert (result.run_id, "FINISHED") in server.runs()
-    assert notices(caplog) == ["fails", "back"]
-
-
-# A run that waits after its third and sixth epoch until a file of that number is there.
-WAITING = """
-import sys, time
-from pathlib import Path
-from src.experiment.recorder import Recorder
-from src.run import main
-
-go, epoch = Path(sys.argv.pop(1)), Recorder.epoch
-
-def wait(self, given):
-    epoch(self, given)
-    while given.number in (3, 6) and not (go / str(given.number)).exists():
-        time.sleep(0.02)
-
-Recorder.epoch = wait
-main()
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seconds", [10, pytest.param(60, marks=pytest.mark.long)])
-def test_a_server_that_is_away_in_the_middle_of_a_run_costs_nothing(
-    server: Server, tmp_path: Path, seconds: int
-) -> None:
-    go, outputs = tmp_path / "go", tmp_path / "outputs"
-    go.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-c", WAITING, str(go), f"outputs={outputs}", "epochs=9"],
-        cwd=ROOT,
-        env={**os.environ, "MLFLOW_TRACKING_URI": server.address},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    wait_until(lambda: bool(list(outputs.glob("runs/*/history.csv"))))
-    (folder,) = outputs.glob("runs/*")
-    wait_until(lambda: known(server, folder))
-    server.kill()
-    back = time.monotonic() + seconds
-    (go / "3").touch()
-    wait_until(lambda: len(history(folder)) == 6)  # training goes on
-    while time.monotonic() < back:
-        assert process.poll() is None
-        time.sleep(0.05)
-    server.start()
-    (go / "6").touch()
-    said, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, said
-    words = " ".join(said.split())
-    assert words.count("fails: ") == words.count("is back") == 1, said
-    assert len(history(folder)) == 9
-    run_id = Result.load(folder).run_id
-    same(folder, server.folder, run_id)
-    assert (run_id, "FINISHED") in server.runs()
-
-
-@pytest.mark.slow
-def test_what_a_server_that_stays_away_was_not_told_is_synced_later_exactly_once(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tracker, "PATIENCE", 0.5)
-
-    def between(epoch: int) -> None:
-        if epoch == 3:
-            wait_until(lambda: known(server, tmp_path / "run"))
-            server.kill()
-
-    result = train(tmp_path, server.address, between=between)
-    with pytest.raises(UserError, match=r"can't be opened: .*refused"):
-        sync(tmp_path / "run")
-    server.start()
-    synced = sync(tmp_path / "run")
-    assert synced
-    assert synced.run_id == result.run_id
-    same(tmp_path / "run", server.folder, result.run_id)
-    assert (result.run_id, "FINISHED") in server.runs()
-    assert sync(tmp_path / "run") is None
-
-
-@pytest.mark.slow
-def test_a_server_that_hangs_holds_up_no_epoch(
-    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    def between(epoch: int) -> None:
-        if epoch == 3:
-            wait_until(lambda: known(server, tmp_path / "run"))
-            server.signal(signal.SIGSTOP)
-        if epoch == 7:  # all epochs are trained
-            wait_until(lambda: "fails" in notices(caplog))
-            server.signal(signal.SIGCONT)
-
-    result = train(tmp_path, server.address, between=between)
-    same(tmp_path / "run", server.folder, result.run_id)
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a mirror try again at once, and wait a second for an answer instead of ten."""
+    monkeypatch.setattr(mirror_module, "PAUSE", 0.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
 
 
 class Proxy(ThreadingHTTPServer):
@@ -287,10 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         mode = self.server.mode
         self.close_connection = True
         lost = mode == "lost" and "runs/create" in self.path
-        if mode == "late":  # it has much to do, and does it all
-            self.server.spoiled += 1
-            time.sleep(1.5)
-        elif mode not in ("pass", "lost"):
+        if mode not in ("pass", "lost"):
             self.server.spoiled += 1
             if mode == "reset":
                 self.connection.close()
@@ -324,76 +197,68 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", ["500", "503", "429", "reset"])
-def test_answers_that_are_errors_are_waited_out(
-    mode: str, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    proxy = Proxy(server)
-
-    def between(epoch: int) -> None:
-        if epoch == 3:
-            wait_until(lambda: known(server, tmp_path / "run"))
-            proxy.mode = mode
-        if epoch == 7:
-            wait_until(lambda: "fails" in notices(caplog))
-            proxy.mode = "pass"
-
-    result = train(tmp_path, proxy.address, between=between)
-    assert proxy.spoiled
-    same(tmp_path / "run", server.folder, result.run_id)
-    assert notices(caplog) == ["fails", "back"]
-    proxy.shutdown()
-    proxy.server_close()
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    made = Proxy(server)
+    yield made
+    made.shutdown()
+    made.server_close()
 
 
 @pytest.mark.slow
-def test_a_server_that_answers_late_is_given_longer(
-    server: Server,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("mode", ["500", "503", "429", "reset", "killed", "stopped"])
+def test_a_server_that_fails_is_waited_out_and_has_everything_under_one_run(
+    mode: str, server: Server, proxy: Proxy, tmp_path: Path
 ) -> None:
-    proxy = Proxy(server)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-
     def between(epoch: int) -> None:
-        if epoch == 1:  # before the run is created
-            proxy.mode = "late"
-        if epoch == 7:
-            wait_until(lambda: known(server, tmp_path / "run"))
-            proxy.mode = "pass"
+        if mode == "killed":
+            {3: server.kill, 6: server.start}.get(epoch, lambda: None)()
+        elif mode == "stopped":
+            numbers = {3: signal.SIGSTOP, 6: signal.SIGCONT}
+            if epoch in numbers:
+                server.signal(numbers[epoch])
+        else:
+            proxy.mode = mode if 3 <= epoch < 6 else "pass"
 
-    result = train(tmp_path, proxy.address, between=between)
-    same(tmp_path / "run", server.folder, result.run_id)
-    assert notices(caplog) == ["fails", "back"]
-    assert (result.run_id, "FINISHED") in server.runs()
-    proxy.shutdown()
-    proxy.server_close()
+    mirror = Said(tmp_path, proxy.address if mode.isdigit() or mode == "reset" else server.address)
+    train(mirror, tmp_path, between)
+    assert mirror.said == ["lost", "found"]
+    assert bool(proxy.spoiled) == (mode not in ("killed", "stopped"))
+    same(tmp_path / "run", server.folder)
 
 
 @pytest.mark.slow
 def test_a_run_whose_creation_was_not_confirmed_is_found_and_not_created_again(
-    server: Server, tmp_path: Path
+    server: Server, proxy: Proxy, tmp_path: Path
 ) -> None:
-    proxy = Proxy(server)
-    proxy.mode = "lost"
-
     def between(epoch: int) -> None:
-        if epoch == 3:
-            wait_until(lambda: proxy.spoiled > 0)
-            proxy.mode = "pass"
+        proxy.mode = "lost" if epoch == 1 else "pass"
 
-    result = train(tmp_path, proxy.address, between=between)
-    same(tmp_path / "run", server.folder, result.run_id)
-    proxy.shutdown()
-    proxy.server_close()
+    train(Said(tmp_path, proxy.address), tmp_path, between)
+    assert proxy.spoiled == 1
+    same(tmp_path / "run", server.folder)
+
+
+@pytest.mark.slow
+def test_a_locked_database_is_waited_out(tmp_path: Path) -> None:
+    mirror = Said(tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
+
+        def between(epoch: int) -> None:
+            if epoch == 3:
+                other.execute("BEGIN EXCLUSIVE")
+            if epoch == 4:
+                other.rollback()
+
+        train(mirror, tmp_path, between)
+    assert mirror.said == ["lost", "found"]
+    same(tmp_path / "run", tmp_path)
 
 
 def test_an_error_of_the_database_is_raised_and_not_shown_with_a_traceback(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    client, experiment_id = Tracking(None, "scratchgrid").open(tmp_path)
+    client, experiment_id = open_tracking(Tracking(None, "scratchgrid"), tmp_path)
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
         other.execute("DROP TABLE logged_models")
     with pytest.raises(MlflowException, match="no such table"):
@@ -402,79 +267,58 @@ def test_an_error_of_the_database_is_raised_and_not_shown_with_a_traceback(
 
 
 @pytest.mark.slow
-def test_a_locked_database_ends_no_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    Tracking(None, "scratchgrid").open(tmp_path)
-    monkeypatch.setattr(tracker, "PATIENCE", 0.5)
-    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        prepared, recording = recorded(tmp_path, "epochs=6")
-        with recording as recorder:
-            for epoch in prepared.train():
-                recorder.epoch(epoch)
-            recorder.finish()
-        assert recorder.finished.result.status == "FINISHED"
-        other.rollback()
-    writer().submit(lambda: None).result(PATIENCE)  # the call that waited for the lock has ended
-    synced = sync(tmp_path / "run")
-    assert synced
-    same(tmp_path / "run", tmp_path, synced.run_id)
-
-
-@pytest.mark.slow
 def test_offline_no_store_is_made_and_sync_uploads_the_run(tmp_path: Path) -> None:
     ended = run(tmp_path, "tracking.offline=true", "epochs=3")
     assert ended.code == 0, ended.err
     assert not (tmp_path / "mlflow.db").exists()
     (folder,) = ended.folders
-    assert f"python -m src.sync {folder}" in ended.out
-    command = [sys.executable, "-m", "src.sync", str(tmp_path)]
+    assert f"python -m src.sync --outputs {tmp_path} {folder}" in ended.out
+    command = [sys.executable, "-m", "src.sync", "--outputs", str(tmp_path)]
     for said in ("/runs/", "MLflow has everything"):
         synced = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert synced.returncode == 0, synced.stderr
         assert said in synced.stdout
-    ((run_id, status),) = rows(tmp_path, "SELECT run_uuid, status FROM runs")
-    assert status == "FINISHED"
-    same(folder, tmp_path, run_id)
-    assert {name for (name,) in rows(tmp_path, "SELECT name FROM datasets")}
+    same(folder, tmp_path)
     assert list(tmp_path.rglob("artifacts/**/curves.png"))
     assert list(tmp_path.rglob("artifacts/**/MLmodel"))
 
 
 @pytest.mark.slow
-def test_a_run_whose_process_was_killed_is_closed_by_sync_and_not_while_it_trains(
+def test_files_that_mlflow_has_no_place_for_are_named_with_the_command_that_tries_again(
     tmp_path: Path,
 ) -> None:
-    command = [sys.executable, "-m", "src.run", f"outputs={tmp_path}", "epochs=100000"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    wait_until(lambda: bool(list(tmp_path.glob("runs/*/history.csv"))))
-    (folder,) = tmp_path.glob("runs/*")
-    wait_until(lambda: len((folder / "history.csv").read_text().splitlines()) > 3)
-    with pytest.raises(UserError, match="still goes on"):
-        sync(folder)
-    process.kill()
-    process.wait()
-    synced = sync(folder)
-    assert synced
-    assert rows(tmp_path, "SELECT run_uuid, status FROM runs") == [(synced.run_id, "KILLED")]
-    assert rows(tmp_path, "SELECT value FROM tags WHERE key = 'failure'") == [(DIED,)]
+    (tmp_path / "artifacts").touch()  # where a folder should be
+    ended = run(tmp_path, "epochs=3")
+    assert ended.code == 0, ended.err
+    (folder,) = ended.folders
+    said, command = " ".join(ended.err.split()), f"python -m src.sync --outputs {tmp_path} {folder}"
+    assert "MLflow refuses a part of the run: " in said
+    assert "history.csv: FileExistsError" in said or "history.csv: NotADirectoryError" in said
+    assert f"{command} tries again" in said
+    (tmp_path / "artifacts").unlink()
+    synced = subprocess.run(
+        [sys.executable, *command.split()[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert synced.returncode == 0, synced.stderr
+    same(folder, tmp_path)
+    assert len(list(tmp_path.rglob("artifacts/**/history.csv"))) == 1
 
 
 @pytest.mark.slow
-def test_a_run_whose_process_was_killed_is_closed_by_the_next_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "src.run", f"outputs={tmp_path}", "epochs=100000"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    # MLflow may not know it.
-    wait_until(lambda: any(path.stat().st_size for path in tmp_path.glob("runs/*/history.csv")))
-    (folder,) = tmp_path.glob("runs/*")
-    process.kill()
-    process.wait()
-    assert run(tmp_path, "epochs=1").code == 0
-    found = rows(tmp_path, "SELECT status FROM runs ORDER BY status")
-    assert found == [("FINISHED",), ("KILLED",)]
-    assert rows(tmp_path, "SELECT value FROM tags WHERE key = 'failure'") == [(DIED,)]
-    assert not (folder / JOURNAL).exists()
+def test_commands_that_begin_at_the_same_time_in_new_outputs_are_all_told_whole(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-m", "src.run", f"outputs={tmp_path}", "epochs=3"]
+    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [one.wait(PATIENCE) for one in both] == [0, 0]
+    folders = list(tmp_path.glob("runs/*"))
+    assert len(folders) == 2
+    for folder in folders:
+        same(folder, tmp_path)
 
 
 # --- before anything starts -----------------------------------------------------------------------
@@ -498,21 +342,14 @@ def test_a_database_of_another_mlflow_is_refused_before_training(
     version: str, tmp_path: Path
 ) -> None:
     tracking = Tracking(None, "mine")
-    tracking.open(tmp_path)
-    tracking.check(tmp_path)
+    open_tracking(tracking, tmp_path)
+    check_store(tracking, tmp_path)
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
         store.execute("UPDATE alembic_version SET version_num = ?", [version])
         store.commit()
     word = "newer" if version == "ffffffffffff" else "mlflow db upgrade"
     with pytest.raises(UserError, match=word):
-        tracking.check(tmp_path)
-
-
-def test_a_damaged_journal_is_told_in_a_line(tmp_path: Path) -> None:
-    assert Journal.load(tmp_path) is None
-    (tmp_path / JOURNAL).write_text('{"name": ')
-    with pytest.raises(UserError, match=r"tracking\.json: can't be read"):
-        sync(tmp_path)
+        check_store(tracking, tmp_path)
 
 
 # --- passwords ------------------------------------------------------------------------------------
@@ -544,7 +381,7 @@ def test_secrets_of_a_uri_are_masked_and_refused_as_a_setting(uri: str, shown: s
 @pytest.mark.slow
 def test_no_secret_is_in_anything_that_a_run_leaves(server: Server, tmp_path: Path) -> None:
     uri = server.address.replace("://", "://me:Sup3rS@ecr3tW:x@")
-    ended = run(tmp_path, "epochs=2", MLFLOW_TRACKING_URI=uri, MLFLOW_EXPERIMENT_NAME="")
+    ended = run(tmp_path, "epochs=2", MLFLOW_TRACKING_URI=uri)
     assert ended.code == 0, ended.err
     dead = f"http://me:Sup3rS@ecr3tW:x@127.0.0.1:{free_port()}?token=T0ken"
     refused = run(tmp_path / "2", "epochs=2", MLFLOW_TRACKING_URI=dead)

@@ -21,17 +21,18 @@ from mlflow import MlflowClient
 
 from docs.draw import activations, draw_activations
 from src import pictures
-from src.experiment.pictures import style
-from src.experiment.pictures.charts import curves, layers, published_curve
-from src.experiment.pictures.confusion import confusion
-from src.experiment.pictures.folder import read_history
-from src.experiment.pictures.images import chosen_samples, first_layer, predictions, samples
-from src.experiment.predictions import Predictions
-from src.experiment.results import Result
 from src.nn.layers import Activation
 from src.pictures import draw_run
+from src.runs.history import columns, read_history
+from src.runs.pictures import style
+from src.runs.pictures.charts import curves, layers, published_curve
+from src.runs.pictures.confusion import confusion
+from src.runs.pictures.images import chosen_samples, first_layer, predictions, samples
+from src.runs.predictions import Predictions
+from src.runs.record import Record
 from src.support.errors import DataError, UserError
 from tests.conftest import ROOT, Ended
+from tests.test_resume import run_id_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -388,17 +389,17 @@ def test_equal_figures_are_saved_as_equal_bytes_whatever_style_the_user_has(
 
 def test_history_is_read_by_column_and_a_line_cut_short_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
-    assert read_history(path) == {}
-    path.write_text("epoch,train/loss,layer1/dead\n")
-    assert read_history(path) == {}
-    path.write_text("epoch,train/loss,layer1/dead\n1,0.5,0.25\n2,0.25,\n3,0.1")
-    found = read_history(path)
-    assert list(found) == ["epoch", "train/loss", "layer1/dead"]
+    assert read_history(tmp_path) == []
+    path.write_text("epoch,train/loss,layer1/dead,time\n")
+    assert read_history(tmp_path) == []
+    path.write_text("epoch,train/loss,layer1/dead,time\n1,0.5,0.25,7\n2,0.25,,8\n3,0.1")
+    found = columns(read_history(tmp_path))
+    assert list(found) == ["epoch", "train/loss", "layer1/dead", "time"]
     np.testing.assert_array_equal(found["epoch"], [1, 2])
     np.testing.assert_array_equal(found["layer1/dead"], [0.25, np.nan])
-    path.write_text("epoch,train/loss\n1,x\n")
-    with pytest.raises(DataError, match=r"history\.csv is damaged .*: a run writes only numbers"):
-        read_history(path)
+    path.write_text("epoch,train/loss,time\n1,x,7\n")
+    with pytest.raises(DataError, match=r"history\.csv: not the history of a run .*'x'.*remove it"):
+        read_history(tmp_path)
 
 
 # --- the command --------------------------------------------------------------------------------
@@ -440,7 +441,7 @@ def test_a_run_is_found_by_its_id_and_samples_are_shown_with_their_probabilities
     finished: Ended, draw: Callable[..., Ended], tmp_path: Path
 ) -> None:
     (folder,) = finished.folders
-    run_id = Result.load(folder).run_id
+    run_id = run_id_of(folder)
     chosen = ("--samples", "0,100, 17", "--into", tmp_path / "a")
     ended = draw(run_id, "--outputs", finished.outputs, *chosen)
     assert (ended.code, ended.err) == (0, "")
@@ -457,11 +458,10 @@ def test_a_run_is_found_by_its_id_and_samples_are_shown_with_their_probabilities
 def test_pictures_are_logged_to_mlflow_when_asked(
     swept: Ended, draw: Callable[..., Ended], tmp_path: Path
 ) -> None:
-    folder = next(f for f in swept.folders if Result.load(f).status == "FINISHED")
-    ended = draw(folder, "--log", "--into", tmp_path)
+    folder = next(f for f in swept.folders if Record.load(f).status == "FINISHED")
+    ended = draw(folder, "--log", "--into", tmp_path, "--outputs", swept.outputs)
     assert (ended.code, ended.err) == (0, "")
-    client, run_id = MlflowClient(swept.store), Result.load(folder).run_id
-    assert run_id is not None
+    client, run_id = MlflowClient(swept.store), run_id_of(folder)
     logged = {Path(item.path).stem for item in client.list_artifacts(run_id, "pictures")}
     assert logged == ALL
 
@@ -470,8 +470,8 @@ def test_pictures_are_logged_to_mlflow_when_asked(
 def test_a_sweep_draws_no_run_by_itself_and_a_failed_run_has_what_can_be_drawn(
     swept: Ended, draw: Callable[..., Ended], tmp_path: Path
 ) -> None:
-    failed = [f for f in swept.folders if Result.load(f).status == "FAILED"]
-    done = [f for f in swept.folders if Result.load(f).status == "FINISHED"]
+    failed = [f for f in swept.folders if Record.load(f).status == "FAILED"]
+    done = [f for f in swept.folders if Record.load(f).status == "FINISHED"]
     assert failed
     ended = draw(failed[0], done[0], "--into", tmp_path)
     assert (ended.code, ended.err) == (0, "")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from src.data import Split
-from src.experiment.predictions import Contingency, Predictions
+from src.runs.predictions import Contingency, Predictions
 from src.support.errors import DataError
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.config.composition import compose, composer
 from src.config.reader import read
 from src.config.recipes import deviations
-from src.experiment.job import Curve, read_curve
+from src.runs.job import Curve, read_curve
 from tests.conftest import Ended, run
 from tests.test_run import history
 

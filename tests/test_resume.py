@@ -1,12 +1,10 @@
 """A run that is killed and resumed is the run that would have been, in real processes."""
 
-import contextlib
 import csv
 import json
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -21,24 +19,13 @@ from mlflow import MlflowClient
 
 from src.config.composition import compose, composer
 from src.config.preflight import check
-from src.experiment import checkpointing, run_folder
-from src.experiment.recorder import Recorder
-from src.experiment.results import Result
-from src.experiment.run_folder import (
-    CHECKPOINT,
-    HISTORY,
-    LOCK,
-    PREVIOUS,
-    Identity,
-    RunRecord,
-    disown,
-    is_owned,
-    own,
-)
+from src.runs.folder import CHECKPOINT, HISTORY, LOCK, PREVIOUS, disown, is_alive, own
+from src.runs.record import Identity, Record
+from src.runs.recorder import Recorder
 from src.support.errors import ConfigError, NotReproduced
+from src.tracking.told import Told, ids
 from tests.conftest import ROOT, Ended, run
 from tests.resuming import train
-from tests.test_mnist import needs_mnist
 
 PATIENCE = 120.0  # seconds; a machine may be busy
 
@@ -56,11 +43,18 @@ def history(folder: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k not in ("seconds", "time")} for row in rows]
 
 
+def run_id_of(folder: Path) -> str:
+    """Return the id that a run has in MLflow."""
+    found = ids(folder)
+    assert found
+    return found[1]
+
+
 def assert_equal_runs(ours: Path, theirs: Path) -> None:
     assert history(ours) == history(theirs)
     for name in ("weights.npz", "predictions.npz"):
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
-    assert Result.load(ours).metrics == Result.load(theirs).metrics
+    assert Record.load(ours).metrics == Record.load(theirs).metrics
 
 
 def kill_after(process: "subprocess.Popen[Any]", reached: Callable[[], bool]) -> None:
@@ -123,34 +117,6 @@ def test_a_run_that_is_killed_and_resumed_has_the_bytes_of_one_that_was_not(
 
 
 @pytest.mark.slow
-@needs_mnist
-def test_a_run_that_is_killed_within_an_epoch_goes_on_within_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = [
-        "model=sigmoid3",
-        "data=mnist",
-        "batching=sample",
-        "epochs=1",
-        "checkpoint.every=0.01s",
-    ]
-    train(tmp_path / "whole", *asked)
-    folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "tests.resuming", str(folder), *asked]
-    kill_after(subprocess.Popen(command, cwd=ROOT), (folder / PREVIOUS).exists)
-    assert lines(folder) == 0  # of an epoch
-    within_epoch, trained = Recorder.within_epoch, list[int]()
-    monkeypatch.setattr(
-        Recorder,
-        "within_epoch",
-        lambda self, progress: trained.append(progress.place[1]) or within_epoch(self, progress),  # type: ignore[func-returns-value]
-    )
-    train(folder, *asked)
-    assert_equal_runs(folder, tmp_path / "whole")
-    assert trained[0] > 8192  # the first part was not trained again
-
-
-@pytest.mark.slow
 def test_a_run_may_be_killed_many_times_and_loses_a_checkpoint_s_epochs_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,11 +126,11 @@ def test_a_run_may_be_killed_many_times_and_loses_a_checkpoint_s_epochs_at_most(
     for _ in range(2):
         train_and_kill(folder, int(rng.integers(1, 6)), *asked)
     done, computed = lines(folder), list[int]()
-    epoch = Recorder.epoch
+    add = Recorder.add
     monkeypatch.setattr(
         Recorder,
-        "epoch",
-        lambda self, given: computed.append(given.number) or epoch(self, given),  # type: ignore[func-returns-value]
+        "add",
+        lambda self, given: computed.append(given.number) or add(self, given),  # type: ignore[func-returns-value]
     )
     train(folder, *asked)
     assert_equal_runs(folder, tmp_path / "whole")
@@ -227,9 +193,9 @@ def test_a_full_disk_ends_no_training_at_a_checkpoint(
     def full(*_: Any) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpointing, "save_checkpoint", full)
+    monkeypatch.setattr("src.runs.checkpoints.save_checkpoint", full)
     finished = train(tmp_path, "epochs=4", "checkpoint.every=2")
-    assert finished.result.status == "FINISHED"
+    assert finished.record.status == "FINISHED"
     assert "no checkpoint of epoch 2: OSError: [Errno 28] No space" in caplog.text
 
 
@@ -264,7 +230,7 @@ def test_an_identity_names_all_that_decides_the_bytes(
 
     assert first.may_follow(identity())
     assert not first.may_follow(replace(first, versions={"NumPy": "1.0"}))
-    monkeypatch.setattr(run_folder, "code_digest", lambda: "another")
+    monkeypatch.setattr("src.runs.record.code_digest", lambda: "another")
     assert not identity().may_follow(first)
     assert identity().key == first.key
 
@@ -275,7 +241,7 @@ def test_an_identity_names_all_that_decides_the_bytes(
 def test_a_folder_has_one_owner_and_is_free_when_that_dies(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from src.experiment.run_folder import own\n"
+        "from src.runs.folder import own\n"
         "own(Path(sys.argv[1])); print('mine', flush=True); time.sleep(600)"
     )
     owner = subprocess.Popen(
@@ -284,19 +250,19 @@ def test_a_folder_has_one_owner_and_is_free_when_that_dies(tmp_path: Path) -> No
     try:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "mine\n"
-        assert is_owned(tmp_path)
+        assert is_alive(tmp_path)
         with pytest.raises(ConfigError, match="another process is writing into this folder"):
             own(tmp_path)
     finally:
         owner.kill()
         owner.communicate()
-    assert not is_owned(tmp_path)
+    assert not is_alive(tmp_path)
     own(tmp_path)
-    assert is_owned(tmp_path)
+    assert is_alive(tmp_path)
     disown(tmp_path)
 
 
-def test_what_a_killed_process_left_unfinished_goes_when_the_folder_is_owned(
+def test_what_a_killed_process_left_unfinished_goes_when_the_folder_is_alive(
     tmp_path: Path,
 ) -> None:
     (tmp_path / ".0123456789ab.part").write_bytes(b"half")
@@ -323,18 +289,19 @@ def points(store: str, run_id: str) -> dict[str, list[tuple[int, float, int]]]:
 
 WAITS_FOR_MLFLOW = """
 import time
-from src.experiment.recorder import Recorder
+from src.runs.recorder import Recorder
 from src.run import main
+from src.tracking.told import Told
 
-epoch = Recorder.epoch
+add = Recorder.add
 
 def slow(self, given):
-    epoch(self, given)
-    while given.number == 100 and self._record.record.run_id is None:
+    add(self, given)
+    while given.number == 100 and Told.load(self._folder).epochs == 0:
         time.sleep(0.01)
     time.sleep(0.02 * (given.number > 100))
 
-Recorder.epoch = slow
+Recorder.add = slow
 main()
 """
 
@@ -354,19 +321,16 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Ended:
         stderr=subprocess.DEVNULL,
     )
 
-    def is_known() -> bool:
-        for folder in outputs.glob("runs/*"):
-            with contextlib.suppress(ConfigError, sqlite3.Error):
-                run_id = RunRecord.load(folder).run_id
-                database = sqlite3.connect(f"file:{outputs / 'mlflow.db'}?mode=ro", uri=True)
-                with contextlib.closing(database):
-                    query = "SELECT count(*) FROM metrics WHERE run_uuid = ?"
-                    return bool(run_id and database.execute(query, [run_id]).fetchone()[0])
-        return False
+    def told() -> Told:
+        return Told.load(next(outputs.glob("runs/*"), outputs))
 
-    kill_after(process, is_known)
+    kill_after(process, lambda: told().epochs > 0)
     ended = Ended(outputs, int(process.returncode), "", "")
     assert ended.code == -signal.SIGKILL
+    deadline = time.monotonic() + PATIENCE
+    while not told().is_complete:  # the mirror closes the run
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     return ended
 
 
@@ -384,11 +348,11 @@ def test_resume_goes_on_in_the_same_folder_and_the_same_mlflow_run(
     again: Ended, tmp_path: Path
 ) -> None:
     (folder,) = again.folders
-    record, done = RunRecord.load(folder), lines(folder)
-    before = MlflowClient(again.store).get_run(str(record.run_id))
-    assert before.info.status == "RUNNING"
+    run_id, done = run_id_of(folder), lines(folder)
+    before = MlflowClient(again.store).get_run(run_id)
+    assert before.info.status == "KILLED"
     assert 100 <= done < 400
-    ended = run(again.outputs, f"resume={record.run_id}")
+    ended = run(again.outputs, f"resume={run_id}")
     assert (ended.code, ended.err) == (0, "")
     assert "resumed     after epoch " in ended.out
     assert ended.folders == [folder]
@@ -396,11 +360,11 @@ def test_resume_goes_on_in_the_same_folder_and_the_same_mlflow_run(
     assert_equal_runs(folder, tmp_path / "whole")
     client = MlflowClient(again.store)
     (found,) = client.search_runs([before.info.experiment_id])
-    assert (found.info.run_id, found.info.status) == (record.run_id, "FINISHED")
+    assert (found.info.run_id, found.info.status) == (run_id, "FINISHED")
     assert found.info.start_time == before.info.start_time
     assert found.data.params == {**found.data.params, **before.data.params}
     assert found.data.tags["purpose"] == "a thesis"
-    kept = points(again.store, str(record.run_id))
+    kept = points(again.store, run_id)
     with (folder / HISTORY).open(newline="") as file:
         rows = list(csv.DictReader(file))
     for key in ("train/loss", "val/accuracy", "seconds", "updates"):
@@ -412,14 +376,14 @@ def test_resume_goes_on_in_the_same_folder_and_the_same_mlflow_run(
 
     finished = run(again.outputs, f"resume={folder}")
     assert (finished.code, finished.err) == (0, "")
-    assert finished.out == f"finished    {folder}: nothing is left to train\n"
-    assert points(again.store, str(record.run_id)) == kept
+    assert finished.out.startswith(f"finished    {folder}: nothing is left to train\n")
+    assert points(again.store, run_id) == kept
 
     longer = run(again.outputs, f"resume={folder}", "epochs=420")
     assert (longer.code, longer.err) == (0, "")
-    found = client.get_run(str(record.run_id))
+    found = client.get_run(run_id)
     assert (found.info.status, found.data.tags["epochs"]) == ("FINISHED", "420")
-    assert len(points(again.store, str(record.run_id))["train/loss"]) == 420
+    assert len(points(again.store, run_id)["train/loss"]) == 420
 
 
 def test_a_finished_run_goes_on_with_more_epochs(tmp_path: Path) -> None:
@@ -428,7 +392,7 @@ def test_a_finished_run_goes_on_with_more_epochs(tmp_path: Path) -> None:
     train(tmp_path / "longer", "epochs=12", *asked)
     train(tmp_path / "longer", "epochs=20", *asked)
     assert_equal_runs(tmp_path / "longer", tmp_path / "whole")
-    assert RunRecord.load(tmp_path / "longer").epochs == 20
+    assert Record.load(tmp_path / "longer").epochs == 20
 
 
 @pytest.mark.slow
@@ -436,19 +400,19 @@ def test_a_run_that_failed_keeps_its_last_epoch_and_auto_goes_on(
     tmp_path: Path, invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = ("epochs=12", "model=relu2_small", "checkpoint.every=1000")
-    epoch = Recorder.epoch
+    add = Recorder.add
 
     def interrupt(self: Recorder, given: Any) -> None:
-        epoch(self, given)
+        add(self, given)
         if given.number == 7:
             raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "epoch", interrupt)
+        patch.setattr(Recorder, "add", interrupt)
         first = invoke(*asked)
     assert first.code == 1
     (folder,) = first.folders
-    assert Result.load(folder).status == "FAILED"
+    assert Record.load(folder).status == "FAILED"
     second = invoke(*asked, "resume=auto")
     assert (second.code, second.err) == (0, "")
     assert "resumed     after epoch 7 of 12" in second.out
@@ -456,7 +420,7 @@ def test_a_run_that_failed_keeps_its_last_epoch_and_auto_goes_on(
     (tmp_path / "whole").mkdir()
     train(tmp_path / "whole" / "run", *asked)
     assert_equal_runs(folder, tmp_path / "whole" / "run")
-    info = MlflowClient(second.store).get_run(str(Result.load(folder).run_id))
+    info = MlflowClient(second.store).get_run(run_id_of(folder))
     assert info.info.status == "FINISHED"
     assert "failure" not in info.data.tags
     third = invoke(*asked, "resume=auto")  # nothing is unfinished: a new run
@@ -469,15 +433,15 @@ def test_a_run_that_failed_keeps_its_last_epoch_and_auto_goes_on(
 @pytest.fixture
 def interrupted(invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a run that failed after its fifth epoch, and can go on."""
-    epoch = Recorder.epoch
+    add = Recorder.add
 
     def interrupt(self: Recorder, given: Any) -> None:
-        epoch(self, given)
+        add(self, given)
         if given.number == 5:
             raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "epoch", interrupt)
+        patch.setattr(Recorder, "add", interrupt)
         ended = invoke("epochs=9", "schedule=cosine", "model=relu2_small")
     assert ended.code == 1
     return ended.folders[0]
@@ -499,7 +463,7 @@ def test_what_has_changed_is_named_in_a_line_and_leaves_the_run_alone(
     interrupted: Path, invoke: Callable[..., Ended]
 ) -> None:
     before = {path: path.read_bytes() for path in interrupted.rglob("*") if path.is_file()}
-    record = RunRecord.load(interrupted)
+    record = Record.load(interrupted)
     cases: list[tuple[dict[str, Any], list[str], str]] = [
         ({"overrides": [*record.overrides, "lr=0.07"]}, [], "lr was 0.05 and is 0.07"),
         ({"data": "0" * 32}, [], "the data has changed"),
@@ -526,7 +490,7 @@ def test_what_has_changed_is_named_in_a_line_and_leaves_the_run_alone(
     edit_record(interrupted, code="0" * 32)
     accepted = invoke(f"resume={interrupted}", "accept=code")
     assert accepted.code == 0
-    assert Result.load(interrupted).status == "FINISHED"
+    assert Record.load(interrupted).status == "FINISHED"
 
 
 @pytest.mark.parametrize("place", ["nowhere", "."])
@@ -551,15 +515,15 @@ def test_a_folder_that_holds_a_run_takes_no_other(
 def test_of_two_resumes_at_once_the_second_is_refused(
     interrupted: Path, invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    epoch, codes = Recorder.epoch, list[tuple[int, str]]()
+    add, codes = Recorder.add, list[tuple[int, str]]()
 
     def resume_meanwhile(self: Recorder, given: Any) -> None:
-        epoch(self, given)
+        add(self, given)
         if given.number == 7:
             ended = run(interrupted.parents[1], f"resume={interrupted}")
             codes.append((ended.code, " ".join(ended.err.split())))
 
-    monkeypatch.setattr(Recorder, "epoch", resume_meanwhile)
+    monkeypatch.setattr(Recorder, "add", resume_meanwhile)
     first = invoke(f"resume={interrupted}")
     assert first.code == 0
     ((code, message),) = codes
@@ -582,6 +546,6 @@ def test_a_member_of_a_sweep_is_resumed_alone(tmp_path: Path) -> None:
     assert len(again) == len(expected) == 20
     for key, value in expected[-1].items():
         assert float(again[-1][key]) == pytest.approx(float(value), rel=1e-4), key
-    assert len(Result.load(second).stack) == 2
+    assert len(Record.load(second).stack) == 2
     client = MlflowClient(short.store)
-    assert client.get_run(str(Result.load(second).run_id)).info.status == "FINISHED"
+    assert client.get_run(run_id_of(second)).info.status == "FINISHED"

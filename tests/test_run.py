@@ -23,10 +23,11 @@ from mlflow.entities import Run
 
 from src.data import Splitting
 from src.data.digits import Digits
-from src.experiment.predictions import Predictions
 from src.nn.layers import ReLU, Sigmoid
 from src.nn.network import MLP, forward
 from src.nn.weights import load_weights
+from src.runs.predictions import Predictions
+from src.tracking.told import Told
 from tests.conftest import ROOT, Ended, command, run
 
 
@@ -70,7 +71,7 @@ def test_the_folder_holds_what_the_run_came_to(finished: Ended) -> None:
     (folder,) = finished.folders
     assert {path.name for path in folder.iterdir()} == {
         ".hydra", "run.log", "history.csv", "weights.npz", "predictions.npz", "result.json",
-        "run.json", "run.lock", "checkpoint.npz",
+        "run.json", "run.lock", "checkpoint.npz", "mlflow.json",
         "samples.png", "curves.png", "confusion.png", "predictions.png", "first_layer.png",
     }  # fmt: skip
     result = json.loads((folder / "result.json").read_text())
@@ -684,6 +685,8 @@ def test_termination_marks_the_run_killed(tmp_path: Path) -> None:
         next(line for line in lines if line.startswith("epoch "))
         process.terminate()
         assert process.wait(30) == 143
+    while not any(Told.load(folder).is_complete for folder in tmp_path.glob("runs/*")):
+        time.sleep(0.1)  # the mirror lives on until all is told
     assert only_run(Ended(tmp_path, 143, "", "")).info.status == "KILLED"
 
 

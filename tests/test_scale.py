@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src.experiment.results import RESULT
+from src.runs.folder import RESULT
 from src.sweep.plan import Plan
 from tests.scale.measured import measure
 from tests.scale.simulation import Stages, Sweep, Workers, simulate

@@ -23,9 +23,9 @@ from mlflow import MlflowClient
 
 from src.data import Splitting
 from src.data.digits import Digits
-from src.experiment.results import Result
 from src.tracking.model import _code, write_code
 from tests.conftest import ROOT, Ended
+from tests.test_resume import run_id_of
 from tests.test_run import history, only_run
 
 BIN = Path(sys.executable).parent
@@ -256,8 +256,8 @@ def test_a_sweep_logs_its_best_network_and_any_other_on_demand(
 ) -> None:
     sweep = ("-m", "model=relu2_small", "lr=0.05,0.000001", "epochs=5")
     ended = invoke(*sweep)
-    good, bad = (Result.load(folder) for folder in ended.folders)
-    assert set(served(ended.outputs)) == {good.run_id}
+    good, bad = map(run_id_of, ended.folders)
+    assert set(served(ended.outputs)) == {good}
 
     def start(folder: Path) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -273,9 +273,9 @@ def test_a_sweep_logs_its_best_network_and_any_other_on_demand(
         done = start(ended.folders[1])
         assert f"{ended.folders[1]}: {said}" in done.stdout.replace("\n", ""), done.stderr
     models = served(ended.outputs)
-    assert set(models) == {good.run_id, bad.run_id}
+    assert set(models) == {good, bad}
     with np.load(ended.folders[1] / "weights.npz") as weights:
-        np.testing.assert_array_equal(models[str(bad.run_id)], weights[weights.files[0]])
+        np.testing.assert_array_equal(models[bad], weights[weights.files[0]])
     invoke(*sweep, "seed=1", "tracking.models=all")
     assert len(served(ended.outputs)) == 4
     (ended.folders[0] / "result.json").unlink()

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.experiment.history import whole_lines
-from src.experiment.recorder import Recorder
-from src.experiment.results import Result
-from src.experiment.run_folder import CHECKPOINT, HISTORY
+from src.runs.folder import CHECKPOINT
+from src.runs.history import read_history
+from src.runs.record import Record
+from src.runs.recorder import Recorder
 from src.support import signals
 from src.support.temporary import remove_abandoned, temporary_folder, using
 from tests.conftest import ROOT, command
@@ -174,13 +174,13 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_its_last_epoch_and_its_exit_
 # A run that gets one signal in its third epoch, and another one in the checkpoint that follows.
 TWICE = """
 import os, signal, sys
-from src.experiment import checkpointing, recorder
+from src.runs import checkpoints, recorder
 from src.run import main
 
-number, epoch, save = int(sys.argv.pop(1)), recorder.Recorder.epoch, checkpointing.save_checkpoint
+number, add, save = int(sys.argv.pop(1)), recorder.Recorder.add, checkpoints.save_checkpoint
 
 def first(self, given):
-    epoch(self, given)
+    add(self, given)
     if given.number == 3:
         os.kill(os.getpid(), number)
 
@@ -188,7 +188,7 @@ def second(*arguments):
     os.kill(os.getpid(), number)
     save(*arguments)
 
-recorder.Recorder.epoch, checkpointing.save_checkpoint = first, second
+recorder.Recorder.add, checkpoints.save_checkpoint = first, second
 main()
 """
 
@@ -210,24 +210,24 @@ def test_a_second_signal_waits_for_the_checkpoint_and_the_result(
 # A run that gets a signal while it writes its third epoch, or its result.
 MEANWHILE = """
 import os, sys
-from src.experiment.history import HistoryFile
-from src.experiment.results import Result
+from src.runs.history import History
+from src.runs.record import Record
 from src.run import main
 
 number, place = int(sys.argv.pop(1)), sys.argv.pop(1)
-add, write = HistoryFile.add, Result.write
+add, write = History.add, Record.write
 
-def add_and_signal(self, row):
-    add(self, row)
-    if place == "epoch" and row["epoch"] == 3:
+def add_and_signal(self, epoch):
+    if place == "epoch" and epoch.number == 3:
         os.kill(os.getpid(), number)
+    add(self, epoch)
 
 def signal_and_write(self, folder):
-    if place == "result":
+    if place == "result" and self.has_ended:
         os.kill(os.getpid(), number)
     write(self, folder)
 
-HistoryFile.add, Result.write = add_and_signal, signal_and_write
+History.add, Record.write = add_and_signal, signal_and_write
 main()
 """
 
@@ -250,20 +250,20 @@ def test_a_signal_waits_until_an_epoch_or_the_result_is_kept_whole(
 def test_a_run_ends_after_the_epoch_in_which_python_dropped_a_signal_s_exception(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    epoch = Recorder.epoch
+    add = Recorder.add
 
     def drop(self: Recorder, given: Any) -> None:
-        epoch(self, given)
+        add(self, given)
         if given.number == 3:
             monkeypatch.setattr(signals, "_first", signal.SIGTERM)
 
-    monkeypatch.setattr(Recorder, "epoch", drop)
+    monkeypatch.setattr(Recorder, "add", drop)
     with pytest.raises(SystemExit) as ended:
         train(tmp_path / "run", "epochs=9")
     assert ended.value.code == 143
-    kept = Result.load(tmp_path / "run")
+    kept = Record.load(tmp_path / "run")
     assert (kept.status, kept.failure) == ("KILLED", "terminated")
-    assert whole_lines(tmp_path / "run" / HISTORY) == 3
+    assert len(read_history(tmp_path / "run")) == 3
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from src.experiment.results import Result
-from src.experiment.run_context import RunContext
-from src.experiment.run_folder import CHECKPOINT, PREVIOUS, Identity, RunRecord, disown, own
+from src.runs.context import RunContext
+from src.runs.folder import CHECKPOINT, PREVIOUS, disown, own
+from src.runs.record import Identity, Record, Status
 from src.support.errors import Diverged
 from src.sweep import company
 from src.sweep.company import PlannedStack, Stage, attempted, common_start, divided, form, settle
@@ -28,6 +28,11 @@ def job(number: int, given: Member | None = None, folder: Path = Path()) -> Swee
     known: Any = None
     trained = given or member(lr=0.1 * (number + 1))
     return SweepJob(number, (), folder / str(number), known, trained, known, IDENTITY)
+
+
+def ended_run(status: Status, cause: str | None = None) -> Record:
+    """Return the record of a run that has ended."""
+    return Record("", [], "val/loss", status=status, cause=cause)
 
 
 def numbers(jobs: Sequence[SweepJob]) -> list[int]:
@@ -94,10 +99,11 @@ def test_a_stack_that_can_not_train_together_is_formed_anew(tmp_path: Path) -> N
 
 def test_what_an_earlier_attempt_has_ended_stays_so(tmp_path: Path) -> None:
     jobs = [job(n, folder=tmp_path) for n in range(4)]
-    for one, status in zip(jobs, ("FINISHED", "KILLED", "FAILED"), strict=False):
+    statuses: list[Status] = ["FINISHED", "KILLED", "FAILED"]
+    for one, status in zip(jobs, statuses, strict=False):
         one.folder.mkdir()
-        RunRecord("", [], 0, 2, IDENTITY).write(one.folder)
-        Result("", [], status, "val/loss").write(one.folder)
+        Record("", [], "val/loss", epochs=2, identity=IDENTITY).write(one.folder)
+        ended_run(status).write(one.folder)
     again = attempted(PlannedStack((0, 1, 2, 3, 4), jobs, [job(4)]))
     assert (numbers(again.jobs), numbers(again.ended)) == ([1, 3], [4, 0, 2])
     assert again.numbers == (0, 1, 2, 3, 4)
@@ -213,12 +219,12 @@ def test_without_all_of_its_stack_a_run_agrees_to_rounding_only(known: Stages) -
 def test_how_far_a_run_has_come_is_read_from_its_checkpoints(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(company, "kept_epochs", lambda *_: {4, 8})
+    monkeypatch.setattr(company, "checkpointed_epochs", lambda *_: {4, 8})
     monkeypatch.setattr(company, "Identity", SimpleNamespace(of=lambda _: IDENTITY))
     run = SimpleNamespace(begin=lambda _: None)
     prepared: Any = SimpleNamespace(training_run=lambda: run, parameters=None)
-    (tmp_path / "history.csv").write_text("epoch\n1\n2\n")
-    Result("", [], "FINISHED", "val/loss").write(tmp_path)
+    (tmp_path / "history.csv").write_text("epoch,time\n1,1\n2,2\n")
+    ended_run("FINISHED").write(tmp_path)
     found = []
     for one in (assigned(1, fresh=True), assigned(1), assigned(1, ended=True)):
         context = replace(one.run_context, folder=tmp_path)
@@ -237,22 +243,23 @@ def test_how_far_a_run_has_come_is_read_from_its_checkpoints(
     ],
 )
 def test_when_a_run_left_its_stack(
-    status: str | None, cause: str | None, left: int | None, tmp_path: Path
+    status: Status | None, cause: str | None, left: int | None, tmp_path: Path
 ) -> None:
-    (tmp_path / "history.csv").write_text("epoch,lr\n1,1\n2,1\n3,1\n")
+    (tmp_path / "history.csv").write_text("epoch,time\n1,1\n2,1\n3,1\n")
     if status:
-        Result("", [], status, "val/loss", cause=cause).write(tmp_path)
+        ended_run(status, cause).write(tmp_path)
     assert company._left(tmp_path) == left
 
 
 def test_the_checkpoint_before_the_last_goes_when_its_stack_has_ended(tmp_path: Path) -> None:
     runs = []
-    for number, status in enumerate(("FINISHED", "KILLED")):
+    statuses: list[Status] = ["FINISHED", "KILLED"]
+    for number, status in enumerate(statuses):
         folder = tmp_path / str(number)
         folder.mkdir()
         for name in (CHECKPOINT, PREVIOUS):
             (folder / name).touch()
-        Result("", [], status, "val/loss").write(folder)
+        ended_run(status).write(folder)
         one = assigned(number)
         runs.append(replace(one, run_context=replace(one.run_context, folder=folder)))
     settle(runs)
@@ -262,14 +269,14 @@ def test_the_checkpoint_before_the_last_goes_when_its_stack_has_ended(tmp_path: 
 def test_the_owner_of_a_run_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (one,) = jobs = [job(0, folder=tmp_path)]
     one.folder.mkdir()
-    RunRecord("", [], 0, 2, IDENTITY).write(one.folder)
+    Record("", [], "val/loss", epochs=2, identity=IDENTITY).write(one.folder)
     own(one.folder)
     waits: list[float] = []
 
     def sleep(seconds: float) -> None:
         waits.append(seconds)
         if len(waits) == 3:
-            Result("", [], "FINISHED", "val/loss").write(one.folder)
+            ended_run("FINISHED").write(one.folder)
             disown(one.folder)
 
     monkeypatch.setattr("src.sweep.convergence.time.sleep", sleep)

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from src.experiment.recorder import Finished, Recorder
-from src.experiment.results import Result
+from src.runs.record import Record
+from src.runs.recorder import Finished, Recorder
 from src.support.errors import Diverged, InvalidValue, Pruned
 from src.sweep.stack import Assignment, Stack, run_stack
 from src.training.training_run import Epoch
@@ -40,7 +40,7 @@ def test_a_stack_trains_each_run_to_its_own_end(tmp_path: Path) -> None:
     assert {news for news in told if isinstance(news, Path)} == {
         tmp_path / str(n) for n in range(3)
     }
-    assert [Result.load(tmp_path / str(n)).status for n in range(3)] == [
+    assert [Record.load(tmp_path / str(n)).status for n in range(3)] == [
         "FINISHED",
         "FAILED",
         "FINISHED",
@@ -65,11 +65,11 @@ def test_values_and_pruning_of_a_stack(tmp_path: Path) -> None:
     assert stack.value(2, 2) is None
     first = stack.outcomes[0]
     assert isinstance(first, Finished)
-    assert stack.value(0, 3) == first.result.value
+    assert stack.value(0, 3) == first.record.value
     history = (tmp_path / "0" / "history.csv").read_text().splitlines()
     column = history[0].split(",").index("val/accuracy")
     assert values[0] == [float(line.split(",")[column]) for line in history[1:3]]
-    assert Result.load(tmp_path / "2").status == "PRUNED"
+    assert Record.load(tmp_path / "2").status == "PRUNED"
 
 
 def test_what_fails_after_the_training_fails_its_own_run(
@@ -78,7 +78,7 @@ def test_what_fails_after_the_training_fails_its_own_run(
     finish = Recorder.finish
 
     def full(self: Recorder) -> None:
-        if self._run_context.name == "job 1":
+        if self._context.name == "job 1":
             raise OSError(28, "No space left on device")
         finish(self)
 
@@ -86,7 +86,7 @@ def test_what_fails_after_the_training_fails_its_own_run(
     outcomes = run_stack(runs(tmp_path, *([f"seed={k}"] for k in range(3))), lambda _: None)
     assert [type(one) for one in outcomes] == [Finished, RuntimeError, Finished]
     assert "No space left" in str(pickle.loads(pickle.dumps(outcomes[1])))
-    assert Result.load(tmp_path / "1").status == "FAILED"
+    assert Record.load(tmp_path / "1").status == "FAILED"
 
 
 def test_an_error_at_the_end_closes_all_that_is_open(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_an_error_at_the_end_closes_all_that_is_open(tmp_path: Path) -> None:
 
     outcomes = run_stack(runs(tmp_path, ["seed=0"], ["seed=1"]), tell)
     assert [type(one) for one in outcomes] == [Finished, RuntimeError]
-    assert [Result.load(tmp_path / str(n)).status for n in (0, 1)] == ["FINISHED"] * 2
+    assert [Record.load(tmp_path / str(n)).status for n in (0, 1)] == ["FINISHED"] * 2
 
 
 def test_a_run_that_can_not_be_opened_fails_alone(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_an_error_of_the_training_itself_fails_all(
     monkeypatch.setattr("src.sweep.stack.train", broken)
     outcomes = run_stack(runs(tmp_path, ["seed=0"], ["seed=1"]), lambda _: None)
     assert [str(one) for one in outcomes] == ["InvalidValue: lr=1: is wrong"] * 2
-    assert [Result.load(tmp_path / str(n)).status for n in (0, 1)] == ["FAILED"] * 2
+    assert [Record.load(tmp_path / str(n)).status for n in (0, 1)] == ["FAILED"] * 2
 
 
 def test_a_checkpoint_is_written_when_it_is_due_for_all_or_asked_for_by_one() -> None:

@@ -27,17 +27,18 @@ from src.config.hydra_internals import config_loader
 from src.config.preflight import check
 from src.data import Dataset, Source, Splitting
 from src.data.digits import Digits
-from src.experiment.recorder import Finished, Recorder
-from src.experiment.results import Result
-from src.experiment.run_context import RunContext
+from src.runs.context import RunContext
+from src.runs.record import Record
+from src.runs.recorder import Finished, Recorder
 from src.sweep.executors import LocalExecutor, WorkerDied, start_method
 from src.sweep.grouping import Member, group, likeness, sizes
 from src.sweep.jobs import SweepJob
 from src.sweep.sharing import SharedData, load
 from src.sweep.stack import Assignment, run_stack
-from src.tracking.journal import pending
+from src.tracking.told import pending
 from src.training.training_run import Epoch
 from tests.conftest import ROOT, Ended, command, run
+from tests.test_resume import run_id_of
 from tests.test_run import runs, wait_for, wait_for_a_run
 
 
@@ -109,7 +110,7 @@ def test_each_run_of_a_stack_agrees_with_the_run_made_alone(
     )
     assert ended.code == 0, ended.out + ended.err
     together = ended.folders
-    assert all(len(Result.load(folder).stack) > 1 for folder in together)
+    assert all(len(Record.load(folder).stack) > 1 for folder in together)
     for folder in (together[0], together[len(together) // 2], together[-1]):
         before = set((ended.outputs / "runs").glob("*"))
         alone = invoke(*OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
@@ -152,7 +153,7 @@ def stacked(tmp_path_factory: pytest.TempPathFactory) -> Ended:
 def test_what_ends_one_run_of_a_stack_leaves_the_others_alone(stacked: Ended) -> None:
     assert "8 runs: 2 stacks of 4; 1 process" in stacked.out
     assert stacked.code == 1
-    results = [Result.load(folder) for folder in stacked.folders]
+    results = [Record.load(folder) for folder in stacked.folders]
     for result in results:
         diverged, stops = (
             "lr=1e+20" in result.overrides,
@@ -174,27 +175,25 @@ def test_what_ends_one_run_of_a_stack_leaves_the_others_alone(stacked: Ended) ->
 def test_each_run_of_a_stack_has_a_folder_a_log_and_artifacts_of_its_own(stacked: Ended) -> None:
     client = MlflowClient(stacked.store)
     for number, folder in enumerate(stacked.folders):
-        result = Result.load(folder)
+        result = Record.load(folder)
         assert OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.job.num == number
         assert list(OmegaConf.load(folder / ".hydra" / "overrides.yaml")) == list(result.overrides)
         log = (folder / "run.log").read_text() if result.status == "FINISHED" else ""
         assert log.count("finished in") == (result.status == "FINISHED")
-        assert (str(result.run_id) in log) == (result.status == "FINISHED")
-        found = client.get_run(str(result.run_id))
+        run_id = run_id_of(folder)
+        found = client.get_run(run_id)
         assert found.data.tags["output_dir"] == str(folder)
-        config = client.list_artifacts(str(result.run_id), "config")
+        config = client.list_artifacts(run_id, "config")
         assert [item.path for item in config] == ["config/config.yaml"]
         if result.status == "FINISHED":
-            assert client.get_metric_history(str(result.run_id), "train/loss")[-1].step == len(
-                history(folder)
-            )
+            assert client.get_metric_history(run_id, "train/loss")[-1].step == len(history(folder))
 
 
 @pytest.mark.slow
 def test_callbacks_hear_of_each_job_when_it_starts_and_when_it_has_ended(stacked: Ended) -> None:
     spied = stacked.outputs / "spied"
     for number, folder in enumerate(stacked.folders):
-        result = Result.load(folder)
+        result = Record.load(folder)
         start = json.loads((spied / f"{number}.start").read_text())
         end = json.loads((spied / f"{number}.end").read_text())
         assert start == {"told": "seen", "name": "run", "trained": False}
@@ -210,14 +209,14 @@ def test_callbacks_hear_of_each_job_when_it_starts_and_when_it_has_ended(stacked
 def test_a_full_disk_ends_its_own_run_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep = Recorder.keep
+    add = Recorder.add
 
     def full(self: Recorder, epoch: Epoch) -> None:
-        if self._run_context.name == "job 1" and epoch.number == 2:
+        if self._context.name == "job 1" and epoch.number == 2:
             raise OSError(28, "No space left on device")
-        keep(self, epoch)
+        add(self, epoch)
 
-    monkeypatch.setattr(Recorder, "keep", full)
+    monkeypatch.setattr(Recorder, "add", full)
     told: list[int | Path] = []
     outcomes = run_stack(
         assignments(tmp_path, *([f"seed={seed}", "epochs=3"] for seed in range(3))), told.append
@@ -229,7 +228,7 @@ def test_a_full_disk_ends_its_own_run_alone(
     assert sorted(news for news in told if isinstance(news, Path)) == [
         tmp_path / str(n) for n in range(3)
     ]
-    statuses = [Result.load(tmp_path / str(n)).status for n in range(3)]
+    statuses = [Record.load(tmp_path / str(n)).status for n in range(3)]
     assert statuses == ["FINISHED", "FAILED", "FINISHED"]
 
 
@@ -239,7 +238,7 @@ def test_an_interruption_closes_every_open_run_and_goes_on(tmp_path: Path) -> No
 
     with pytest.raises(KeyboardInterrupt):
         run_stack(assignments(tmp_path, ["seed=1"], ["seed=2"]), interrupt)
-    results = [Result.load(tmp_path / str(n)) for n in (0, 1)]
+    results = [Record.load(tmp_path / str(n)) for n in (0, 1)]
     assert [(result.status, result.failure) for result in results] == [
         ("KILLED", "interrupted")
     ] * 2
@@ -253,7 +252,7 @@ def test_an_interruption_while_one_run_is_finished_ends_them_all(
     finish = Recorder.finish
 
     def interrupted(self: Recorder) -> None:
-        if self._run_context.name == "job 1":
+        if self._context.name == "job 1":
             raise KeyboardInterrupt
         finish(self)
 
@@ -262,7 +261,7 @@ def test_an_interruption_while_one_run_is_finished_ends_them_all(
         run_stack(
             assignments(tmp_path, *([f"seed={k}", "epochs=1"] for k in range(3))), lambda news: None
         )
-    assert [Result.load(tmp_path / str(n)).status for n in range(3)] == [
+    assert [Record.load(tmp_path / str(n)).status for n in range(3)] == [
         "FINISHED",
         "KILLED",
         "KILLED",
@@ -348,13 +347,13 @@ def test_the_number_of_cores_decides_only_how_stacks_are_distributed(
     assert (one.code, two.code) == (0, 0), one.err + two.err
     client = MlflowClient(one.store)
     for number, folders in enumerate(zip(one.folders, two.folders, strict=True)):
-        results = [Result.load(folder) for folder in folders]
+        results = [Record.load(folder) for folder in folders]
         assert results[0].stack == results[1].stack
         assert len(results[0].stack) == 4
         assert results[0].stack[results[0].stack_position or 0] == number
         weights = [(folder / "weights.npz").read_bytes() for folder in folders]
         assert weights[0] == weights[1]
-        tags = client.get_run(str(results[0].run_id)).data.tags
+        tags = client.get_run(run_id_of(folders[0])).data.tags
         assert tags["stack"] == " ".join(map(str, results[0].stack))
         assert tags["stack_position"] == str(results[0].stack_position)
 
@@ -507,7 +506,7 @@ def test_a_job_is_composed_and_checked_once_and_holds_no_weights(
 def test_the_launcher_composes_the_jobs_of_other_sweepers(invoke: Callable[..., Ended]) -> None:
     ended = invoke("-m", "seed=0,1", "epochs=1", "hydra/sweeper=basic")
     assert ended.code == 0, ended.err
-    assert [Result.load(folder).status for folder in ended.folders] == ["FINISHED"] * 2
+    assert [Record.load(folder).status for folder in ended.folders] == ["FINISHED"] * 2
 
 
 class Unpicklable:
@@ -686,7 +685,7 @@ def test_a_sweep_that_is_ended_closes_its_runs_and_leaves_no_process(
     assert process.returncode == code, out + err
     assert set(statuses(tmp_path).values()) == {"KILLED"}
     for folder in Ended(tmp_path, 0, "", "").folders:
-        assert Result.load(folder).failure == (
+        assert Record.load(folder).failure == (
             "interrupted" if number == signal.SIGINT else "terminated"
         )
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)

@@ -1,265 +1,27 @@
-"""When a store counts as away, how long it is waited for, and which errors are final."""
+"""Which errors of a store are final, which store holds the runs, and what is kept secret."""
 
-import logging
-import threading
-import time
-from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowException
 from mlflow.protos.databricks_pb2 import (
     BAD_REQUEST,
     INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
     PERMISSION_DENIED,
     REQUEST_LIMIT_EXCEEDED,
     RESOURCE_DOES_NOT_EXIST,
     UNAUTHENTICATED,
 )
 from requests import ConnectionError as NoConnection
-from requests import HTTPError, ReadTimeout, Response
+from requests import HTTPError, Response
 from sqlalchemy.exc import OperationalError
-from urllib3.exceptions import ReadTimeoutError
 
-from src.support.errors import UserError
-from src.tracking import outage
-from src.tracking.masking import has_secret, mask
-from src.tracking.outage import PAUSE, Store, is_local, one_line, refuses
-from src.tracking.writer import Writer, wait_after
-
-
-class Clock:
-    """Seconds that pass only where something waits, or takes them."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def take(self, seconds: float) -> None:
-        self.now += seconds
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(outage, "time", made)
-    monkeypatch.setattr(outage, "import_mlflow", lambda: None)
-
-    def wait(self: threading.Condition, timeout: float) -> None:
-        made.take(timeout)
-
-    monkeypatch.setattr(threading.Condition, "wait", wait)
-    return made
-
-
-class Remote:
-    """A store that does what a test says, and counts how often it was asked."""
-
-    def __init__(self, *, local: bool = False) -> None:
-        self.works: list[Callable[[], None]] = []
-        self.asked = self.opened = 0
-        self.store = Store(self._open, "http://host", local=local)
-
-    def _open(self) -> Any:
-        self.opened += 1
-        return None, "1"
-
-    def use(self, *answers: Callable[[], None]) -> bool:
-        """Use the store, which answers each attempt in turn, and the last one always."""
-        left = list(answers)
-
-        def work(client: Any, experiment_id: str) -> None:
-            assert experiment_id == "1"
-            self.asked += 1
-            (left.pop(0) if len(left) > 1 else left[0])()
-
-        return self.store.use(work)
-
-
-def fine() -> None:
-    pass
-
-
-def dead() -> None:
-    raise NoConnection("refused")
-
-
-@pytest.fixture
-def remote(clock: Clock) -> Remote:
-    return Remote()
-
-
-# --- attempts -------------------------------------------------------------------------------------
-
-
-def test_a_call_whose_answer_is_lost_is_repeated_once(remote: Remote) -> None:
-    assert remote.use(dead, fine)
-    assert remote.asked == 2
-    assert not remote.use(dead, dead, fine)
-    assert remote.asked == 4
-
-
-def test_a_call_that_fails_late_is_not_repeated(remote: Remote, clock: Clock) -> None:
-    def late(seconds: float) -> Callable[[], None]:
-        def fail() -> None:
-            clock.take(seconds)
-            dead()
-
-        return fail
-
-    assert remote.use(late(2.0), fine)
-    assert not remote.use(late(2.1), fine)
-    assert remote.asked == 3
-
-
-def test_a_local_database_is_not_asked_twice(clock: Clock) -> None:
-    local = Remote(local=True)
-    assert not local.use(dead, fine)
-    assert local.asked == 1
-
-
-def test_a_store_that_is_away_is_tried_every_two_seconds(
-    remote: Remote, clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "src.tracking")
-    assert not remote.use(dead)
-    assert "the MLflow store http://host fails: " in caplog.text
-    assert remote.asked == 2
-    clock.take(PAUSE - 0.1)
-    assert not remote.use(fine)  # not asked
-    assert remote.asked == 2
-    clock.take(0.1)
-    assert not remote.use(dead)  # once only
-    assert remote.asked == 3
-    clock.take(PAUSE)
-    assert remote.use(fine)
-    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert len(said) == 2  # one notice when it goes, and one when it is back
-    assert said[0].startswith("the MLflow store http://host fails: ")
-    assert said[1] == "the MLflow store http://host is back"
-    details = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
-    assert ["Traceback" in text for text in details] == [True]
-    assert remote.use(fine)
-    assert len([r for r in caplog.records if r.levelname == "WARNING"]) == 2
-
-
-def test_answers_that_come_late_are_given_longer(
-    remote: Remote, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waited: list[int] = []
-    monkeypatch.setattr(outage, "wait_longer", lambda: waited.append(1))
-
-    def late() -> None:
-        try:
-            raise ReadTimeoutError(SimpleNamespace(), "url", "late")  # type: ignore[arg-type]
-        except ReadTimeoutError as error:
-            raise MlflowException("late") from error
-
-    assert not remote.use(dead)
-    assert waited == []
-    clock.take(PAUSE)
-    assert not remote.use(late)
-    assert waited == [1]
-    clock.take(PAUSE)
-
-    def plain() -> None:
-        raise ReadTimeout("late")
-
-    assert not remote.use(plain)
-    assert waited == [1, 1]
-
-
-# --- waiting --------------------------------------------------------------------------------------
-
-
-def silence(remote: Remote, clock: Clock, patience: float) -> float:
-    """Return how many seconds the store is waited for in vain."""
-    begin = clock.now
-    assert not remote.store.wait(lambda: False, patience)
-    return clock.now - begin
-
-
-def test_a_store_is_waited_for_until_all_is_done(remote: Remote, clock: Clock) -> None:
-    assert remote.store.wait(lambda: clock.now >= 1005, 20.0)
-    assert 1005 <= clock.now < 1006
-
-
-def test_a_silent_store_is_given_up_after_the_patience(remote: Remote, clock: Clock) -> None:
-    assert silence(remote, clock, 20.0) == pytest.approx(20.0, abs=0.5)
-
-
-def test_each_answer_begins_the_patience_anew(remote: Remote, clock: Clock) -> None:
-    begin = clock.now
-
-    def done() -> bool:
-        if clock.now - begin <= 50:
-            remote.store.heard()
-        return False
-
-    assert not remote.store.wait(done, 20.0)
-    assert clock.now - begin == pytest.approx(70.0, abs=1)
-
-
-def test_a_store_that_went_away_before_has_a_few_attempts_left(
-    remote: Remote, clock: Clock
-) -> None:
-    remote.use(dead)
-    clock.take(15.0)
-    assert silence(remote, clock, 20.0) == pytest.approx(5.0, abs=0.5)
-    assert silence(remote, clock, 20.0) == 0.0  # waited for in vain before
-    clock.take(PAUSE)
-    assert remote.use(fine)
-    remote.use(dead)
-    clock.take(100.0)
-    assert silence(remote, clock, 20.0) == pytest.approx(2 * PAUSE, abs=0.5)
-
-
-def test_a_store_is_away_since_its_first_failure(remote: Remote, clock: Clock) -> None:
-    remote.use(dead)
-    clock.take(10.0)
-    remote.use(dead)
-    assert silence(remote, clock, 20.0) == pytest.approx(10.0, abs=0.5)
-
-
-def test_a_short_patience_limits_the_attempts(remote: Remote, clock: Clock) -> None:
-    remote.use(dead)
-    clock.take(100.0)
-    assert silence(remote, clock, 1.0) == pytest.approx(1.0, abs=0.3)
-
-
-def test_the_first_import_of_mlflow_does_not_count_as_silence(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    remote = Remote()
-    begin = clock.now
-
-    def imports() -> None:  # while another thread waits for the store
-        waited = remote.store.wait(lambda: clock.now - begin > 60, 20.0)
-        assert waited
-
-    monkeypatch.setattr(outage, "import_mlflow", imports)
-    assert remote.use(fine)
-    assert clock.now - begin > 60
-
-
-@pytest.mark.parametrize("local", [True, False])
-def test_a_database_that_is_opened_does_not_count_as_silence_and_a_server_does(
-    local: bool, clock: Clock
-) -> None:
-    found: list[bool] = []
-    begin = clock.now
-
-    def opens() -> Any:
-        found.append(store.wait(lambda: clock.now - begin > 60, 20.0))
-        return None, "1"
-
-    store = Store(opens, "place", local=local)
-    assert store.use(lambda *_: None)
-    assert found == [local]
-
+from src.runs.tracking import Tracking
+from src.support.errors import InvalidValue, UserError
+from src.support.masking import has_secret, mask
+from src.tracking.errors import is_gone, is_local, one_line, refuses
+from src.tracking.store import open_tracking
 
 # --- errors ---------------------------------------------------------------------------------------
 
@@ -318,6 +80,24 @@ def test_which_errors_are_of_this_computer_s_files(error: Exception, local: bool
     assert is_local(error) == local
 
 
+@pytest.mark.parametrize(
+    ("error", "gone"),
+    [
+        (MlflowException("Run with id=7 not found", RESOURCE_DOES_NOT_EXIST), True),
+        (
+            MlflowException("The run 7 must be in the 'active' state.", INVALID_PARAMETER_VALUE),
+            True,
+        ),
+        (MlflowException("No Experiment with id=1 exists", RESOURCE_DOES_NOT_EXIST), False),
+        (MlflowException("The experiment 1 must be in the 'active' state."), False),
+        (MlflowException("Run 7 is too long", BAD_REQUEST), False),
+        (ValueError("The run 7 must be in the 'active' state."), False),
+    ],
+)
+def test_which_errors_mean_that_a_run_is_gone(error: Exception, gone: bool) -> None:
+    assert is_gone(error) == gone
+
+
 def test_an_error_is_told_in_one_line() -> None:
     assert one_line(UserError("no  such\tstore")) == "no such store"
     assert one_line(ValueError("at http://me:secret@host\nsecond")).endswith("http://me:***@host")
@@ -368,19 +148,40 @@ def test_the_parts_of_a_password_are_masked(monkeypatch: pytest.MonkeyPatch) -> 
     assert mask("first, second, third, first@second:third") == "***, ***, ***, ***"
 
 
-# --- how often curves are written -----------------------------------------------------------------
+# --- which store ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("took", "wait"), [(0.0, 1.0), (0.05, 1.0), (0.1, 2.0), (0.2, 4.0), (0.25, 5.0), (9.0, 5.0)]
+    ("settings", "message"),
+    [
+        ((None, " "), "experiment"),
+        (("sqlite:///:memory:", "mine"), "must name a file"),
+        (("sqlite://", "mine"), "must name a file"),
+        (("http://me:secret@host", "mine"), r"me:\*\*\*@host: holds a password"),
+    ],
 )
-def test_curves_take_a_twentieth_of_the_time(took: float, wait: float) -> None:
-    assert wait_after(took) == pytest.approx(wait)
+def test_settings_of_a_store_that_are_refused(
+    settings: tuple[str | None, str], message: str
+) -> None:
+    with pytest.raises(InvalidValue, match=message):
+        Tracking(*settings)
 
 
-def test_jobs_that_are_left_have_a_moment_at_the_end_of_the_process() -> None:
-    made, done = Writer(), list[int]()
-    made.submit(lambda: time.sleep(0.2))
-    made.submit(lambda: done.append(1))
-    made._finish()
-    assert done == [1]
+def test_a_password_may_be_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = "http://me:secret@host"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    given = Tracking(uri, "mine")
+    assert given.store(Path("o")) == uri
+    assert "secret" not in repr(given)
+    with pytest.raises(InvalidValue, match="holds a password"):
+        Tracking(f"{uri}2", "mine")
+
+
+def test_without_a_uri_the_store_is_a_database_in_the_outputs(tmp_path: Path) -> None:
+    assert Tracking(None, "mine").store(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_a_run_that_is_offline_opens_no_store(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no MLflow store is used"):
+        open_tracking(Tracking(None, "mine", offline=True), tmp_path)
+    assert not (tmp_path / "mlflow.db").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from src.experiment.results import Result
+from src.runs.record import Record
 from src.sweep.plan import Plan, collect, run_name
 from src.tracking.links import run_link, ui_address, view_link
 from src.tracking.view import best_view, comparison, sweep_filter, view_tag
@@ -69,8 +69,13 @@ def test_a_plan_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_run_without_a_result_is_failed_for_its_reason_or_lost(tmp_path: Path) -> None:
     plan = Plan.of("s", JOBS)
-    done = Result(
-        plan.names[0], JOBS[0], "FINISHED", "val/accuracy", value=0.9, metrics={"val/accuracy": 0.9}
+    done = Record(
+        plan.names[0],
+        JOBS[0],
+        "val/accuracy",
+        status="FINISHED",
+        value=0.9,
+        metrics={"val/accuracy": 0.9},
     )
     (tmp_path / "0").mkdir()
     done.write(tmp_path / "0")
@@ -80,7 +85,7 @@ def test_a_run_without_a_result_is_failed_for_its_reason_or_lost(tmp_path: Path)
         {1: ("FAILED", "the store is gone")},
         "val/accuracy",
     )
-    assert results[0] == done
+    assert results[0] == Record.load(tmp_path / "0")
     assert [(result.status, result.value) for result in results] == [
         ("FINISHED", 0.9),
         ("FAILED", None),

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from src.experiment.run_folder import CHECKPOINT, RUN, Identity, RunRecord
+from src.runs.folder import CHECKPOINT, RUN
+from src.runs.record import Identity, Record
 from src.support.errors import ConfigError
 from src.sweep import away, calibration
 from src.sweep.away import Returned
@@ -32,6 +33,7 @@ from src.sweep.pruning import (
 )
 from src.sweep.run_context import single, swept
 from src.sweep.sampling import Interval, Listed, combinations, drawn, zipped
+from src.tracking.told import TOLD
 from src.training.batching import Full
 from tests.test_grouping import member
 
@@ -324,7 +326,7 @@ def test_the_context_of_a_run(tmp_path: Path) -> None:
     assert (own.varied, own.stack, own.stack_position) == (("lr",), (0, 1), 1)
     assert not own.goes_on
     (tmp_path / "1").mkdir()
-    RunRecord("before", [], 0, 1, Identity("", "", "", "", {})).write(tmp_path / "1")
+    Record("before", [], "val/loss", epochs=1).write(tmp_path / "1")
     again = swept(config, context(tmp_path, 1, "lr=0.2"), named)
     assert (again.name, again.goes_on) == ("before", True)
     Plan.of("s2", [["lr=0.1"], ["lr=0.2"], ["lr=0.3"]]).write(tmp_path)
@@ -341,6 +343,9 @@ def test_what_is_sent_back_of_a_run(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     sent = Returned.of(3, tmp_path)
     assert sent == Returned(3, {RUN: b"run.json", "result.json": b"result.json"})
+    (tmp_path / TOLD).write_text(TOLD)
+    assert Returned.of(3, tmp_path) == sent
+    assert list(Returned.of(3, tmp_path, is_last=True).files) == [TOLD, RUN, "result.json"]
     for _ in range(2):
         sent.write(tmp_path / "a" / "b")
     assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {RUN, "result.json"}

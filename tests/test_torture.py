@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from src.experiment.results import RESULT
-from src.experiment.run_folder import HISTORY, RUN
+from src.runs.folder import HISTORY, RESULT, RUN
 from tests.conftest import ROOT
 from tests.torture import comparing
 from tests.torture.faulty import Fault, Injector

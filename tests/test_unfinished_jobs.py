@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from src.experiment.results import Result
-from src.experiment.run_folder import CHECKPOINT, PREVIOUS, Identity, RunRecord, disown, own
+from src.runs.folder import CHECKPOINT, PREVIOUS, disown, own
+from src.runs.record import Identity, Record, Status
 from src.support.errors import ConfigError
 from src.sweep.convergence import (
     Standing,
@@ -42,12 +42,13 @@ def plan(*names: str, lr: str = "") -> Plan:
     return Plan.of("s", [job.overrides for job in jobs], keys, list(map(str, range(len(names)))))
 
 
-def begun(folder: Path, known: Identity, status: str | None = None, *files: str) -> Path:
+def begun(folder: Path, known: Identity, status: Status | None = None, *files: str) -> Path:
     """Leave what a run leaves: its record, its result if it has ended, and empty files."""
     folder.mkdir(parents=True)
-    RunRecord("", [], 0, 2, known).write(folder)
+    record = Record("", [], "val/loss", epochs=2, identity=known)
+    record.write(folder)
     if status:
-        Result("", [], status, "val/loss").write(folder)
+        replace(record, status=status).write(folder)
     for name in files:
         (folder / name).touch()
     return folder
@@ -144,7 +145,12 @@ def test_a_folder_that_holds_another_run_gives_its_job_a_new_number(tmp_path: Pa
     ],
 )
 def test_what_other_code_has_computed(
-    code: str, versions: dict[str, str], status: str, rerun: str, expected: Standing, tmp_path: Path
+    code: str,
+    versions: dict[str, str],
+    status: Status,
+    rerun: str,
+    expected: Standing,
+    tmp_path: Path,
 ) -> None:
     begun(tmp_path / "0", identity("a", code, versions), status, CHECKPOINT)
     assert stand(tmp_path, plan("a"), wanted("a"), rerun) == [expected]  # type: ignore[arg-type]
@@ -307,26 +313,28 @@ def test_what_does_not_change_the_result_is_no_part_of_a_name() -> None:
 
 def test_results_are_read_from_the_folders_or_say_why_there_is_none(tmp_path: Path) -> None:
     folders = [tmp_path / str(n) for n in range(4)]
-    done = Result("seed=a", ["seed=a"], "FINISHED", "val/loss", value=0.5)
+    done = Record("seed=a", ["seed=a"], "val/loss", status="FINISHED", value=0.5)
     for folder in folders[:2]:
         folder.mkdir()
     done.write(folders[0])
     (folders[1] / "result.json").write_text("{")
-    reasons = {2: ("KILLED", "interrupted"), 0: ("KILLED", "no")}
+    reasons: dict[int, tuple[Status, str]] = {2: ("KILLED", "interrupted"), 0: ("KILLED", "no")}
     found = collect(plan(*"abcd"), folders, reasons, "val/loss")
-    assert found[0] == done
+    assert found[0] == Record.load(folders[0])
+    assert found[0].value == 0.5
     assert [(one.name, one.status) for one in found[1:]] == [
         ("seed=b", "LOST"),
         ("seed=c", "KILLED"),
         ("seed=d", "LOST"),
     ]
-    assert "not the result of a run" in str(found[1].failure)
+    assert "not the record of a run" in str(found[1].failure)
     assert found[2].failure == "interrupted"
     assert {one.metric for one in found} == {"val/loss"}
 
 
 def test_a_result_has_the_value_of_the_metric_that_is_asked_for() -> None:
-    known = Result("", [], "FINISHED", "val/loss", value=0.5, metrics={"test/loss": 0.7})
+    metrics = {"test/loss": 0.7}
+    known = Record("", [], "val/loss", status="FINISHED", value=0.5, metrics=metrics)
     assert in_metric(known, "test/loss") == replace(known, metric="test/loss", value=0.7)
     assert in_metric(known, "val/loss") is known
     assert in_metric(known, "test/accuracy") is known

@@ -19,7 +19,7 @@ from src.config.hydra_checks import check_subfolder
 from src.config.hydra_internals import hydra_config, override_dirname
 from src.config.omegaconf_internals import parse_interpolations_once
 from src.config.preflight import Known, check
-from src.experiment.run_folder import Identity
+from src.runs.record import Identity
 from src.sweep.grouping import Member
 from src.sweep.jobs import Composed, SweepJob, set_values
 from src.sweep.sharing import SharedData

@@ -23,8 +23,9 @@ from src.config.hydra_internals import (
     set_job_name,
 )
 from src.data import Dataset, Source
-from src.experiment.results import RESULT, Result
-from src.experiment.run_context import RunContext
+from src.runs.context import RunContext
+from src.runs.folder import refuse_links
+from src.runs.record import Record, status
 from src.support.errors import ConfigError, Pruned
 from src.support.temporary import using
 from src.support.threads import use_at_most
@@ -35,6 +36,7 @@ from src.sweep.plan import PLAN
 from src.sweep.run_context import swept
 from src.sweep.sharing import load
 from src.sweep.stack import Assignment, Stack
+from src.tracking.process import mirror
 
 if TYPE_CHECKING:
     from src.sweep.dask_worker import Place
@@ -91,16 +93,16 @@ class Group:
     def carry(self, news: Any) -> Any:
         """Return news of the group as they are sent to the driver: it may not see our files."""
         if isinstance(news, Path) and self.away_from:
-            return next((self._returned(job) for job in self.jobs if job.folder == news), news)
+            own = (job.number for job in self.jobs if job.folder == news)
+            return next((Returned.of(number, news) for number in own), news)
         return news
 
     def remains(self) -> list[Any]:
         """Return what the driver must have at the end, whatever it was sent before."""
-        ended = [job for job in self.jobs if (job.folder / RESULT).exists()]
-        return [self._returned(job) for job in ended] if self.away_from else []
-
-    def _returned(self, job: SweepJob) -> Returned:
-        return Returned.of(job.number, job.folder)
+        ended = [job for job in self.jobs if status(job.folder) != "RUNNING"]
+        if not self.away_from:
+            return []
+        return [Returned.of(job.number, job.folder, is_last=True) for job in ended]
 
     @property
     def jobs(self) -> Sequence[SweepJob]:
@@ -128,7 +130,13 @@ def _run_group(group: Group, tell: Callable[[int | Path], None]) -> Sequence[Job
         fetch(some.job, some.folder.parent.name, list(group.planned.numbers), folders)
     if group.may_be_repeated:
         left = replace(group, planned=attempted(group.planned))
+    own = mirror(group.jobs[0].job) if group.away_from else None
+    if own:  # MLflow is told from here: the driver does not see the folders
+        own.follow(job.folder for job in group.jobs)
     returns = _run_jobs(left, tell) if left.jobs else {}
+    if own:
+        own.flush()
+        own.close()
     return [returns.get(job.number) or _ended(job) for job in group.jobs]
 
 
@@ -149,11 +157,11 @@ def _moved(job: SweepJob, sweep: Path, own: Path) -> SweepJob:
 
 def _ended(job: SweepJob) -> JobReturn:
     """Return the outcome of a run that ended in an earlier attempt."""
-    result = Result.load(job.folder)
-    if result.status != "FINISHED":
-        return failed(job.overrides, RuntimeError(result.failure or result.status))
+    record = Record.load(job.folder)
+    if record.status != "FINISHED":
+        return failed(job.overrides, RuntimeError(record.failure or record.status))
     returned = JobReturn(overrides=list(job.overrides), status=JobStatus.COMPLETED)
-    returned.return_value = result.value
+    returned.return_value = record.value
     return returned
 
 
@@ -163,6 +171,8 @@ class OpenedGroup:
     def __init__(self, group: Group) -> None:
         setup_globals()
         use_at_most(group.cores)
+        for job in group.jobs:
+            refuse_links(job.folder)  # before Hydra writes there
         self._group, self._datasets = group, load(group.data)
         self._configs = [job.composed.config() for job in group.jobs]
         set_job_name(self._configs[0].hydra.job.name)
@@ -214,7 +224,7 @@ class OpenedGroup:
             elif isinstance(outcome, Exception):
                 returned.status, returned.return_value = JobStatus.FAILED, outcome
             else:
-                returned.return_value = outcome.result.value
+                returned.return_value = outcome.record.value
         for config, returned in zip(self._configs, self._returns, strict=True):
             with hydra_config(config):
                 self._group.context.callbacks.on_job_end(config=config, job_return=returned)

@@ -65,7 +65,7 @@ class _DaskLauncher(StackedLauncher):
 
     @contextlib.contextmanager
     def _opened(self, jobs: "Sequence[SweepJob]") -> Iterator[Opened]:
-        from src.experiment.results import RESULT
+        from src.runs.folder import RESULT
         from src.sweep.company import form
         from src.sweep.dask_executor import DaskExecutor
         from src.sweep.dask_worker import Driver

@@ -53,7 +53,7 @@ class GridSweeper(Sweeper):
         assert self.config is not None
         assert self.launcher is not None
         from src.config.sweep_settings import SweepSettings
-        from src.experiment.run_folder import disown
+        from src.runs.folder import disown
         from src.sweep.sharing import SharedData
         from src.terminal import report
 
@@ -206,9 +206,9 @@ class GridSweeper(Sweeper):
         Returns the jobs in their places, what those that ran returned, by their numbers, and what
         ended the sweep early.
         """
-        from src.experiment.run_folder import tidy
+        from src.runs.folder import tidy
         from src.sweep.convergence import State
-        from src.tracking.writer import writer
+        from src.tracking.process import mirror
 
         jobs, standings = self._place(folder, jobs, chosen)
         self._halve(chosen, jobs)
@@ -221,11 +221,8 @@ class GridSweeper(Sweeper):
         # Hydra executes a plugin's module twice, so the classes of ours can't be compared.
         if accept := getattr(self.launcher, "accept", None):
             accept(left, data, done)
-        if left and not left[0].job.tracking.offline:
-            # The end of the sweep, also of an interrupted one, need not wait for MLflow's import.
-            # Whether the store can be opened is found where it is used.
-            first = left[0].job
-            writer().submit(lambda: first.tracking.open(first.outputs))
+        if own := mirror(jobs[0].job):
+            own.follow(job.folder for job in jobs)
         returns, interruption = self._launch(left)
         outcomes = dict(zip([job.number for job in left], itertools.chain(*returns), strict=False))
         return jobs, outcomes, interruption
@@ -258,7 +255,7 @@ class GridSweeper(Sweeper):
         from src.config.preflight import claim, exists
         from src.config.rerun import wanted_again
         from src.config.resume import quoted
-        from src.experiment.run_folder import is_owned
+        from src.runs.folder import is_alive
         from src.support.errors import ConfigError
         from src.sweep.convergence import earlier_sweep, in_common
         from src.sweep.plan import PLAN, Plan
@@ -275,7 +272,7 @@ class GridSweeper(Sweeper):
                 )
         elif wanted_again() != "true" and "hydra.sweep.dir" not in typed:
             folder = earlier_sweep(folder.parent, wanted) or folder
-        if exists(folder) and is_owned(folder):
+        if exists(folder) and is_alive(folder):
             raise ConfigError(
                 f"{folder}: another process is running this sweep: wait until it has ended, "
                 "or add rerun=true to run it a second time, in another folder"

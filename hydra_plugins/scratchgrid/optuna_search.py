@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
     from src.config.sweep_settings import SweepSettings
-    from src.experiment.job import Job
-    from src.experiment.results import Result
+    from src.runs.job import Job
+    from src.runs.record import Record
     from src.sweep.jobs import SweepJob
     from src.sweep.sampling import Setting
     from src.sweep.sharing import SharedData
@@ -168,7 +168,7 @@ class OptunaSweeper(GridSweeper):
     def _owned(self, folder: Path) -> "Iterator[Callable[[Job], None]]":
         """Yield what makes the sweep's folder this process's own, given one of its jobs."""
         from src.config.preflight import claim
-        from src.experiment.run_folder import disown
+        from src.runs.folder import disown
 
         owned: list[Path] = []
 
@@ -245,14 +245,15 @@ class OptunaSweeper(GridSweeper):
             study.tell(trial, finished)
 
 
-def _result(folder: Path) -> "Result | None":
-    from src.experiment.results import Result
-    from src.support.errors import DataError
+def _result(folder: Path) -> "Record | None":
+    from src.runs.record import Record
+    from src.support.errors import UserError
 
     try:
-        return Result.load(folder)
-    except (OSError, DataError):
+        record = Record.load(folder)
+    except UserError:
         return None
+    return record if record.has_ended else None
 
 
 def _seed(setting: "Setting") -> bool:

@@ -154,7 +154,7 @@ class StackedLauncher(Launcher):
         """Run the jobs in workers and return the outcomes by the jobs' numbers."""
         from hydra_plugins.scratchgrid._group import Group
         from src.config.hydra_internals import failed
-        from src.experiment.results import RESULT, Result
+        from src.runs.record import Record, status
         from src.sweep.away import Returned
         from src.sweep.pruning import Reached, Saved
         from src.terminal import report
@@ -187,9 +187,9 @@ class StackedLauncher(Launcher):
                 elif isinstance(news, Reached):
                     assert rounds
                     rounds.hear(news)
-                elif (news / RESULT).exists() and news not in ended:  # written whole, a moment ago
+                elif status(news) != "RUNNING" and news not in ended:  # written whole, a moment ago
                     ended.add(news)
-                    report.job_line(Result.load(news), f"{len(ended)}/{len(jobs)}")
+                    report.job_line(Record.load(news), f"{len(ended)}/{len(jobs)}")
 
             groups = []
             for planned in opened.stacks:

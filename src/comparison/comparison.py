@@ -48,12 +48,13 @@ class Comparison(Frames):
         The store is the one of ``MLFLOW_TRACKING_URI``, else the database in ``outputs``. Raises
         UserError if it can't be opened, does not exist, refuses the filter or finds no run.
         """
+        from src.runs.tracking import Tracking
         from src.tracking.kept_run import require_store
-        from src.tracking.settings import Tracking
+        from src.tracking.store import open_tracking
 
         tracking = Tracking(os.environ.get("MLFLOW_TRACKING_URI") or None, experiment)
         require_store(tracking.store(Path(outputs)))
-        search = Search(*tracking.open(Path(outputs)))
+        search = Search(*open_tracking(tracking, Path(outputs)))
         return Comparison(runs_in_mlflow(search, search_filter), metric, at, search)
 
     def says(self, name: str) -> str:
@@ -72,8 +73,8 @@ class Comparison(Frames):
         found, images = self.disagreement(a, b), self._images
         if found.empty or images is None:
             return ""
-        from src.experiment.pictures.images import disagreement
-        from src.experiment.pictures.style import save
+        from src.runs.pictures.images import disagreement
+        from src.runs.pictures.style import save
 
         figure = disagreement(
             images[found["sample"].to_numpy(int)],

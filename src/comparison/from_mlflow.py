@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.comparison.kept import KeptRun, read_folder
-from src.experiment.run_folder import RUN
+from src.runs.folder import RUN
 from src.support.errors import DataError
 from src.tracking.search import FoundRun, Search
 

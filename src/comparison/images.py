@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from src.comparison.answers import Answers
 from src.config.kept_configuration import check_kept
-from src.experiment.predictions import Predictions
+from src.runs.predictions import Predictions
 from src.support.errors import UserError
 
 

@@ -2,22 +2,19 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
-
-from src.config.reader import leaves
-from src.experiment.results import RESULT, Result
-from src.experiment.run_folder import HISTORY, RUN, RunRecord
+from src.runs.folder import HISTORY, PREDICTIONS, RUN
+from src.runs.history import columns, read_history
+from src.runs.record import Record
 from src.support.errors import DataError
-from src.support.input_files import read_text
+from src.tracking.told import ids
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_PREDICTIONS = "predictions.npz"
 # As training says it: "training loss inf in epoch 3, after 99 updates; …".
 _DIVERGED = re.compile(r" in epoch \d+, after \d+ updates")
 
@@ -58,7 +55,7 @@ class KeptRun:
     @property
     def predictions(self) -> Path | None:
         """The file of its predictions, or None if it was not kept."""
-        return self._file(_PREDICTIONS)
+        return self._file(PREDICTIONS)
 
     @property
     def history(self) -> Path | None:
@@ -95,105 +92,47 @@ def _order(folder: Path) -> tuple[str, int, str]:
 
 def read_folder(folder: Path) -> KeptRun:
     """Return the run in a folder. Raises UserError if its files are damaged."""
-    record, result = RunRecord.load(folder), _result(folder)
-    kept = KeptRun(
+    record = Record.load(folder)
+    experiment_id, run_id = ids(folder) or ("", "")
+    return KeptRun(
         name=record.name,
-        settings=record.settings or _configured(folder),
-        status=result.status if result else record.status,
+        settings=record.settings,
+        status=record.status,
+        failure=record.failure,
+        metric=record.metric if record.has_ended else None,
+        metrics=record.metrics,
+        findings=record.findings,
+        chance=record.chance,
+        seconds=record.seconds if record.has_ended else None,
         epochs=record.epochs,
         started=record.started,
         overrides=record.overrides,
         sweep_id=record.sweep_id,
         folder=folder,
-        run_id=record.run_id or "",
-        experiment_id=record.experiment_id or "",
+        run_id=run_id,
+        experiment_id=experiment_id,
         sizes=record.sizes,
         data=record.identity.data,
         code=record.identity.code,
         versions=record.identity.versions,
     )
-    if result is None:
-        return kept
-    return replace(
-        kept,
-        failure=result.failure,
-        metric=result.metric,
-        metrics=result.metrics,
-        findings=result.findings,
-        chance=result.chance,
-        seconds=result.seconds,
-        run_id=result.run_id or kept.run_id,
-        experiment_id=result.experiment_id or kept.experiment_id,
-    )
-
-
-def _result(folder: Path) -> Result | None:
-    """Return the result in a folder, or None if the run has not ended."""
-    try:
-        return Result.load(folder)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise DataError(f"{folder / RESULT}: can't be read ({error})") from None
-
-
-def _configured(folder: Path) -> dict[str, str]:
-    """Return the settings of a run whose run.json does not hold them: it is of an older version."""
-    config = _yaml(folder / ".hydra" / "config.yaml")
-    hydra = _yaml(folder / ".hydra" / "hydra.yaml").get("hydra", {})
-    choices = {
-        group.rpartition("@")[2]: choice
-        for group, choice in hydra.get("runtime", {}).get("choices", {}).items()
-        if choice and not group.startswith("hydra/")
-    }
-    settings = {**choices, **leaves(config, "")}
-    return {key: str(value) for key, value in settings.items()}
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        known = yaml.load(read_text(path), yaml.CSafeLoader)
-    except (OSError, UnicodeError, yaml.YAMLError):
-        return {}
-    return known if isinstance(known, dict) else {}
 
 
 def read_histories(files: Mapping[int, Path]) -> "pd.DataFrame":
     """Return the epochs of runs, each given by its number and its ``history.csv``, in one frame.
 
-    The column ``run`` holds the number. What a run did not measure is NaN. A torn last line is
-    left out. Raises DataError if a file is damaged.
+    The column ``run`` holds the number. What a run did not measure is NaN. Raises DataError if a
+    file is damaged.
     """
-    import io
-
     import numpy as np
     import pandas as pd
 
-    bodies: dict[str, list[str]] = {}
-    runs: dict[str, list[int]] = {}
-    for number, file in files.items():
-        try:
-            text = read_text(file)
-        except (OSError, UnicodeError) as error:
-            raise DataError(f"{file}: can't be read ({error})") from None
-        header, _, body = text.partition("\n")
-        body = body[: body.rfind("\n") + 1]
-        if not body:  # it ended in its first epoch
-            continue
-        bodies.setdefault(header.strip(), []).append(body)
-        runs.setdefault(header.strip(), []).extend([number] * body.count("\n"))
     frames = []
-    for header, parts in bodies.items():
-        columns = header.split(",")
-        try:
-            frame = pd.read_csv(io.StringIO("".join(parts)), names=columns, dtype=float)
-            frame.insert(0, "run", np.array(runs[header], dtype=int))
-            frame["epoch"] = frame["epoch"].astype(int)
-        except (ValueError, KeyError) as error:
-            own = ", ".join(str(files[number]) for number in dict.fromkeys(runs[header]))
-            raise DataError(f"{own}: not the history of a run ({error})") from None
-        frames.append(frame)
+    for number, file in sorted(files.items()):
+        rows = read_history(file.parent)
+        if rows:  # else it ended in its first epoch
+            frames.append(pd.DataFrame({"run": number, **columns(rows)}))
     if not frames:
         return pd.DataFrame({"run": np.array([], dtype=int), "epoch": np.array([], dtype=int)})
     history = pd.concat(frames, ignore_index=True)
-    return history.sort_values(["run", "epoch"], kind="stable", ignore_index=True)
+    return history.astype({"epoch": int})

@@ -11,12 +11,12 @@ from yaml import YAMLError
 from src.config.choices import SHORT_FORMS
 from src.config.describe import shortened
 from src.config.swept_choices import forced
-from src.experiment.experiment import Experiment
-from src.experiment.job import Job
+from src.runs.experiment import Experiment
+from src.runs.job import Job
 from src.support import plugins
 from src.support.errors import ConfigError
+from src.support.masking import has_secret, mask
 from src.support.paths import CONF
-from src.tracking.masking import has_secret, mask
 
 _MULTIRUN = ("-m", "--multirun")
 _LONGEST_NAME = 200  # bytes, so that it can be a file's name

@@ -6,8 +6,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from src.config.preflight import check
-from src.experiment.experiment import Prepared
-from src.experiment.job import Job
+from src.runs.experiment import Prepared
+from src.runs.job import Job
 from src.support.errors import ConfigError, DataError, in_one_line
 from src.support.input_files import read_text
 

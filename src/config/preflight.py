@@ -16,12 +16,13 @@ from src.config.choices import Choices
 from src.config.describe import listed
 from src.config.reader import read
 from src.data import Dataset, Source
-from src.experiment.experiment import Prepared
-from src.experiment.job import Job
-from src.experiment.run_folder import disown, own, refuse_taken
+from src.runs.experiment import Prepared
+from src.runs.folder import disown, own, refuse_taken
+from src.runs.job import Job
 from src.support import plugins
 from src.support.errors import ConfigError, DataError, InvalidValue, UserError, suggest, within
 from src.support.paths import CONF
+from src.tracking.process import check_mirror
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def claim(job: Job, folder: Path, *, goes_on: bool = False) -> None:
     try:
         made += _make(job.outputs)
         made = _make(folder) + made
-        job.tracking.check(job.outputs)
+        check_mirror(job)
         own(folder)
         if not goes_on:
             refuse_taken(folder)

@@ -18,8 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.config.choices import Choices, concrete_classes, group
 from src.config.describe import in_words, shortened
-from src.experiment.experiment import Experiment
-from src.experiment.job import Job
+from src.runs.experiment import Experiment
+from src.runs.job import Job
 from src.support.errors import ConfigError, InvalidValue, suggest, within
 
 # Root keys that belong to a sweep as a whole; a run does not have them.

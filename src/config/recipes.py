@@ -10,8 +10,8 @@ from src.config.arguments import setting
 from src.config.composition import compose, composer
 from src.config.explain import COMPOSITION_ERRORS
 from src.config.reader import flatten
-from src.experiment.experiment import Experiment
-from src.experiment.job import Job
+from src.runs.experiment import Experiment
+from src.runs.job import Job
 
 # Settings that published figures don't depend on beyond their tolerance.
 _FREE = ("seed", "engine", "dtype", "data.path", "data.test_path")

@@ -14,18 +14,14 @@ from src.config.describe import listed, shortened
 from src.config.kept_configuration import read_kept
 from src.config.preflight import check
 from src.config.reader import flatten
-from src.experiment.experiment import Prepared
-from src.experiment.job import Job
-from src.experiment.results import is_finished
-from src.experiment.run_context import RunContext
-from src.experiment.run_folder import (
-    RUN,
-    Identity,
-    RunRecord,
-    is_owned,
-    load_checkpoint,
-)
-from src.support.errors import ConfigError
+from src.runs.checkpoints import load_checkpoint
+from src.runs.context import RunContext
+from src.runs.experiment import Prepared
+from src.runs.folder import RUN, is_alive
+from src.runs.job import Job
+from src.runs.record import Identity, Record, status
+from src.support.errors import ConfigError, UserError
+from src.tracking.told import Told, ids
 from src.training.checkpoint import Checkpoint
 from src.training.training_run import watched
 
@@ -38,6 +34,8 @@ _ALLOWED = (
     "outputs",
     "plugins",
     "tracking.uri",
+    "tracking.experiment",
+    "tracking.offline",
 )  # beside resume=FOLDER
 _ACCEPTABLE = ("code", "numpy")
 
@@ -82,7 +80,7 @@ def resume_or_prepare(arguments: Sequence[str]) -> list[str]:
     else:
         folder = _folder(wanted, prepared)
         of_run = _command(folder, prepared)
-    _resumed = Resume(folder, RunRecord.load(folder), accepts)
+    _resumed = Resume(folder, Record.asked(folder), accepts)
     return [*of_run, f"hydra.run.dir={quoted(folder)}"]
 
 
@@ -109,8 +107,8 @@ def _folder(wanted: str, given: Sequence[str]) -> Path:
     if folder.is_dir():
         return folder
     outputs = next((o.partition("=")[2] for o in given if _key(o) == "outputs"), "outputs")
-    for found, record in _runs(Path(outputs)):
-        if record.run_id == wanted:
+    for found, _ in _runs(Path(outputs)):
+        if (known := ids(found)) and known[1] == wanted:
             return found
     raise ConfigError(
         f"resume={shortened(wanted)}: neither the folder of a run nor the id of a run under "
@@ -118,13 +116,13 @@ def _folder(wanted: str, given: Sequence[str]) -> Path:
     )
 
 
-def _runs(outputs: Path) -> Iterator[tuple[Path, RunRecord]]:
+def _runs(outputs: Path) -> Iterator[tuple[Path, Record]]:
     """Yield the runs in a folder of outputs, a sweep's included. Damaged ones are left out."""
     for pattern in (f"runs/*/{RUN}", f"sweeps/*/*/{RUN}"):
         for path in sorted(outputs.glob(pattern)):
             try:
-                yield path.parent, RunRecord.load(path.parent)
-            except ConfigError as error:
+                yield path.parent, Record.asked(path.parent)
+            except UserError as error:
                 log.warning("%s", error)
 
 
@@ -133,12 +131,13 @@ def _command(folder: Path, given: Sequence[str]) -> list[str]:
 
     Raises ConfigError if others are given, or if the folder does not hold the arguments of a run.
     """
-    kept = RunRecord.load(folder).overrides
+    kept = Record.asked(folder).overrides
     # The file may be a stranger's: it may set what a run has, but not Hydra's own settings.
     if not isinstance(kept, list) or not all(_is_setting(override) for override in kept):
         raise ConfigError(f"{folder / RUN}: its overrides are not the settings of a run")
-    changed = {_key(override) for override in given if not override.startswith("-")}
-    if wrong := sorted(changed - set(_ALLOWED)):
+    typed = [override for override in given if not override.startswith("-")]
+    changed = {_key(override) for override in typed}
+    if wrong := sorted({_key(one) for one in typed if one not in kept} - set(_ALLOWED)):
         raise ConfigError(
             f"{wrong[0]}: can't be set beside resume=: a run goes on as it began; "
             f"only {listed(_ALLOWED)} may change. For another run leave out resume="
@@ -148,7 +147,21 @@ def _command(folder: Path, given: Sequence[str]) -> list[str]:
             raise ConfigError(
                 f"{override}: the run was begun with plugins, which run code: add {override}"
             )
-    return [*(override for override in kept if _key(override) not in changed), *given]
+        if "${" in override and override not in typed:
+            raise ConfigError(
+                f"{folder / RUN}: the run was begun with {override}: it reads other things; "
+                f"add '{override}' if you want that"
+            )
+    left = [own for own in kept if _key(own) not in changed and _may_be_taken(own, folder)]
+    return [*left, *given]
+
+
+def _may_be_taken(override: str, folder: Path) -> bool:
+    """Return whether a run's record may set this: no store, and no place where the run is not."""
+    key, _, value = override.lstrip("+").partition("=")
+    if key == "outputs":
+        return folder.absolute().is_relative_to(Path(value).absolute())
+    return key.partition(".")[0] != "tracking"
 
 
 def _is_setting(override: Any) -> bool:
@@ -160,7 +173,10 @@ def _is_setting(override: Any) -> bool:
 
 
 def _newest_unfinished(given: Sequence[str]) -> Path | None:
-    """Return the folder of the newest run with the same identity that has not finished."""
+    """Return the folder of the newest run with the same identity that is not over.
+
+    One that has finished is over when MLflow has it, unless it is not used.
+    """
     overrides = [argument for argument in given if not argument.startswith("-")]
     with composer():
         job, prepared = check(compose(overrides, with_hydra=True))
@@ -168,7 +184,11 @@ def _newest_unfinished(given: Sequence[str]) -> Path | None:
     found = [
         (record.started, folder)
         for folder, record in _runs(job.outputs)
-        if record.identity.key == identity.key and not is_finished(folder) and not is_owned(folder)
+        if record.identity.key == identity.key
+        and not (
+            status(folder) == "FINISHED" and (job.tracking.offline or Told.load(folder).is_complete)
+        )
+        and not is_alive(folder)
     ]
     return max(found)[1] if found else None
 
@@ -178,7 +198,7 @@ class Resume:
     """A run that this process goes on with. ``accepted`` names what may have changed since."""
 
     folder: Path
-    record: RunRecord
+    record: Record
     accepted: frozenset[str] = field(default_factory=frozenset)
 
     def is_finished(self, config: DictConfig, job: Job, prepared: Prepared) -> bool:
@@ -191,7 +211,7 @@ class Resume:
         if job.experiment.epochs != self.record.epochs:
             self._check_epochs(job, prepared)
             return False
-        return is_finished(self.folder)
+        return status(self.folder) == "FINISHED"
 
     def _check_identity(self, config: DictConfig, now: Identity) -> None:
         before = self.record.identity
@@ -297,6 +317,4 @@ class Resume:
         epochs = prepared.experiment.epochs
         if checkpoint is None:
             return f"from the beginning of {epochs}, in {self.folder}"
-        done, samples = checkpoint.progress.place
-        within = f"{samples:,} samples of epoch {done + 1}"
-        return f"after {within if samples else f'epoch {done}'} of {epochs}, in {self.folder}"
+        return f"after epoch {checkpoint.progress.epoch} of {epochs}, in {self.folder}"

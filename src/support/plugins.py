@@ -6,6 +6,7 @@ configuration file cannot.
 
 import hashlib
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -73,12 +74,14 @@ def _broken(name: str, error: Exception) -> ConfigError:
 
 def source_files(name: str) -> Mapping[str, str]:
     """Return a plugin's Python files and their text; of a package all, by their paths in it."""
-    module = sys.modules[name]
-    if not hasattr(module, "__path__"):
-        return {f"{name}.py": Path(str(module.__file__)).read_text(encoding="utf-8")}
+    found = importlib.util.find_spec(name)  # which imports nothing
+    if found is None:
+        raise FileNotFoundError(f"there is no module {name}")
+    if found.submodule_search_locations is None:
+        return {f"{name}.py": Path(str(found.origin)).read_text(encoding="utf-8")}
     return {
         f"{name}/{path.relative_to(folder).as_posix()}": path.read_text(encoding="utf-8")
-        for folder in module.__path__
+        for folder in found.submodule_search_locations
         for path in sorted(Path(folder).rglob("*.py"))
     }
 

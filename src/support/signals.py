@@ -24,6 +24,8 @@ _dropped = False  # whether Python has dropped the exception of that signal
 # The last signal that arrived in a block of ``held``, and what it does.
 _pending: tuple[Callable[[int], None], int] | None = None
 _holds = 0  # blocks of ``held`` that are open
+_unfinished = 0  # blocks of ``finishing_first`` that are open
+_hurries = False  # whether a second signal came in such a block
 _requests = 0  # for a checkpoint, so far
 _answered = 0  # those that ``checkpoint_requested`` has told of
 _forward: list[Callable[[int], None]] = []
@@ -105,6 +107,23 @@ def held() -> Iterator[None]:
         if _pending and not _holds:
             (act, number), _pending = _pending, None
             act(number)
+
+
+@contextlib.contextmanager
+def finishing_first() -> Iterator[None]:
+    """Let a second signal wait until what the first one has raised has left the block.
+
+    So what is written on the way is whole. A third signal ends the process at once, and so does
+    the passing of GRACE seconds.
+    """
+    global _unfinished
+    _unfinished += 1
+    try:
+        yield
+    finally:
+        _unfinished -= 1
+        if _hurries and not _unfinished:
+            leave(_first)
 
 
 def exit_code() -> int | None:
@@ -212,14 +231,17 @@ def _repeat_what_is_dropped() -> None:
 
 
 def _end(number: int) -> None:
-    """Raise the exception of a first signal; leave on a second one."""
-    global _pending, _dropped
+    """Raise the exception of a first signal; leave on a second one, in order if it is told so."""
+    global _pending, _dropped, _hurries
     if _holds:
         _pending = _end, number
         return
     if _dropped:
         _dropped = False
         raise _exception(_first)
+    if _first and _unfinished and not _hurries:
+        _hurries = True
+        return
     if _first:
         leave(_first)
     _begin_ending(number)

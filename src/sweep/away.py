@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.experiment.job import Job
-from src.experiment.results import RESULT
-from src.experiment.run_folder import CHECKPOINT, HISTORY, PREVIOUS, RUN
+from src.runs.folder import CHECKPOINT, HISTORY, PREVIOUS, RESULT, RUN
+from src.runs.job import Job
 from src.support.files import write_whole
 from src.tracking.fetch import fetch_runs
+from src.tracking.store import open_tracking
+from src.tracking.told import TOLD
 
 _SENT_BACK = (RUN, HISTORY, RESULT)  # in this order: the result says that the others are there
 _NEEDED = (HISTORY, CHECKPOINT, PREVIOUS, RESULT, RUN)  # the last says that the others are there
@@ -26,9 +27,14 @@ class Returned:
     files: Mapping[str, bytes]
 
     @staticmethod
-    def of(number: int, folder: Path) -> "Returned":
-        """Read the files in the folder of the run with this number."""
-        found = [name for name in _SENT_BACK if (folder / name).exists()]
+    def of(number: int, folder: Path, *, is_last: bool = False) -> "Returned":
+        """Read the files in the folder of the run with this number.
+
+        Only with the last of them comes what MLflow has of the run: who has that file tells the
+        rest, if anything is left.
+        """
+        names = [TOLD, *_SENT_BACK] if is_last else _SENT_BACK
+        found = [name for name in names if (folder / name).exists()]
         return Returned(number, {name: (folder / name).read_bytes() for name in found})
 
     def write(self, folder: Path) -> None:
@@ -52,4 +58,4 @@ def fetch(job: Job, sweep_id: str, numbers: list[int], folders: Mapping[int, Pat
     }
     if places:
         store = job.tracking
-        fetch_runs(lambda: store.open(job.outputs), sweep_id, stack, places, _NEEDED)
+        fetch_runs(lambda: open_tracking(store, job.outputs), sweep_id, stack, places, _NEEDED)

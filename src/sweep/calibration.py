@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from src.data import Dataset, Source, Split
-from src.experiment.experiment import Experiment
+from src.runs.experiment import Experiment
 from src.support.threads import at_most
 from src.sweep.grouping import Member, likeness
 from src.sweep.jobs import SweepJob

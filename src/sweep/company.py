@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from src.experiment.history import whole_lines
-from src.experiment.results import Result, has_ended, is_finished
-from src.experiment.run_folder import HISTORY, RUN, Identity, forget_previous, kept_epochs
-from src.support.errors import DataError, Diverged
+from src.runs.checkpoints import checkpointed_epochs, forget_previous
+from src.runs.folder import RUN
+from src.runs.history import read_history
+from src.runs.record import Identity, Record, status
+from src.support.errors import Diverged, UserError
 from src.sweep.convergence import wait_for_owner
 from src.sweep.grouping import group, likeness
 from src.sweep.jobs import SweepJob
@@ -70,7 +71,7 @@ def attempted(planned: PlannedStack) -> PlannedStack:
     begun = [job for job in planned.jobs if (job.folder / RUN).exists()]
     for job in begun:
         wait_for_owner(job.folder)
-    ended = [job for job in begun if has_ended(job.folder)]
+    ended = [job for job in begun if status(job.folder) in ("FINISHED", "FAILED")]
     left = [job for job in planned.jobs if job not in ended]
     return replace(planned, jobs=left, ended=[*planned.ended, *ended])
 
@@ -110,7 +111,7 @@ def _is_gone(stage: Stage, epoch: int) -> bool:
 def settle(runs: Sequence[Assignment]) -> None:
     """Remove what runs that have finished keep for their stack only, when all of it has ended."""
     for one in runs:
-        if is_finished(one.run_context.folder):
+        if status(one.run_context.folder) == "FINISHED":
             forget_previous(one.run_context.folder)
 
 
@@ -160,17 +161,16 @@ def _stage(assignment: Assignment) -> Stage:
     if not (assignment.run_context.goes_on or assignment.has_ended):
         return Stage(frozenset({0}), None)
     begin = prepared.training_run().begin(prepared.parameters)
-    epochs = kept_epochs(folder, begin, Identity.of(prepared))
+    epochs = checkpointed_epochs(folder, begin, Identity.of(prepared))
     return Stage(frozenset({0, *epochs}), _left(folder))
 
 
 def _left(folder: Path) -> int | None:
     """Return the epoch after which a run took no part in its stack any more, if it has ended so."""
     try:
-        result = Result.load(folder)
-    except (OSError, DataError):
+        record, done = Record.load(folder), len(read_history(folder))
+    except UserError:
         return None
-    done = whole_lines(folder / HISTORY)
-    if result.status == "FINISHED":
+    if record.status == "FINISHED":
         return done
-    return done + 1 if result.cause == Diverged.__name__ else None
+    return done + 1 if record.cause == Diverged.__name__ else None

@@ -7,9 +7,9 @@ from enum import Enum
 from pathlib import Path
 
 from src.config.rerun import Rerun
-from src.experiment.results import is_finished
-from src.experiment.run_folder import CHECKPOINT, PREVIOUS, RUN, Identity, RunRecord, is_owned
-from src.support.errors import ConfigError
+from src.runs.folder import CHECKPOINT, PREVIOUS, RUN, is_alive
+from src.runs.record import Identity, Record, status
+from src.support.errors import ConfigError, UserError
 from src.sweep.plan import PLAN, Plan, Wanted
 
 _PATIENCE = 30.0  # seconds for the workers of a sweep whose process died: they close their runs
@@ -107,15 +107,15 @@ def _standing(folder: Path, number: int, identity: Identity, rerun: Rerun) -> St
     The number is -1 if the run that the folder holds can't be this job's.
     """
     try:
-        record = RunRecord.load(folder)
-    except ConfigError:
+        record = Record.asked(folder)
+    except UserError:
         return Standing(-1 if (folder / RUN).exists() else number, State.NEW)
     if record.identity.key != identity.key:  # it was resumed with more epochs
         return Standing(-1, State.NEW)
     other_code = record.identity.code != identity.code
-    if not is_finished(folder):
+    if status(folder) != "FINISHED":
         wait_for_owner(folder)
-    if is_finished(folder):
+    if status(folder) == "FINISHED":
         if other_code and rerun == "code":
             return Standing(-1, State.NEW, other_code)
         return Standing(number, State.DONE, other_code)
@@ -128,7 +128,7 @@ def _standing(folder: Path, number: int, identity: Identity, rerun: Rerun) -> St
 def wait_for_owner(folder: Path) -> None:
     """Wait until no process owns the folder of a run. Raises ConfigError after some time."""
     deadline = time.monotonic() + _PATIENCE
-    while is_owned(folder):
+    while is_alive(folder):
         if time.monotonic() > deadline:
             raise ConfigError(
                 f"{folder}: another process is training this run: wait until it has ended, or "

@@ -23,9 +23,9 @@ from typing import Any, Protocol
 import numpy as np
 from distributed import Reschedule, Worker, WorkerPlugin, get_worker
 
+from src.runs.provenance import code_digest
 from src.support.temporary import remove_abandoned, temporary_folder
 from src.sweep.executors import LocalExecutor, Work, WorkerDied, start_method
-from src.tracking.provenance import code_digest
 
 _TURN = 0.5  # seconds between two messages about the progress of a task
 _LAST = -200  # the priority of what is done last at the end of a process

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from src.experiment.experiment import Experiment, Prepared
 from src.nn.network import parameter_count
+from src.runs.experiment import Experiment, Prepared
 from src.training.engines.base import Engine
 from src.training.engines.batches import Batches
 from src.training.engines.choice import choose

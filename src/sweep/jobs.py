@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from src.experiment.job import Job
-from src.experiment.run_folder import Identity
+from src.runs.job import Job
+from src.runs.record import Identity
 from src.sweep.grouping import Member
 from src.sweep.plan import Wanted
 

@@ -8,8 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from src.config.arguments import setting
-from src.experiment.results import Result
-from src.experiment.run_folder import Identity
+from src.runs.record import Identity, Record, Status
 from src.support.errors import ConfigError, DataError
 from src.support.files import write_whole
 
@@ -138,8 +137,8 @@ def _is_bookkeeping(name: str) -> bool:
 
 
 def collect(
-    plan: Plan, folders: Sequence[Path], reasons: Mapping[int, tuple[str, str]], metric: str
-) -> list[Result]:
+    plan: Plan, folders: Sequence[Path], reasons: Mapping[int, tuple[Status, str]], metric: str
+) -> list[Record]:
     """Return the results of a sweep in the order of its plan, read from the folders of its runs.
 
     ``reasons`` gives by a job's number the status and the reason for a run without a result.
@@ -150,18 +149,21 @@ def collect(
         zip(plan.names, plan.overrides, folders, strict=True)
     ):
         try:
-            results.append(Result.load(folder))
-        except FileNotFoundError:
+            record = Record.load(folder)
+        except ConfigError:
+            record = Record(name, overrides, metric)
+        except DataError as error:
+            record = Record(name, overrides, metric, status="LOST", failure=str(error))
+        if not record.has_ended:
             status, failure = reasons.get(
                 number, ("LOST", "did not start, or ended without a result")
             )
-            results.append(Result(name, overrides, status, metric, failure))
-        except DataError as error:
-            results.append(Result(name, overrides, "LOST", metric, str(error)))
+            record = replace(record, status=status, failure=failure)
+        results.append(record)
     return results
 
 
-def in_metric(result: Result, metric: str) -> Result:
+def in_metric(result: Record, metric: str) -> Record:
     """Return a result with the value of a metric that an earlier command may not have asked for."""
     if result.value is None or result.metric == metric or metric not in result.metrics:
         return result

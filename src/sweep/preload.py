@@ -7,6 +7,3 @@ with signals.leaving_with_parent():  # a sweep that is refused ends while this g
     import src.config.explain
     import src.sweep.sharing
     import src.sweep.stack  # noqa: F401
-    from src.tracking.store import preload
-
-    preload()

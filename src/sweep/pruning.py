@@ -12,8 +12,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from src.experiment.experiment import Experiment
-from src.experiment.results import is_pruned
+from src.runs.experiment import Experiment
+from src.runs.record import status
 from src.support import signals
 from src.support.errors import ConfigError
 from src.support.files import write_whole
@@ -225,6 +225,6 @@ def configuration(experiment: Experiment) -> Hashable:
 def with_pruned(folder: Path, plan: Plan, standing: Standing) -> Standing:
     """Return where a job stands in a sweep that halves: one that has left before is done."""
     goes_on = standing.state in (State.GOES_ON, State.AGAIN)
-    if goes_on and is_pruned(folder / plan.folders[standing.number]):
+    if goes_on and status(folder / plan.folders[standing.number]) == "PRUNED":
         return replace(standing, state=State.DONE)
     return standing

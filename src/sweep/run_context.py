@@ -8,9 +8,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from src.config.reader import SWEEP_KEYS, flatten
-from src.experiment.job import Job
-from src.experiment.run_context import RunContext
-from src.experiment.run_folder import RUN, RunRecord
+from src.runs.context import RunContext
+from src.runs.folder import RUN
+from src.runs.job import Job
+from src.runs.record import Record
 from src.sweep.plan import PLAN, Plan, run_name
 
 # A URI may hold a password; name, note and tags are MLflow's own. Checkpoints decide no result.
@@ -47,7 +48,7 @@ def swept(config: DictConfig, context: Any, job: Job, stack: Sequence[int] = ())
     goes_on = plan is not None and (folder / RUN).exists()
     return RunContext(
         folder,
-        RunRecord.load(folder).name if goes_on else job.name or name,
+        Record.asked(folder).name if goes_on else job.name or name,
         overrides,
         settings,
         position,

@@ -10,14 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from src.experiment.experiment import Prepared
-from src.experiment.job import Job
-from src.experiment.open_run import record
-from src.experiment.recorder import Finished
-from src.experiment.results import value_after
-from src.experiment.run_context import RunContext
-from src.experiment.run_folder import Identity, load_checkpoint
 from src.nn.network import Parameters
+from src.runs.checkpoints import load_checkpoint
+from src.runs.context import RunContext
+from src.runs.experiment import Prepared
+from src.runs.job import Job
+from src.runs.record import Identity
+from src.runs.recorder import Finished, recording
+from src.runs.summary import value_after
 from src.support.errors import Diverged, Pruned, TrainingFailed, first_line
 from src.training.loop import train
 from src.training.training_run import Epoch, Progress
@@ -163,7 +163,7 @@ class Stack:
         if i in self._running:
             return self._running[i].value(epoch)
         outcome = self.outcomes[i]
-        return None if isinstance(outcome, Exception) else outcome.result.value
+        return None if isinstance(outcome, Exception) else outcome.record.value
 
     def prune(self, i: int, reason: str) -> int:
         """Close a run before its last epoch, unless it has ended.
@@ -228,8 +228,8 @@ class _Running:
         self._failure: Exception | None = None  # of what follows its training
         self._open = contextlib.ExitStack()
         with self._scope():
-            recording = record(assignment.job, assignment.prepared, assignment.run_context)
-            self.recorder = self._open.enter_context(recording)
+            opened = recording(assignment.job, assignment.prepared, assignment.run_context)
+            self.recorder = self._open.enter_context(opened)
         self._metric = assignment.job.metric
         self._scores = list(self.recorder.start.history) if self.recorder.start else []
 
@@ -244,7 +244,7 @@ class _Running:
             return self.fail(epoch)
         self._scores.append(epoch.scores)
         try:
-            self.recorder.keep(epoch)
+            self.recorder.add(epoch)
         except Exception as error:  # a full disk, a store that is gone
             return self.fail(error)
         return self.finish() if epoch.stopped else None
@@ -260,12 +260,12 @@ class _Running:
                 self.recorder.finish()
             except Exception as error:  # it missed its target, the disk is full
                 self._failure = error
-                self.recorder.keep_failure(error)
+                self.recorder.fail(error)
 
     def keep_failure(self, error: BaseException) -> None:
         """Write what ended the training into the run's folder, unless its results are there."""
         with self._scope():
-            self.recorder.keep_failure(error)
+            self.recorder.fail(error)
 
     def finish(self) -> Outcome:
         """Keep the results unless this is done, close the run and return its outcome."""

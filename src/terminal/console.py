@@ -98,6 +98,14 @@ def fact(key: str, value: str) -> None:
     say((f"{key:<{_KEY_WIDTH}}", "bold"), value)
 
 
+@contextlib.contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Show in the block, on a terminal, what is waited for."""
+    screen = console()
+    with screen.status(text) if screen.is_terminal else contextlib.nullcontext():
+        yield
+
+
 def paragraph(key: str, text: str) -> None:
     """Print sentences under a key, in lines of a readable length."""
     for number, line in enumerate(textwrap.wrap(text, _READABLE_WIDTH, break_long_words=False)):
@@ -125,8 +133,8 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 
 def show_log() -> None:
-    """Print to standard error the start of a download, and that MLflow's store is away or back."""
-    for name in ("src.data", "src.tracking.outage"):
+    """Print to standard error the start of a download, and what happens to MLflow's store."""
+    for name in ("src.data", "src.tracking.process", "src.tracking.store"):
         log = logging.getLogger(name)
         if not log.handlers:
             handler = logging.StreamHandler()

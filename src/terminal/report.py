@@ -6,7 +6,7 @@ from src.terminal.comparison import (
     comparison_pair,
     comparison_table,
 )
-from src.terminal.console import fact, never_fail, problem, show_log, silence
+from src.terminal.console import fact, never_fail, problem, show_log, silence, waiting
 from src.terminal.progress import progress, sweep_progress
 from src.terminal.run import chance, claims, closing, findings, opening, whereabouts
 from src.terminal.sweep import (
@@ -45,5 +45,6 @@ __all__ = [
     "sweep_plan",
     "sweep_progress",
     "sweep_table",
+    "waiting",
     "whereabouts",
 ]

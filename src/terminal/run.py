@@ -8,11 +8,11 @@ from typing import Any
 from rich.text import Text
 
 from src.data import Dataset
-from src.experiment.experiment import Prepared
-from src.experiment.job import Job, Reference
-from src.experiment.results import Summary
 from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import parameter_count
+from src.runs.experiment import Prepared
+from src.runs.job import Job, Reference
+from src.runs.summary import Summary
 from src.terminal.console import console, count, fact, paragraph, table
 from src.training.schedules import Constant
 from src.training.stopping import Never

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from src.experiment.results import Result
+from src.runs.record import Record
 from src.terminal.comparison import comparison_answer, comparison_table
 from src.terminal.console import console, count, fact, paragraph, say, table
 
@@ -61,7 +61,7 @@ def forecast(stacks: "Sequence[StackForecast]", workers: int, seconds: float) ->
     fact("", "from a few epochs of each kind of stack; early stops and pruned runs make it shorter")
 
 
-def job_line(result: Result, position: str) -> None:
+def job_line(result: Record, position: str) -> None:
     """Print one run of a sweep in one line."""
     if result.status == "PRUNED":
         outcome = (result.failure or "", "dim")
@@ -118,7 +118,7 @@ def _written(key: str, value: object) -> str:
 
 
 def sweep_table(
-    results: Sequence[Result], sweep_id: str, comparison: "Comparison | None" = None
+    results: Sequence[Record], sweep_id: str, comparison: "Comparison | None" = None
 ) -> None:
     """Print the leaderboard of a sweep, the failed runs with their overrides, and the answer.
 
@@ -140,14 +140,14 @@ def sweep_table(
         comparison_answer(comparison)
 
 
-def _ranked(results: Sequence[Result]) -> list[tuple[float, Result]]:
+def _ranked(results: Sequence[Record]) -> list[tuple[float, Record]]:
     """Return the finished runs with their values, the best first."""
     finished = [(result.value, result) for result in results if result.value is not None]
     finished.sort(key=lambda pair: pair[0] if pair[1].metric.endswith("loss") else -pair[0])
     return finished
 
 
-def _print_ranking(finished: Sequence[tuple[float, Result]]) -> None:
+def _print_ranking(finished: Sequence[tuple[float, Record]]) -> None:
     metrics = {result.metric for _, result in finished}
     shared = metrics.pop() if len(metrics) == 1 else None  # different metrics have no common order
     others = [

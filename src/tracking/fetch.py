@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from src.support.errors import UserError
 from src.support.signals import GRACE
-from src.tracking.journal import note_ids
-from src.tracking.outage import PAUSE
 from src.tracking.store import quiet
 from src.tracking.view import sweep_filter
 
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_LOOK = 0.5
+_LOOK, _PAUSE = 0.5, 2.0
 _PATIENCE = 60.0  # seconds for a store that is away, or busy with many workers
 
 
@@ -49,7 +47,6 @@ def fetch_runs(
             for name in names:
                 if name in kept:
                     client.download_artifacts(run_id, name, str(folder))
-            note_ids(folder, {"experiment_id": run.info.experiment_id, "run_id": run_id})
 
 
 def _closed(client: "MlflowClient", experiment_id: str, wanted: str) -> "list[Run]":
@@ -76,4 +73,4 @@ def _opened(open_store: Callable[[], tuple["MlflowClient", str]]) -> tuple["Mlfl
         except UserError:
             if time.monotonic() > deadline:
                 raise
-        time.sleep(PAUSE)
+        time.sleep(_PAUSE)

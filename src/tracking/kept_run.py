@@ -1,8 +1,8 @@
 """Finds a run that is kept in MLflow by its id, and adds to it after it has ended."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from src.support.errors import UserError
 from src.tracking.store import database_file, quiet
@@ -59,30 +59,3 @@ def add_files(
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{run_id}: MLflow refuses files for this run: {reason}") from None
-
-
-def add_model(
-    client: "MlflowClient", run_id: str, network: Mapping[str, Any], weights: Path
-) -> bool:
-    """Log the network of a run as a model; return False if it is one already.
-
-    ``network`` is its description by ``model.describe``, ``weights`` the file of its parameters.
-    Raises UserError if the store refuses it.
-    """
-    from mlflow.exceptions import MlflowException
-
-    from src.tracking.model import find_model, log_model
-
-    try:
-        with quiet():
-            run = client.get_run(run_id).info
-            model = find_model(client, run.experiment_id, run_id)
-            if model is not None and model.status == "READY":
-                return False
-            place = (run.experiment_id, run_id, str(run.run_name))
-            known = model.model_id if model else None
-            log_model(client, place, network, weights, known=known, know=lambda _: None)
-    except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{run_id}: MLflow refuses the model of this run: {reason}") from None
-    return True

@@ -4,9 +4,12 @@ import shlex
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
+from src.runs.tracking import database_uri
+from src.support.masking import mask
 from src.support.paths import SOURCE
 
 DEFAULT_PORT = 5000
+_DEFAULT = SOURCE.parent / "outputs"
 
 
 def is_server(store: str) -> bool:
@@ -41,14 +44,20 @@ def view_link(store: str, experiment_id: str, key: str, port: int = DEFAULT_PORT
     return f"{ui_address(store, port)}/#/experiments/{experiment_id}/runs?{query}"
 
 
+def sync_command(folder: Path, outputs: Path) -> str:
+    """Return the command that tells MLflow later what it does not have of a run or a sweep."""
+    place = "" if outputs.absolute() == _DEFAULT else f"--outputs {shlex.quote(str(outputs))} "
+    return f"python -m src.sync {place}{shlex.quote(str(folder))}"
+
+
 def with_ui(link: str, store: str, outputs: Path) -> str:
     """Return a link and, if the store is not a server, the command to start its UI before it."""
     if is_server(store):
         return link
-    default = SOURCE.parent / "outputs"
-    command = (
-        "make ui"
-        if outputs.absolute() == default
-        else f"python -m src.ui --outputs {shlex.quote(str(outputs.absolute()))}"
-    )
+    if store != database_uri(outputs.absolute() / "mlflow.db"):
+        command = f"MLFLOW_TRACKING_URI={shlex.quote(mask(store))} make ui"
+    elif outputs.absolute() == _DEFAULT:
+        command = "make ui"
+    else:
+        command = f"python -m src.ui --outputs {shlex.quote(str(outputs.absolute()))}"
     return f"{command}, then {link}"

@@ -1,21 +1,16 @@
 """Logs a trained network as an MLflow model, with the code that it needs and without pickle."""
 
-import dataclasses
 import functools
 import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.data import Dataset
-from src.nn.losses import Loss
-from src.nn.network import MLP, Parameters
 from src.support.paths import SOURCE
 from src.support.plugins import source_files
-from src.support.serialization import to_plain
 from src.support.temporary import remove_abandoned, scratch_folder
 
 if TYPE_CHECKING:
@@ -27,30 +22,11 @@ _IMPORT = re.compile(r"^(\s*from )src\.([\w.]+)(?= import )", re.MULTILINE)
 _NOT_IN_NAMES = re.compile(r"[/:.%\"']")  # refused by MLflow in the name of a model
 
 
-def describe(model: MLP, loss: Loss, dataset: Dataset, parameters: Parameters) -> dict[str, Any]:
-    """Return what a served model must know of its network, beside the weights.
-
-    Of ``parameters`` only the dtype counts.
-    """
-    plugins = sorted({module for part in (model, loss) for module in _foreign_modules(part)})
-    return {
-        "model": to_plain(model),
-        "loss": to_plain(loss),
-        "scale": dataset.scale,
-        "dtype": next(p.dtype for layer in parameters for p in layer).name,
-        "outputs": model.outputs,
-        "plugins": plugins,
-    }
-
-
 def log_model(
     client: "MlflowClient",
     place: tuple[str, str, str],
     described: Mapping[str, Any],
     weights: Path,
-    *,
-    known: str | None,
-    know: Callable[[str], None],
 ) -> None:
     """Log a network as a model that can be loaded and served.
 
@@ -58,8 +34,7 @@ def log_model(
     the weights, the description of the network, and a copy of our code that the network needs. That
     copy is a package of its own name, which no other package can shadow.
 
-    ``know`` is called with the model's id as soon as there is one. Give that id as ``known`` when
-    the call is repeated after a failure: then no second model is created.
+    A call that is repeated after a failure creates no second model.
     """
     import mlflow
     import numpy as np
@@ -75,12 +50,10 @@ def log_model(
             TensorSpec(np.dtype(described["dtype"]), (-1, described["outputs"]), "probabilities"),
         ]
     )
-    # Without an id, the store may not have confirmed the creation.
-    logged = client.get_logged_model(known) if known else find_model(client, experiment_id, run_id)
+    logged = find_model(client, experiment_id, run_id)
     if logged is None:
         allowed_name = _NOT_IN_NAMES.sub("_", name) or "model"
         logged = client.create_logged_model(experiment_id, allowed_name, source_run_id=run_id)
-    know(logged.model_id)
     remove_abandoned()  # by processes that were killed at this place
     with scratch_folder() as scratch:
         data, code, saved = (scratch / part for part in ("data", "code", "model"))
@@ -115,16 +88,6 @@ def find_model(client: "MlflowClient", experiment_id: str, run_id: str) -> "Logg
     wanted = f"source_run_id = '{run_id}'"
     found = client.search_logged_models([experiment_id], filter_string=wanted, max_results=1)
     return found[0] if found else None
-
-
-def _foreign_modules(value: Any) -> Iterator[str]:
-    """Yield the modules outside ``src`` that define a configured object or a part of it."""
-    if dataclasses.is_dataclass(value):
-        top = type(value).__module__.split(".")[0]
-        if top != "src":
-            yield top
-        for field in dataclasses.fields(value):
-            yield from _foreign_modules(getattr(value, field.name))
 
 
 def write_code(folder: Path, plugins: Sequence[str] = ()) -> Path:

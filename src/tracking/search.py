@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from src.support.errors import UserError
-from src.tracking.outage import one_line
+from src.tracking.errors import one_line
 from src.tracking.store import quiet
 
 if TYPE_CHECKING:

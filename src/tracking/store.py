@@ -18,56 +18,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from src.runs.tracking import Tracking, database_uri
 from src.support.errors import UserError
-from src.tracking.masking import mask
-from src.tracking.view import sweep_filter
+from src.support.masking import mask
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+log = logging.getLogger(__name__)  # shown on the terminal too
+
 
 def preload() -> None:
     """Import what the first open of a process, and its first run, would wait for."""
-    import_mlflow()
     from src.tracking.mlflow_internals import preload as preload_mlflow
 
     with quiet():
         preload_mlflow()
 
 
-_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"  # MLflow reads it at each call
-_LEAST_TIMEOUT, _MOST_TIMEOUT = 5, 40  # seconds
-
-
 def import_mlflow() -> None:
     """Import MLflow with the settings that it reads at that moment.
 
     Telemetry is off. A dead server costs seconds per call: with MLflow's defaults, four minutes.
-    A server with too much to do is given longer: see ``wait_longer``.
     MLflow repeats no call: a creation that is repeated makes a second run.
     The link that MLflow prints at the end of a run would show the password of the URI.
     """
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault(_TIMEOUT, str(_LEAST_TIMEOUT))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it draws in our lines
     with quiet():
         import mlflow.tracking  # noqa: F401
     # What it logs of a database's errors, with a traceback, it raises, too.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-
-
-def wait_longer() -> None:
-    """Wait twice as long for the next answers of a server, up to a limit.
-
-    A server with many clients answers late. One that is asked again before it has answered does the
-    work twice, and then answers later still.
-    """
-    seconds = int(os.environ[_TIMEOUT])
-    if seconds < _MOST_TIMEOUT:
-        os.environ[_TIMEOUT] = str(min(2 * seconds, _MOST_TIMEOUT))
 
 
 @dataclass(frozen=True)
@@ -79,6 +64,12 @@ class _Opened:
     file: tuple[int, int] | None
 
 
+# Where MLflow's tables hold paths of files.
+_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+)
 _LOCK_SECONDS = 30.0  # for another process that opens the same database
 _BUSY_SECONDS = 5.0  # for a database that another process has locked
 _REACH_SECONDS = 4.0  # for the first answer of a server
@@ -151,11 +142,6 @@ def _experiment_id(client: "MlflowClient", name: str, artifacts: str | None) -> 
     return experiment_id
 
 
-def database_uri(path: Path) -> str:
-    """Return the URI of a database file, for SQLAlchemy, which decodes percent signs."""
-    return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
-
-
 def database_file(store: str) -> Path | None:
     """Return the file of a store that is a local database, or None for another store."""
     return (
@@ -165,8 +151,32 @@ def database_file(store: str) -> Path | None:
     )
 
 
+def open_tracking(tracking: Tracking, outputs: Path) -> tuple["MlflowClient", str]:
+    """Return a client of the store that settings describe, and the experiment's id.
+
+    Raises UserError if the store cannot be opened, or is not used.
+    """
+    if tracking.offline:
+        raise UserError("tracking.offline=true: no MLflow store is used")
+    return open_store(tracking.store(outputs), tracking.experiment, outputs)
+
+
+def check_store(tracking: Tracking, outputs: Path) -> None:
+    """Check without MLflow, which takes seconds to import, that a store can be opened.
+
+    Raises UserError if it can't. A store that is neither a local file nor a server is not checked.
+    """
+    store = tracking.store(outputs)
+    if database := database_file(store):
+        check_database(store, tracking.experiment)
+        if tracking.uri is None and database.exists():
+            _relocate(database, tracking.experiment)
+    else:
+        check_server(store)
+
+
 def check_database(store: str, experiment: str) -> None:
-    """Check a store in a local file without MLflow, which takes seconds to import.
+    """Check a store in a local file.
 
     Raises UserError if the file is not a database, or if the experiment in it is deleted.
     """
@@ -177,8 +187,6 @@ def check_database(store: str, experiment: str) -> None:
         return
     if not database.is_file():
         raise _closed(store, OSError("it is not a regular file"))
-    if not database.is_file():
-        raise UserError(f"the MLflow store {mask(store)} can't be opened: it is not a file")
     try:
         address = f"{database.absolute().as_uri()}?mode=rw"
         with contextlib.closing(
@@ -216,6 +224,32 @@ def _check_tables(connection: sqlite3.Connection, store: str, experiment: str) -
         raise UserError(
             f"the MLflow store {mask(store)} has the schema of an older MLflow: update it with "
             f"mlflow db upgrade {mask(store)}"
+        )
+
+
+def _relocate(database: Path, experiment: str) -> None:
+    """Lead MLflow to the files beside a database that was moved: it stores absolute paths."""
+    here = (database.absolute().parent / "artifacts").as_uri()
+    address = f"{database.absolute().as_uri()}?mode=rw"
+    asked = "SELECT artifact_location FROM experiments WHERE name = ?"
+    with (
+        contextlib.suppress(sqlite3.Error),  # it is new, or locked: MLflow will tell
+        contextlib.closing(sqlite3.connect(address, timeout=_BUSY_SECONDS, uri=True)) as connection,
+        connection,
+    ):
+        (before,) = connection.execute(asked, [experiment]).fetchone() or (here,)
+        if before == here or not before.startswith("file:") or not before.endswith("/artifacts"):
+            return
+        for table, column in _LOCATIONS:
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608 # ours
+                f"WHERE {column} = ? OR {column} LIKE ? || '/%'",
+                [here, len(before) + 1, before, before],
+            )
+        log.warning(
+            "%s was moved here: MLflow now looks for its files beside it, not in %s",
+            database,
+            unquote(urlsplit(before).path),
         )
 
 
@@ -309,20 +343,6 @@ def _create(store: str) -> None:
     with _ONE_AT_A_TIME:
         create_database(database_uri(part), artifacts)
     part.replace(database)
-
-
-def close_abandoned(
-    client: "MlflowClient", experiment_id: str, sweep_id: str, status: str, reason: str
-) -> set[Path]:
-    """Close the runs of a sweep that dead processes left open; return their folders."""
-    is_open = f"{sweep_filter(sweep_id)} and attributes.status = 'RUNNING'"
-    closed: set[Path] = set()
-    while found := client.search_runs([experiment_id], is_open):  # a page at a time
-        for run in found:
-            client.set_tag(run.info.run_id, "failure", reason)
-            client.set_terminated(run.info.run_id, status)
-            closed.add(Path(run.data.tags["output_dir"]))
-    return closed
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from src.support.serialization import check_types
 from src.training.diagnostics import LayerState
 from src.training.optimizers import State
 from src.training.scoring import Score
-from src.training.training_run import Begun, Epoch, Progress
+from src.training.training_run import Epoch, Progress
 
 _DIGEST = hashlib.sha256().digest_size
 _COLUMNS = 6  # of the array ``epochs``: updates, samples, seconds, lr, kept, time
@@ -39,7 +39,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training run after some epoch or within one, with the record of each epoch.
+    """A training run after some epoch, with the record of each epoch.
 
     ``epochs`` come without parameters and progress; ``times`` are in milliseconds since 1970.
     """
@@ -62,15 +62,14 @@ class Checkpoint:
             file.write(hashlib.sha256(view).digest())
 
     def _arrays(self, identity: str) -> Arrays:
-        progress, last = self.progress, self.epochs[-1] if self.epochs else None
-        begun, sets = progress.begun, list(last.scores) if last else []
+        progress, last = self.progress, self.epochs[-1]
+        sets = list(last.scores)
         about = {
             "identity": identity,
             "sets": sets,
             "updates": progress.state.updates,
             "keeping": self.keeping,
-            "stopped": last.stopped if last else None,
-            "begun": {"masks": begun.masks, "seconds": begun.seconds} if begun else None,
+            "stopped": last.stopped,
             "layers": {
                 epoch.number: [asdict(state) for state in epoch.layers]
                 for epoch in self.epochs
@@ -87,9 +86,8 @@ class Checkpoint:
         ]
         return {
             "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
-            "epochs": np.array(counted, np.float64).reshape(-1, _COLUMNS),
-            "scores": np.array(scored, np.float64).reshape(len(scored), len(sets), 2),
-            **({"logits": begun.logits} if begun else {}),
+            "epochs": np.array(counted, np.float64),
+            "scores": np.array(scored, np.float64),
             **_named(progress.parameters, progress.kept, progress.state),
         }
 
@@ -148,7 +146,7 @@ def _read(path: Path, expected: Shapes) -> Arrays:
         raise DataError(f"{path}: its checksum is wrong: it is damaged or cut short")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
-        if sorted({*names, "logits"}) != sorted([*expected, "about", "epochs", "logits", "scores"]):
+        if sorted(names) != sorted([*expected, "about", "epochs", "scores"]):
             raise DataError(f"{path}: holds other arrays than this network and optimizer have")
         return {
             name: _member(archive, info, expected.get(name))
@@ -177,9 +175,9 @@ def _member(
 def _restored(arrays: Arrays, about: dict[str, Any], begin: Progress) -> Checkpoint:
     """Return the checkpoint that the arrays describe. Raises KeyError, TypeError or ValueError."""
     counted, scored, sets = arrays["epochs"], arrays["scores"], about["sets"]
-    number, begun = len(counted), _begun(arrays, about["begun"], begin.parameters[-1][-1])
+    number = len(counted)
     complete = counted.shape == (number, _COLUMNS) and scored.shape == (number, len(sets), 2)
-    if not complete or (number < 1 and begun is None):
+    if not (complete and number):
         raise ValueError("the records of its epochs are incomplete")
     _check_told(counted, scored, about)
     epochs: list[Epoch] = []
@@ -193,9 +191,7 @@ def _restored(arrays: Arrays, about: dict[str, Any], begin: Progress) -> Checkpo
         epochs.append(
             Epoch(at, named, int(updates), int(samples), seconds, lr, (), bool(kept), layers=layers)
         )
-    if epochs:
-        epochs[-1] = replace(epochs[-1], stopped=about["stopped"])
-    last = epochs[-1] if epochs else begin
+    last = epochs[-1] = replace(epochs[-1], stopped=about["stopped"])
     progress = Progress(
         number,
         _tree("parameters", begin.parameters, arrays),
@@ -214,7 +210,6 @@ def _restored(arrays: Arrays, about: dict[str, Any], begin: Progress) -> Checkpo
         last.samples,
         last.seconds,
         tuple(epoch.scores for epoch in epochs),
-        begun,
     )
     times = [int(time) for time in counted[:, -1]]
     return Checkpoint(progress, epochs, times, float(about["keeping"]))
@@ -231,20 +226,6 @@ def _check_told(counted: Array, scored: Array, about: dict[str, Any]) -> None:
         raise TypeError("the reason why it stopped is no text")
     if sets != [part for part in _SETS if part in sets]:
         raise ValueError("its sets are no train, val and test")
-
-
-def _begun(arrays: Arrays, about: dict[str, Any] | None, bias: Array) -> Begun | None:
-    """Return what was trained of an epoch. Raises KeyError, TypeError or ValueError.
-
-    ``bias`` is that of the last layer, which has the shape and the type of a sample's logits.
-    """
-    if about is None:
-        return None
-    logits = arrays["logits"]
-    if logits.shape != (len(logits), bias.size) or logits.dtype != bias.dtype or not len(logits):
-        raise ValueError("the logits of the epoch that it is in are incomplete")
-    np.random.default_rng(0).bit_generator.state = about["masks"]  # raises if it is damaged
-    return Begun(len(logits), logits, about["masks"], float(about["seconds"]))
 
 
 def _tree(name: str, form: Parameters, arrays: Arrays) -> Parameters:

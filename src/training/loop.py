@@ -2,8 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Container, Hashable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,13 +11,10 @@ from src.nn.network import Parameters
 from src.support.errors import Diverged
 from src.support.threads import one_blas_thread
 from src.training.engines.base import Engine, OrderGroup
-from src.training.parts import Parts
 from src.training.scoring import Score, scores
-from src.training.training_run import Begun, Epoch, Progress, Trained, TrainingRun
+from src.training.training_run import Epoch, Progress, Trained, TrainingRun
 
 Record = Epoch | Diverged | None
-# Receives how far each network that is still trained has come within an epoch, by its number.
-Hear = Callable[[Mapping[int, Progress]], None]
 
 
 def train(
@@ -26,7 +22,6 @@ def train(
     starts: Sequence[Parameters | Progress],
     *,
     engine: Literal["fast", "plain"] = "fast",
-    hear: Hear | None = None,
     left: Container[int] = (),
 ) -> Iterator[list[Record]]:
     """Train networks side by side and yield, epoch by epoch, a record of each.
@@ -37,8 +32,6 @@ def train(
     last record; None stands for those that have left. The others go on. The caller may add the
     numbers of more networks to ``left`` between two epochs.
 
-    ``hear`` is called within long epochs, once in thousands of updates.
-
     The fast engine computes what the plain one does, to rounding. BLAS runs on one thread, so that
     equal calls give equal bytes wherever they run.
     """
@@ -46,13 +39,13 @@ def train(
         start if isinstance(start, Progress) else run.begin(start)
         for run, start in zip(runs, starts, strict=True)
     ]
-    assert len({progress.place for progress in begun}) <= 1
+    assert len({progress.epoch for progress in begun}) <= 1
     active = {j: progress for j, progress in enumerate(begun) if not runs[j].has_ended(progress)}
     stack: _Stack | None = None
     while active:
         with _calm():
             stack = stack or _Stack(runs, active, engine)
-            records = stack.epoch(active, hear)
+            records = stack.epoch(active)
         yield [records.get(j) for j in range(len(runs))]
         for j, record in records.items():
             if isinstance(record, Epoch) and record.progress:
@@ -70,10 +63,9 @@ def train_one(
     start: Parameters | Progress,
     *,
     engine: Literal["fast", "plain"] = "fast",
-    hear: Hear | None = None,
 ) -> Iterator[Epoch]:
     """Train a single network and yield each epoch's record. Raises Diverged. See ``train``."""
-    for (record,) in train([run], [start], engine=engine, hear=hear):
+    for (record,) in train([run], [start], engine=engine):
         if isinstance(record, Diverged):
             raise record
         if record:
@@ -114,25 +106,16 @@ class _Stack:
         )
         self.preparation = time.perf_counter() - start
 
-    def epoch(
-        self, progress: dict[int, Progress], hear: Hear | None
-    ) -> dict[int, Epoch | Diverged]:
-        """Train and score an epoch, and return the record of each network by its number.
-
-        Between the parts of a long epoch ``hear`` receives how far each network has come.
-        """
+    def epoch(self, progress: dict[int, Progress]) -> dict[int, Epoch | Diverged]:
+        """Train and score an epoch, and return the record of each network by its number."""
         start = time.perf_counter() - self.preparation
         self.preparation = 0.0
         number = progress[self.numbers[0]].epoch + 1
         orders = [self.runs[group[0]].order(number) for group in self.groups]
         rates = np.stack([run.rates(progress[j]) for j, run in self.runs.items()], axis=1)
         masks = [run.masks(number) for run in self.runs.values()]
-        parts = Parts(self.engine, orders, rates, masks, [progress[j].begun for j in self.numbers])
-        preparation = (time.perf_counter() - start) / len(self.numbers)
-        for begun in parts.train():
-            if hear:
-                hear(self._within(progress, begun))
-        seconds = preparation + parts.seconds
+        logits = self.engine.epoch(orders, rates, masks)
+        seconds = (time.perf_counter() - start) / len(self.numbers)
 
         scored = self._scores()
         of_each = [order for order, group in zip(orders, self.groups, strict=True) for _ in group]
@@ -141,7 +124,7 @@ class _Stack:
             trained = Trained(
                 of_each[i],
                 rates[:, i],
-                parts.logits[i],
+                logits[i],
                 self.engine.parameters[i],
                 self.engine.states[i],
             )
@@ -150,14 +133,6 @@ class _Stack:
             except Diverged as error:
                 records[j] = error
         return records
-
-    def _within(self, progress: dict[int, Progress], begun: Sequence[Begun]) -> dict[int, Progress]:
-        """Return how far each network has come within an epoch."""
-        parameters, states = self.engine.parameters, self.engine.states
-        return {
-            j: replace(progress[j], parameters=parameters[i], state=states[i], begun=begun[i])
-            for i, j in enumerate(self.numbers)
-        }
 
     def _scores(self) -> list[dict[str, Score]]:
         """Return the scores of each network on its sets; a shared set is read once for all."""

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,23 +29,13 @@ Scores = Mapping[str, Score]  # by the name of the set: train, val, test
 
 
 @dataclass(frozen=True)
-class Begun:
-    """What has been trained of an epoch that is not over. Long epochs are trained in parts."""
-
-    samples: int
-    logits: Array  # (samples, classes), of the training passes
-    masks: Mapping[str, Any]  # the state of the generator of dropout masks
-    seconds: float  # spent on training these samples
-
-
-@dataclass(frozen=True)
 class Progress:
-    """All that changes during a training run, after some epoch or within one.
+    """All that changes during a training run, after some epoch.
 
     A training run that starts from it goes on as if it had never stopped, byte for byte.
     """
 
-    epoch: int  # whole epochs trained so far, to which the counters and the history belong
+    epoch: int  # epochs trained so far
     parameters: Parameters
     state: State  # of the optimizer
     kept: Parameters  # the parameters to keep, as far as is known
@@ -54,12 +43,6 @@ class Progress:
     samples: int = 0
     seconds: float = 0.0
     history: tuple[Scores, ...] = ()  # of each epoch
-    begun: Begun | None = None  # of the next epoch
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """How far training has come: whole epochs, and samples of the next one."""
-        return self.epoch, self.begun.samples if self.begun else 0
 
 
 @dataclass(frozen=True)

@@ -28,20 +28,19 @@ from src.data import Dataset, Splitting
 from src.data.csv import Csv, read_csv
 from src.data.idx import read_idx
 from src.data.npz import Npz
-from src.experiment.experiment import Experiment
-from src.experiment.history import HistoryFile
-from src.experiment.predictions import Predictions
-from src.experiment.results import Result
-from src.experiment.run_folder import Identity, RunRecord
 from src.nn.initializers import Random, XavierNormal, Zeros
 from src.nn.layers import Sigmoid
 from src.nn.losses import SoftmaxCrossEntropy
 from src.nn.network import MLP
 from src.nn.weights import load_weights
+from src.runs.experiment import Experiment
+from src.runs.history import read_history
+from src.runs.predictions import Predictions
+from src.runs.record import Identity, Record
 from src.support.archives import read_arrays
 from src.support.errors import InvalidValue, UserError
 from src.support.randomness import stream
-from src.tracking.journal import Entry, Journal, read_points
+from src.tracking.told import TOLD, Told
 from src.training.batching import Mini
 from src.training.checkpoint import Checkpoint
 from src.training.engines.base import Arrays
@@ -116,9 +115,9 @@ def _checkpoint(path: Path) -> list[Any]:
         measured += [value for score in epoch.scores.values() for value in astuple(score)]
         assert all(type(value) is float for value in measured)
     # Whatever it says, the training that goes on from it ends, or says what is wrong.
-    if progress.epoch < run.epochs and progress.begun is None:
+    if progress.epoch < run.epochs:
         next(iter(train_one(replace(run, epochs=progress.epoch + 1), progress)), None)
-    return [progress.place, *ours, *loaded.times, *(epoch.scores for epoch in loaded.epochs)]
+    return [progress.epoch, *ours, *loaded.times, *(epoch.scores for epoch in loaded.epochs)]
 
 
 def _sealed_checkpoint(path: Path) -> list[Any]:
@@ -159,13 +158,13 @@ _TREE = (tuple, list)
 
 
 def _record(path: Path) -> list[Any]:
-    record = RunRecord.load(path.parent)
+    record = Record.load(path.parent)
     identity = record.identity
-    texts = [record.name, record.status, record.experiment, record.position]
+    texts = [record.name, record.status, record.metric, record.position, record.key]
     texts += [identity.config, identity.apart_from_epochs, identity.data, identity.code]
     texts += [*record.overrides, *_flat(record.settings), *_flat(record.tags)]
     texts += [*_flat(identity.versions)]
-    texts += [text for text in (record.run_id, record.sweep_id) if text is not None]
+    texts += [text for text in (record.note, record.sweep_id) if text is not None]
     assert all(isinstance(text, str) for text in texts)
     numbers = [record.started, record.epochs, record.attempt, *record.stack]
     assert all(type(number) is int for number in numbers)
@@ -178,27 +177,27 @@ def _flat(values: Mapping[str, str]) -> list[str]:
 
 
 def _result(path: Path) -> list[Any]:
-    result = Result.load(path.parent)
+    result = Record.load(path.parent)
     assert all(isinstance(text, str) for text in (result.name, result.status, result.metric))
     assert all(type(value) in (int, float) for value in result.metrics.values())
     return [result.name, result.status, result.value, *result.metrics.items()]
 
 
 def _history(path: Path) -> list[Any]:
-    with HistoryFile(path) as history:
-        assert [row["epoch"] for row in history.rows] == list(range(1, len(history.rows) + 1))
-        points = read_points(path, 0)
-        assert len(points) == sum(len(row) - 2 for row in history.rows)
-        return [list(row.items()) for row in history.rows]
+    rows = read_history(path.parent)
+    assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+    assert all(type(value) is float for row in rows for value in row.values())
+    return [list(row.items()) for row in rows]
 
 
-def _journal(path: Path) -> list[Any]:
-    journal = Journal.load(path.parent)
-    assert journal
-    entry = journal.entry
-    assert isinstance(entry.name, str)
-    assert isinstance(entry.written, list)
-    return [entry.name, entry.start, entry.tags, entry.points]
+def _told(path: Path) -> list[Any]:
+    """Read what MLflow has of a run: whatever is not sound reads as nothing."""
+    told = Told.load(path.parent)
+    texts = [told.experiment_id, told.run_id, told.status]
+    assert all(text is None or isinstance(text, str) for text in texts)
+    assert type(told.epochs) is type(told.attempt) is int
+    assert all(type(number) is int for signature in told.files.values() for number in signature)
+    return [*texts, told.key, told.epochs, told.attempt, *told.files.items()]
 
 
 def _config(path: Path) -> list[Any]:
@@ -225,12 +224,12 @@ READERS: dict[str, tuple[str, Callable[[Path], list[Any]]]] = {
     "run.json": ("run.json", _record),
     "result.json": ("result.json", _result),
     "history.csv": ("history.csv", _history),
-    "tracking.json": ("tracking.json", _journal),
+    TOLD: (TOLD, _told),
     "config.yaml": (".yaml", _config),
 }
 
 
-FILES = ("run.json", "result.json", "history.csv", "tracking.json")  # read by these names
+FILES = ("run.json", "result.json", "history.csv", TOLD)  # read by these names
 
 
 class Reader:
@@ -314,16 +313,23 @@ def _kept(name: str) -> list[bytes]:
             digest = hashlib.sha256().digest_size
             return [one[:-digest] for one in content] if name.startswith("sealed") else content
         identity = Identity("config", "any length", "data", "code", {"NumPy": "2.4.6"})
-        settings = {"lr": "0.1", "model": "relu2"}
-        RunRecord("a run", ["lr=0.1"], 1_700_000_000_000, 5, identity, settings).write(folder)
+        record = Record(
+            "a run",
+            ["lr=0.1"],
+            "val/loss",
+            started=1_700_000_000_000,
+            epochs=5,
+            identity=identity,
+            settings={"lr": "0.1", "model": "relu2"},
+        )
+        record.write(folder)
         metrics = {"val/loss": 0.5}
-        Result("a run", ["lr=0.1"], "FINISHED", "val/loss", None, 0.5, metrics).write(folder)
-        with HistoryFile(folder / "history.csv") as history:
-            history.add({"epoch": 1, "val/loss": 0.75, "diagnosed": 3, "time": 10})
-            history.add({"epoch": 2, "val/loss": 0.5, "time": 20})
-        entry = Entry("mine", None, made, "a run", 5, {"tag": "a"}, points=[("a", 0.5, 6, 0)])
-        with Journal(entry, folder).change():
-            pass
+        replace(record, status="FINISHED", value=0.5, metrics=metrics).write(folder)
+        (folder / "history.csv").write_text(
+            "epoch,val/loss,diagnosed,time\r\n1,0.75,3,10\r\n2,0.5,,20\r\n", newline=""
+        )
+        files = {"run.json": [7, 1_700_000_000_000]}
+        Told("a key", True, "1", "a" * 32, attempt=1, epochs=2, files=files).write(folder)
         kept = (folder / name).read_bytes()
         unsealed = re.sub(rb',\n "sha256": "[0-9a-f]*"', b"", kept)  # it is taken as it is
         return [kept] if kept == unsealed else [kept, unsealed]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.experiment.results import RESULT
+from src.runs.folder import RESULT
 from src.sweep.plan import PLAN, Plan
 
 

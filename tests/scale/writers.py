@@ -1,5 +1,6 @@
 """Has many processes log runs to a team's server at once, and counts what arrives."""
 
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -7,7 +8,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event as EventType
 from multiprocessing.synchronize import Semaphore as SemaphoreType
@@ -17,6 +18,13 @@ from tests.conftest import ROOT
 from tests.test_server import free_port
 
 _EXPERIMENT, _SETTINGS, _EPOCHS = "writers", 40, 20
+_DATASET = {
+    "name": "digits",
+    "digest": "0" * 32,
+    "description": "digits",
+    "images": ["float64", [1077, 64]],
+    "labels": ["int64", [1077]],
+}
 _STARTING = 120.0  # seconds for a server
 
 
@@ -75,27 +83,46 @@ def write(address: str, writers: int, runs: int) -> Written:
 
 
 def _write(address: str, folder: Path, runs: int, ready: SemaphoreType, go: EventType) -> None:
-    """Log runs as a worker of a sweep does, one after the other."""
-    from src.data import Splitting
-    from src.data.digits import Digits
-    from src.tracking.settings import Tracking
+    """Tell the server of runs as a mirror does, one after the other."""
+    from src.runs.tracking import Tracking
+    from src.tracking.mirror import tell
+    from src.tracking.store import open_tracking
 
-    folder.mkdir()
-    dataset = Digits(split=Splitting(None, 360, 360, shuffle=True, stratify=True)).load()
     tracking = Tracking(address, _EXPERIMENT)
-    tracking.open(folder)  # imports MLflow and connects
+    folder.mkdir()
+    folders = [_finished_run(folder / str(number)) for number in range(runs)]
+    open_tracking(tracking, folder)  # imports MLflow and connects
     ready.release()
     go.wait()
-    for number in range(runs):
-        own = folder / str(number)
-        own.mkdir()
-        tracker = tracking.start(folder, f"run {number}", {"kind": "run"}, folder=own)
-        tracker.parameters({f"setting.{n}": n for n in range(_SETTINGS)})
-        tracker.dataset(dataset)
-        for epoch in range(1, _EPOCHS + 1):
-            tracker.metrics(_values(epoch), epoch, tracker.milliseconds(epoch))
-        tracker.end("FINISHED", 1.0)
-        tracker.close()
+    for own in folders:
+        tell(own, tracking, folder)
+
+
+def _finished_run(folder: Path) -> Path:
+    """Leave in a folder what a run leaves, as far as MLflow gets it."""
+    from src.runs.folder import HISTORY
+    from src.runs.record import Record
+
+    folder.mkdir()
+    record = Record(
+        "a run",
+        [],
+        "val/loss",
+        key=secrets.token_hex(16),
+        started=int(time.time() * 1000),
+        epochs=_EPOCHS,
+        settings={f"setting.{n}": str(n) for n in range(_SETTINGS)},
+        dataset=_DATASET,
+    )
+    record.write(folder)
+    rows = [
+        {"epoch": epoch, **_values(epoch), "time": record.started + epoch}
+        for epoch in range(1, _EPOCHS + 1)
+    ]
+    lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    (folder / HISTORY).write_text("".join(f"{line}\n" for line in lines))
+    replace(record, status="FINISHED", value=1.0, seconds=1.0).write(folder)
+    return folder
 
 
 def _values(epoch: int) -> dict[str, float]:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from src.experiment.results import RESULT
-from src.experiment.run_folder import HISTORY
+from src.runs.folder import HISTORY
+from src.tracking.told import Told
 from tests.conftest import ROOT
 from tests.test_outage import Server
 from tests.test_signals import members
@@ -145,7 +145,7 @@ def _in(trial: Trial, number: int, server: Server | None) -> None:
 
 def _bring(folder: Path, server: Server) -> None:
     """Copy what the server keeps of a run into its folder."""
-    run_id = json.loads((folder / RESULT).read_text())["run_id"]
+    run_id = Told.load(folder).run_id
     for name in ("weights.npz", "predictions.npz"):
         (kept,) = server.folder.glob(f"artifacts/*/{run_id}/artifacts/{name}")
         shutil.copy(kept, folder)

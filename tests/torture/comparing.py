@@ -8,11 +8,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from src.experiment.results import RESULT
-from src.experiment.run_folder import CHECKPOINT, HISTORY, PREVIOUS, RUN
+from src.runs.folder import CHECKPOINT, HISTORY, PREVIOUS, RESULT
+from src.tracking.told import TOLD, ids
 
 _CLOCK = ("seconds", "time")  # columns of the history
-_OF_ONE_COMMAND = ("run.log", "run.lock", "tracking.lock")
+_OF_ONE_COMMAND = ("run.log", "run.lock")
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -101,14 +101,14 @@ def query(outputs: Path, asked: str, *values: Any) -> list[Any]:
 def untold(folder: Path, outputs: Path) -> list[str]:
     """Return how MLflow's record of a run differs from the run's folder."""
     found = []
-    known = json.loads((folder / RUN).read_text())
     result = json.loads((folder / RESULT).read_text())
     if query(outputs, "PRAGMA integrity_check") != [("ok",)]:
         return ["mlflow.db is damaged"]
     own = "SELECT run_uuid FROM tags WHERE key = 'output_dir' AND value = ?"
     runs = [run_id for (run_id,) in query(outputs, own, str(folder.absolute()))]
-    if runs != [known["run_id"]]:
-        return [f"MLflow has the runs {runs}, {RUN} names {known['run_id']}"]
+    known = ids(folder)
+    if known is None or runs != [known[1]]:
+        return [f"MLflow has the runs {runs}, {TOLD} names {known}"]
     (run_id,) = runs
     ((status,),) = query(outputs, "SELECT status FROM runs WHERE run_uuid = ?", run_id)
     if status != result["status"]:

@@ -5,15 +5,14 @@ import random
 import shutil
 from pathlib import Path
 
-from src.experiment.results import RESULT
-from src.experiment.run_folder import CHECKPOINT, HISTORY, PREVIOUS, RUN
-from src.tracking.journal import JOURNAL
+from src.runs.folder import CHECKPOINT, HISTORY, PREVIOUS, RESULT, RUN
+from src.tracking.told import TOLD
 from tests.torture.comparing import differences
 from tests.torture.processes import new_outputs, run
 from tests.torture.trial import RUN_FOLDER, Trial, going_on, start
 
 _SETTINGS = ["model=relu2_small", "optimizer=adam", "lr=0.002", "epochs=400", "checkpoint.every=7"]
-_OF_A_KILLED_RUN = (CHECKPOINT, PREVIOUS, RUN, HISTORY, JOURNAL, ".hydra/config.yaml")
+_OF_A_KILLED_RUN = (CHECKPOINT, PREVIOUS, RUN, HISTORY, TOLD, ".hydra/config.yaml")
 _OF_A_FINISHED_RUN = (RUN, HISTORY, RESULT, CHECKPOINT, "weights.npz", "predictions.npz")
 
 
@@ -53,7 +52,6 @@ def _read_damaged(trial: Trial) -> None:
     outputs.mkdir()
     folder = outputs / RUN_FOLDER
     shutil.copytree(whole, folder)
-    (folder / JOURNAL).unlink(missing_ok=True)
     (name,) = trial.draw.sample(_OF_A_FINISHED_RUN, 1)
     done = damage(folder / name, trial.draw)
     pictures = run(outputs, str(folder), "--outputs", str(outputs), module="src.pictures")

@@ -50,7 +50,7 @@ class Injector:
         self._fault, self._folder = fault, folder.absolute()
 
     def install(self) -> None:
-        """Replace the functions of Python and MLflow through which the project writes."""
+        """Replace the functions of Python through which the project writes."""
         self._replace(os, "fsync", "sync")
         for name in ("replace", "rename"):
             self._replace(os, name, "rename")
@@ -61,6 +61,9 @@ class Injector:
             return _Written(made, self) if self._counts(file, mode) else made
 
         io.open = builtins.open = counting
+
+    def install_in_mirror(self) -> None:
+        """Replace the functions of MLflow through which a mirror writes."""
         from mlflow import MlflowClient
 
         for name in _MLFLOW:

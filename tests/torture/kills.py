@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from src.experiment.results import RESULT
-from src.experiment.run_folder import CHECKPOINT, RUN
+from src.runs.folder import CHECKPOINT, RESULT, RUN
 from tests.torture.comparing import rows, torn
 from tests.torture.faulty import Fault
-from tests.torture.processes import new_outputs
+from tests.torture.processes import calls, new_outputs
 from tests.torture.trial import RUN_FOLDER, Trial, draw_run, start
 
 
@@ -86,7 +85,7 @@ def at_a_write(trial: Trial) -> None:
 
 
 def at_a_call_of_mlflow(trial: Trial) -> None:
-    """Kill a run before or after it changes something in MLflow, and let it go on."""
+    """Kill a run's mirror before or after it changes something in MLflow."""
     _at_a_call(trial, ["mlflow"])
 
 
@@ -97,7 +96,7 @@ def _at_a_call(trial: Trial, kinds: list[str]) -> None:
     for _ in range(trial.draw.choice([1, 1, 2])):
         fault = Fault(kind, trial.draw.randint(1, counts[kind]), trial.draw.random() < 0.5)
         ended = start(outputs, _SMALL, fault=fault).end()
-        trial.killed(outputs, ended.code == -9)
+        trial.killed(outputs, ended.code == -9 or kind == "mlflow")
         trial.faults += ended.faults((0, -9))
     trial.resume(outputs, _SMALL)
     trial.compare(outputs, whole)
@@ -106,9 +105,11 @@ def _at_a_call(trial: Trial, kinds: list[str]) -> None:
 def _reference(working: Path) -> tuple[Path, dict[str, int]]:
     """Return the folder of the undisturbed small run, and how many calls it makes of each kind."""
     outputs = working / "small"
-    counts = working / "small.counts.json"
+    counts = working / "small.calls.json"
     if not outputs.exists():
         new_outputs(outputs, working)
-        ended = start(outputs, _SMALL, fault=Fault("none", 0)).end()
+        process = start(outputs, _SMALL, fault=Fault("none", 0))
+        ended = process.end()
         assert ended.code == 0, ended.said
+        counts.write_text(json.dumps(calls(process)))
     return outputs / RUN_FOLDER, json.loads(counts.read_text())

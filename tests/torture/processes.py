@@ -5,16 +5,17 @@ import json
 import multiprocessing
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
-from src.training import parts
 from tests.torture.faulty import Fault, Injector
 
 PATIENCE = 300.0  # seconds; a machine may be busy
@@ -23,7 +24,7 @@ _PRELOAD = [
     "src.run",
     "src.sync",
     "src.pictures",
-    "src.experiment.pictures.folder",
+    "src.runs.pictures.folder",
     "src.training.engines.choice",
     "sklearn.datasets",
 ]
@@ -110,6 +111,17 @@ def run(outputs: Path, *arguments: str, module: str = "src.run", **environment: 
     return Process(outputs, *arguments, module=module, environment=environment).end()
 
 
+def sync(outputs: Path, **environment: str) -> Ended:
+    """Tell MLflow what it does not have, when the mirrors of dead processes have ended."""
+    arguments, end = (str(outputs), "--outputs", str(outputs)), time.monotonic() + PATIENCE
+    while True:
+        ended = run(outputs, *arguments, module="src.sync", **environment)
+        is_told = "another process is telling" not in " ".join(ended.said.split())
+        if is_told or time.monotonic() > end:
+            return ended
+        time.sleep(0.5)
+
+
 def _serve(
     module: str,
     arguments: Sequence[str],
@@ -128,10 +140,10 @@ def _serve(
     os.environ.update(environment)
     multiprocessing.process._parent_process = None  # type: ignore[attr-defined] # no sweep's worker
     sys.argv = [module, *arguments]
-    parts.UPDATES = 512  # so that the small epochs here are trained in parts, too
     injector = Injector(fault, outputs) if fault else None
-    if injector:
+    if injector and fault:
         injector.install()
+        _break_mirror(fault, outputs, counts.with_suffix(".mirror"))
     try:
         __import__(module)
         sys.modules[module].main()
@@ -141,10 +153,36 @@ def _serve(
             counts.write_text(json.dumps(injector.counts))
 
 
+def _break_mirror(fault: Fault, outputs: Path, counts: Path) -> None:
+    """Have the first mirror of this process fail; the one that replaces it is sound."""
+    sound = subprocess.Popen
+
+    def popen(command: list[str], **options: Any) -> Any:
+        if command[-1] == "src.tracking.mirror":
+            subprocess.Popen = sound  # type: ignore[misc]
+            given = [json.dumps(asdict(fault)), str(outputs), str(counts)]
+            command = [*command[:-1], "tests.torture.faulty_mirror", *given]
+        return sound(command, **options)
+
+    subprocess.Popen = popen  # type: ignore[assignment,misc]
+
+
+def calls(process: Process) -> dict[str, int]:
+    """Return how many calls of each kind a command made that has ended, its mirror included."""
+    of_mirror = process.counts.with_suffix(".mirror")
+    end = time.monotonic() + PATIENCE
+    while not of_mirror.exists():
+        assert time.monotonic() < end, "its mirror has not ended"
+        time.sleep(0.05)
+    counted = [json.loads(path.read_text() or "{}") for path in (process.counts, of_mirror)]
+    return {**counted[0], **counted[1]}
+
+
 @cache
 def _database(folder: Path) -> Path:
     """Return an empty database of MLflow, which takes seconds to make."""
-    from src.tracking.store import database_uri, open_store
+    from src.runs.tracking import database_uri
+    from src.tracking.store import open_store
 
     path = folder / "empty" / "mlflow.db"
     path.parent.mkdir(parents=True)

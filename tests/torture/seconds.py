@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from src.experiment.results import RESULT
-from src.experiment.run_folder import HISTORY, RUN
+from src.runs.folder import HISTORY, RESULT
+from src.tracking.told import ids
 from tests.conftest import ROOT
 
 _MNIST = ["data=mnist", f"data.path={os.environ.get('SCRATCHGRID_MNIST')}", "model=relu2"]
@@ -35,7 +35,7 @@ _PATIENCE = 300.0
 # A run that says what its checkpoints took, but for the last one, which every run writes.
 _COUNTED = """
 import json, sys, time
-from src.experiment.recorder import Recorder
+from src.runs.recorder import Recorder
 from src.run import main
 
 checkpoint, taken = Recorder.checkpoint, []
@@ -107,9 +107,9 @@ def _signalled(settings: list[str], number: signal.Signals, later: float) -> tup
 def _is_under_way(outputs: Path) -> bool:
     """Return whether a run has an epoch, and MLflow has the run."""
     for folder in outputs.glob("runs/*"):
-        history, record = folder / HISTORY, folder / RUN
+        history = folder / HISTORY
         if history.exists() and history.read_bytes().count(b"\n") > 1:
-            return json.loads(record.read_text())["run_id"] is not None
+            return ids(folder) is not None
     return False
 
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from src.tracking.told import pending
 from tests.test_outage import Server
 from tests.torture.comparing import differences, torn, untold
-from tests.torture.processes import PATIENCE, run
+from tests.torture.processes import PATIENCE, run, sync
 from tests.torture.trial import RUN_FOLDER, Trial, beginning, going_on, start
 
 _LOADED = ["model=relu2_small", "batching=full", "epochs=1500", "lr=0.3"]
@@ -41,8 +42,8 @@ def server_killed(trial: Trial) -> None:
         server.start()
     for own, process in zip(outputs, runs, strict=True):
         trial.faults += process.end().faults((0,))
-        if list(own.rglob("tracking.json")):  # the server was away for too long
-            synced = run(own, str(own), module="src.sync", **environment)
+        if list(pending([own])):  # the server was away for too long
+            synced = sync(own, **environment)
             trial.faults += synced.faults((0,))
         folder = own / RUN_FOLDER
         trial.faults += [*torn(folder), *untold(folder, server.folder)]
@@ -92,8 +93,8 @@ def disk_full(trial: Trial) -> None:
             trial.faults.append(f"with {free} KiB the disk is not named:\n{ended.said[-600:]}")
         ballast.unlink()
         trial.faults += run(on_it, *going_on(on_it, _ON_DISK)).faults((0,))
-        if list(on_it.rglob("tracking.json")):
-            trial.faults += run(on_it, str(on_it), module="src.sync").faults((0,))
+        if list(pending([on_it])):
+            trial.faults += sync(on_it).faults((0,))
         folder = on_it / RUN_FOLDER
         trial.faults += [*differences(folder, whole), *untold(folder, on_it)]
         trial.faults += [f"{free} KiB were free"] if trial.faults else []

@@ -9,7 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from src.experiment.results import RESULT, is_finished
+from src.runs.folder import RESULT
+from src.runs.record import status
 from tests.conftest import ROOT
 from tests.test_signals import members
 from tests.torture.comparing import differences, torn, untold
@@ -114,6 +115,6 @@ def _finished_files(outputs: Path) -> dict[Path, tuple[int, bytes]]:
     return {
         path: (path.stat().st_mtime_ns, path.read_bytes())
         for folder in outputs.glob("sweeps/*/[0-9]*")
-        if is_finished(folder)
+        if status(folder) == "FINISHED"
         for path in (folder / RESULT, folder / "weights.npz", folder / "history.csv")
     }

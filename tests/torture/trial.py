@@ -4,8 +4,9 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from src.tracking.told import pending
 from tests.torture.comparing import differences, torn, untold
-from tests.torture.processes import Ended, Process, new_outputs, run
+from tests.torture.processes import Ended, Process, new_outputs, run, sync
 
 RUN_FOLDER = "runs/the run"
 
@@ -75,8 +76,8 @@ class Trial:
         """Let a run that was killed go on to its end, then tell MLflow what it does not know."""
         ended = run(outputs, *going_on(outputs, settings))
         self.faults += ended.faults((expected,))
-        if list(outputs.rglob("tracking.json")):
-            self.faults += run(outputs, str(outputs), module="src.sync").faults((0,))
+        if list(pending([outputs])):
+            self.faults += sync(outputs).faults((0,))
 
     def compare(self, outputs: Path, whole: Path) -> None:
         """Note what differs between a resumed run, an undisturbed one, and MLflow's record."""

@@ -1,4 +1,4 @@
-"""What identifies a run: its folder, its name, and the command that asked for it."""
+"""What a run is asked: its folder, its name, and the command that asked for it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class RunContext:
-    """What identifies a run: its folder, its name, and the command that asked for it."""
+    """What a run is asked: its folder, its name, and the command that asked for it."""
 
     folder: Path  # exists
     name: str
@@ -23,5 +23,4 @@ class RunContext:
     goes_on: bool = False  # whether the folder holds this run already, begun by another process
     is_exact: bool = True  # whether epochs that are computed again must have equal bytes
     start_at: int | None = None  # goes on after this epoch; None: after its last checkpoint
-    # The run's folder in its sweep, on another machine: then MLflow keeps what is needed to go on.
-    away_from: Path | None = None
+    away_from: Path | None = None  # the run's folder in its sweep, on another machine

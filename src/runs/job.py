@@ -4,11 +4,11 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.experiment.experiment import Experiment
-from src.experiment.pace import Checkpoints
+from src.runs.checkpoints import Checkpoints
+from src.runs.experiment import Experiment
+from src.runs.tracking import Tracking
 from src.support.errors import require, suggest
 from src.support.paths import CONF
-from src.tracking.settings import Tracking
 
 # Without test/best/…: the test set must not decide which epoch counts.
 METRICS = [
@@ -16,6 +16,16 @@ METRICS = [
     for part in ("val", "test", "train", "val/best", "train/best")
     for score in ("accuracy", "loss")
 ]
+
+
+# Of every run in MLflow.
+TAGS = frozenset(
+    (
+        *("overrides", "output_dir", "config_digest", "data_digest", "code_digest", "sizes"),
+        *("sweep_id", "stack", "stack_position", "kind", "summary_of", "key", "attempt", "epochs"),
+        *("failure", "pruned", "git.commit", "git.dirty"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,11 @@ class Job:
         require(often_enough, "diagnose", self.diagnose, "must be 1 epoch or more, or null")
         rule = f"no such metric{suggest(self.metric, METRICS)}"
         require(self.metric in METRICS, "metric", self.metric, rule)
+        for name, value in self.tags.items():
+            rule = "this name is taken: every run has a tag of it; choose another"
+            require(name not in TAGS, f"tags.{name}", value, rule)
+            rule = "MLflow reserves names that begin with mlflow.; choose another"
+            require(not name.startswith("mlflow."), f"tags.{name}", value, rule)
 
 
 def read_curve(curve: Curve) -> tuple[list[float], list[float]]:

@@ -1,6 +1,5 @@
 """Draws the pictures of a run from the files in its folder, at the end of the run or later."""
 
-import csv
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,16 +9,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from src.data import Split
-from src.experiment.experiment import Experiment, Prepared
-from src.experiment.job import Job, read_curve
-from src.experiment.pictures import charts, images
-from src.experiment.pictures.charts import Values
-from src.experiment.pictures.confusion import confusion
-from src.experiment.pictures.style import add_caption, save
-from src.experiment.predictions import Predictions
 from src.nn.weights import load_weights
+from src.runs.experiment import Experiment, Prepared
+from src.runs.folder import PREDICTIONS, WEIGHTS
+from src.runs.history import columns, read_history
+from src.runs.job import Job, read_curve
+from src.runs.pictures import charts, images
+from src.runs.pictures.charts import Values
+from src.runs.pictures.confusion import confusion
+from src.runs.pictures.style import add_caption, save
+from src.runs.predictions import Predictions
 from src.support.errors import DataError, UserError
-from src.support.input_files import read_text
 from src.training import diagnostics
 
 _MOST_SAMPLES = 60  # in one picture
@@ -83,24 +83,6 @@ def _brief(value: Any) -> str:
     return f"{type(value).__name__}({settings})" if settings else type(value).__name__
 
 
-def read_history(path: Path) -> dict[str, Values]:
-    """Return the columns of a ``history.csv`` by name; what was not measured is NaN.
-
-    Without a complete line, as in a run that has just begun, there are no columns.
-    """
-    if not path.exists():
-        return {}
-    try:
-        lines = read_text(path).splitlines()
-        rows = [row for row in csv.DictReader(lines) if None not in row.values()]
-        return {
-            column: np.array([float(row[column] or "nan") for row in rows])
-            for column in (rows[0] if rows else ())
-        }
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error}): a run writes only numbers to it") from None
-
-
 def _figures(
     folder: Path, job: Job, prepared: Prepared, samples: Sequence[int]
 ) -> Iterator[tuple[str, Figure]]:
@@ -111,7 +93,7 @@ def _figures(
         _require_samples(samples, asked, folder)
     yield "samples", images.samples(dataset.train.images, dataset.train.labels, dataset.shape)
 
-    history = read_history(folder / "history.csv")
+    history = columns(read_history(folder))
     if history:
         curve = job.reference.curve if job.reference else None
         yield "curves", charts.curves(history, {curve.metric: read_curve(curve)} if curve else None)
@@ -124,7 +106,7 @@ def _figures(
         if samples:
             chosen = images.chosen_samples(split.images, predictions, samples, dataset.shape)
             yield "chosen_samples", chosen
-    weights = folder / "weights.npz"
+    weights = folder / WEIGHTS
     if weights.exists():
         parameters = load_weights(weights, prepared.network, prepared.experiment.dtype)
         yield "first_layer", images.first_layer(parameters[0][0], dataset.shape)
@@ -132,7 +114,7 @@ def _figures(
 
 def _predictions(folder: Path, prepared: Prepared) -> tuple[Predictions, Split] | None:
     """Return the kept predictions and the samples that they are of, if the run left any."""
-    path = folder / "predictions.npz"
+    path = folder / PREDICTIONS
     if not path.exists():
         return None
     kept = Predictions.load(path)

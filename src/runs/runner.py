@@ -1,18 +1,17 @@
-"""Trains one run by itself and keeps it; checks gradients."""
+"""Trains one run by itself; checks gradients."""
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from src.experiment.experiment import Prepared
-from src.experiment.job import Job
-from src.experiment.open_run import record
-from src.experiment.recorder import Finished
-from src.experiment.run_context import RunContext
 from src.nn.gradcheck import Check, check_gradient
+from src.runs.context import RunContext
+from src.runs.experiment import Prepared
+from src.runs.job import Job
+from src.runs.recorder import Finished, recording
 from src.support.errors import WrongGradient
 from src.support.signals import raise_if_ending
-from src.training.training_run import Epoch, Progress
+from src.training.training_run import Epoch
 
 log = logging.getLogger(__name__)
 
@@ -22,23 +21,17 @@ _CHECKED = 10  # training samples, for the check of the gradient
 Display = Callable[[int], contextlib.AbstractContextManager[Callable[[Epoch], None]]]
 
 
-def execute(job: Job, prepared: Prepared, run_context: RunContext, display: Display) -> Finished:
-    """Train a run; keep its history, weights, pictures and result in its folder and in MLflow.
+def execute(job: Job, prepared: Prepared, context: RunContext, display: Display) -> Finished:
+    """Train a run and write it into its folder. One that was interrupted goes on.
 
-    A run that was interrupted goes on from its last checkpoint.
-
-    Raises UserError if MLflow's store can't be opened, and TrainingFailed. In both cases the
-    result is in the folder.
+    Raises TrainingFailed; then, too, the end of the run is in the folder.
     """
-    with record(job, prepared, run_context) as recorder:
-
-        def within_epoch(come: Mapping[int, Progress]) -> None:
-            recorder.within_epoch(come[0])
-            raise_if_ending()
-
+    with recording(job, prepared, context) as recorder:
         with display(job.experiment.epochs) as show:
-            for epoch in prepared.train(job.diagnose, recorder.start, within_epoch):
-                recorder.epoch(epoch)
+            for epoch in prepared.train(job.diagnose, recorder.start):
+                recorder.add(epoch)
+                if recorder.is_due or recorder.is_requested:
+                    recorder.checkpoint()
                 show(epoch)
                 raise_if_ending()
         recorder.finish()

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from src.experiment.pictures.style import PUBLISHED, SPLIT_COLOURS, in_our_style, new_figure
+from src.runs.pictures.style import PUBLISHED, SPLIT_COLOURS, in_our_style, new_figure
 
 Values = npt.NDArray[np.float64]
 

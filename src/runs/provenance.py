@@ -1,8 +1,10 @@
-"""Identifies the code that produced a result."""
+"""Identifies the code that produced a result, and who ran it."""
 
 import functools
+import getpass
 import hashlib
 import subprocess
+import sys
 from collections.abc import Mapping
 
 from src.support import plugins
@@ -29,8 +31,13 @@ def _source_digest() -> str:
 
 
 @functools.cache
-def git_tags() -> Mapping[str, str]:
-    """Return the git commit and whether there are uncommitted changes; nothing without git."""
+def source() -> Mapping[str, str]:
+    """Return the user and the program, and with git the commit and whether there are changes."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # in a container, the user may have no name
+        user = "unknown"
+    known = {"user": user, "program": sys.argv[0]}
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -39,8 +46,9 @@ def git_tags() -> Mapping[str, str]:
 
     try:
         return {
+            **known,
             "git.commit": git("rev-parse", "HEAD"),
             "git.dirty": str(bool(git("status", "--porcelain"))).lower(),
         }
     except (OSError, subprocess.CalledProcessError):
-        return {}
+        return known

@@ -22,7 +22,7 @@ from src.support.threads import one_blas_thread
 from src.training.batching import Batching
 from src.training.diagnostics import LayerState
 from src.training.engines.base import Arrays
-from src.training.loop import Hear, train_one
+from src.training.loop import train_one
 from src.training.optimizers import Optimizer
 from src.training.schedules import Schedule
 from src.training.stopping import EarlyStopping, Stopping, Target
@@ -144,16 +144,13 @@ class Prepared:
         self,
         inspect_every: int | None = None,
         start: Progress | None = None,
-        hear: Hear | None = None,
     ) -> Iterator[Epoch]:
         """Yield the record of each epoch; every ``inspect_every`` epochs with the layers' state.
 
-        Training begins with the first epoch, or goes on from ``start``. ``hear`` is called within
-        long epochs. Raises Diverged.
+        Training begins with the first epoch, or goes on from ``start``. Raises Diverged.
         """
         run = self.training_run(inspect_every)
-        first = start or self.parameters
-        yield from train_one(run, first, engine=self.experiment.engine, hear=hear)
+        yield from train_one(run, start or self.parameters, engine=self.experiment.engine)
 
     def training_run(self, inspect_every: int | None = None) -> TrainingRun:
         """Return the settings of the training run."""

@@ -1,20 +1,13 @@
-"""The results of a run: its best and kept scores, and the record in its folder."""
+"""What a training run has come to: its best scores, and those of the weights that are kept."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from src.support.errors import DataError, in_one_line
-from src.support.files import write_whole
-from src.support.sealed import read_sealed, sealed
-from src.support.serialization import check_types
 from src.training import diagnostics
 from src.training.scoring import Score
 from src.training.training_run import Epoch, Scores
-
-RESULT = "result.json"
 
 
 @dataclass(frozen=True)
@@ -56,70 +49,6 @@ class Summary:
                 f"{name}/best/epoch": best.epoch,
             }
         return figures
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of a run that has ended in any way; ``result.json`` in its folder."""
-
-    name: str
-    overrides: Sequence[str]
-    status: str
-    metric: str
-    failure: str | None = None
-    value: float | None = None  # of the metric
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    findings: Sequence[str] = field(default_factory=list)  # what is wrong in the layers
-    seconds: float = 0.0  # of training (in a stack, its share) and of keeping the results
-    experiment_id: str | None = None
-    run_id: str | None = None
-    # The numbers of the jobs that were trained in one stack with it, its own included.
-    stack: Sequence[int] = field(default_factory=list)
-    stack_position: int | None = None  # its place among them, from 0
-    cause: str | None = None  # the class of the exception that ended it
-    chance: str | None = None  # that it answers no better than a guess, and the likely reason
-
-    def write(self, folder: Path) -> None:
-        """Write the result into a run's folder, all of it or nothing."""
-        write_whole(folder / RESULT, sealed(asdict(self)))
-
-    @staticmethod
-    def load(folder: Path) -> "Result":
-        """Return the result in a folder.
-
-        Raises FileNotFoundError if the run has not ended, and DataError if the file is damaged.
-        """
-        path = folder / RESULT
-        try:
-            result = Result(**read_sealed(path))
-            check_types(result)
-            return result
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path}: not the result of a run ({in_one_line(error)})") from None
-
-
-def is_finished(folder: Path) -> bool:
-    """Return whether the run in a folder has finished; False as well if its result is damaged."""
-    try:
-        return Result.load(folder).status == "FINISHED"
-    except (OSError, DataError):
-        return False
-
-
-def is_pruned(folder: Path) -> bool:
-    """Return whether the run in a folder has left its sweep early, because others were better."""
-    try:
-        return Result.load(folder).status == "PRUNED"
-    except (OSError, DataError):
-        return False
-
-
-def has_ended(folder: Path) -> bool:
-    """Return whether the run in a folder has finished or failed; one that was killed goes on."""
-    try:
-        return Result.load(folder).status in ("FINISHED", "FAILED")
-    except (OSError, DataError):
-        return False
 
 
 def summarize(

@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from src.experiment.pictures.style import (
+from src.runs.pictures.style import (
     MUTED,
     RIGHT,
     WRONG,
@@ -19,7 +19,7 @@ from src.experiment.pictures.style import (
     in_our_style,
     new_figure,
 )
-from src.experiment.predictions import Predictions
+from src.runs.predictions import Predictions
 
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.int64]

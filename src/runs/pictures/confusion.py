@@ -5,8 +5,8 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from src.experiment.pictures.style import MUTED, in_our_style, new_figure
-from src.experiment.predictions import Predictions
+from src.runs.pictures.style import MUTED, in_our_style, new_figure
+from src.runs.predictions import Predictions
 
 _MOST_COUNTED = 26  # up to so many classes, the counts fit into their cells
 
