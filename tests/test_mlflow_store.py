@@ -14,8 +14,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
+from src.config.composition import compose, composer
+from src.config.reader import read
 from src.runs.tracking import Tracking, database_uri
-from src.support.errors import UserError
+from src.support.errors import ConfigError, UserError
 from src.support.paths import SOURCE
 from src.support.signals import GRACE
 from src.tracking import fetch, store
@@ -28,6 +30,7 @@ from src.tracking.search import KIND, Search
 from src.tracking.store import (
     check_database,
     check_server,
+    check_store,
     database_file,
     open_store,
     open_tracking,
@@ -439,3 +442,28 @@ def test_the_best_view_holds_at_most_100_runs_of_whole_configurations() -> None:
     assert shown([*pairs[:50], ["r0x"]]) == 100
     assert shown([["r0"] * 101]) == 0
     assert shown([[f"r0{n}"] for n in range(200)]) == 0
+
+
+def test_a_database_that_was_moved_leads_to_the_files_beside_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, after = tmp_path / "a" / "outputs", tmp_path / "b" / "outputs"
+    tracking = Tracking(None, "scratchgrid")
+    client, experiment_id = open_tracking(tracking, before)
+    run_id = client.create_run(experiment_id).info.run_id
+    (tmp_path / "a").rename(tmp_path / "b")
+    check_store(tracking, after)
+    assert f"not in {before / 'artifacts'}" in caplog.text
+    client, experiment_id = open_tracking(tracking, after)
+    here = (after / "artifacts").as_uri()
+    assert client.get_experiment(experiment_id).artifact_location == here
+    assert str(client.get_run(run_id).info.artifact_uri).startswith(f"{here}/")
+    caplog.clear()
+    check_store(tracking, after)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("name", ["overrides", "sweep_id", "kind", "mlflow.user"])
+def test_a_tag_that_every_run_has_is_refused(name: str) -> None:
+    with composer(), pytest.raises(ConfigError, match=r"tags\..*choose another"):
+        read(compose([f"+tags={{{name}:x}}"]))
