@@ -101,3 +101,4 @@ def test_a_run_has_used_its_budget_up_where_one_epoch_more_would_exceed_it() -> 
     run = KeptRun("", {}, "KILLED", epochs=9)
     assert list(Budget("seconds", 55).within(history, [run]).index) == [0]
     assert list(Budget("seconds", 65).within(history, [run]).index) == []
+    assert list(Budget("seconds", 15).within(history[:1], [run]).index) == [0]
