@@ -1,6 +1,5 @@
 """What MLflow has of a run: ``mlflow.json`` in the run's folder, so that any mirror can go on."""
 
-import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -82,6 +81,5 @@ def left_open(outputs: Path) -> Iterator[Path]:
     """Yield the folders of runs that MLflow has begun to get and does not have whole."""
     for pattern in (f"runs/*/{TOLD}", f"sweeps/*/*/{TOLD}"):
         for path in sorted(outputs.glob(pattern)):
-            with contextlib.suppress(OSError):
-                if not Told.load(path.parent).is_complete:
-                    yield path.parent
+            if not Told.load(path.parent).is_complete:
+                yield path.parent

@@ -26,7 +26,6 @@ _PRELOAD = [
     "src.pictures",
     "src.runs.pictures.folder",
     "src.training.engines.choice",
-    "sklearn.datasets",
 ]
 
 
