@@ -122,12 +122,18 @@ def _closed_logs() -> Iterator[None]:
 def invoke(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., Ended]:
-    """Call the entry point in this process, which saves the second that a new process costs."""
+    """Call the entry point in this process, which saves the second that a new process costs.
 
-    def call(*arguments: str) -> Ended:
+    MLflow is left out unless a test asks for it or sets something of it: telling it costs a second
+    process and four seconds.
+    """
+
+    def call(*arguments: str, tracked: bool = False) -> Ended:
         from src.run import main
 
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        if not tracked and not any(argument.startswith("tracking.") for argument in arguments):
+            arguments = (*arguments, "tracking.offline=true")
         monkeypatch.setattr(sys, "argv", ["scratchgrid", *arguments])
         monkeypatch.chdir(tmp_path)
         code = 0

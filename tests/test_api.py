@@ -43,7 +43,7 @@ def test_it_gives_back_the_network_its_history_and_where_it_is_kept(trained: Tra
 
 
 def test_it_is_the_run_of_the_command_line(trained: Trained, invoke: Callable[..., Ended]) -> None:
-    (folder,) = invoke("model=relu2", "epochs=5", "lr=0.1").folders
+    (folder,) = invoke("model=relu2", "epochs=5", "lr=0.1", tracked=True).folders
     assert (folder / "weights.npz").read_bytes() == (trained.folder / "weights.npz").read_bytes()
     assert {p.name for p in folder.iterdir()} == {p.name for p in trained.folder.iterdir()}
     assert {p.name for p in (folder / ".hydra").iterdir()} == {

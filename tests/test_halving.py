@@ -133,11 +133,11 @@ def test_the_same_command_again_has_nothing_to_do_and_without_halving_all_go_on(
     invoke: Callable[..., Ended],
 ) -> None:
     sweep = ["-m", "model=relu2_small", "lr=0.01,0.03,0.1", "epochs=9"]
-    assert invoke(*sweep, "sweep.halving=3").code == 0
-    again = invoke(*sweep, "sweep.halving=3")
+    assert invoke(*sweep, "sweep.halving=3", tracked=True).code == 0
+    again = invoke(*sweep, "sweep.halving=3", tracked=True)
     assert "3 of 3 runs were done before" in again.out
     assert [r["status"] for r in results(again)].count("PRUNED") == 2
-    on = invoke(*sweep)
+    on = invoke(*sweep, tracked=True)
     assert "2 go on from a checkpoint" in on.out
     assert [r["status"] for r in results(on)] == ["FINISHED"] * 3
     assert len(on.folders) == 3

@@ -409,11 +409,11 @@ def test_a_run_that_failed_keeps_its_last_epoch_and_auto_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(Recorder, "add", interrupt)
-        first = invoke(*asked)
+        first = invoke(*asked, tracked=True)
     assert first.code == 1
     (folder,) = first.folders
     assert Record.load(folder).status == "FAILED"
-    second = invoke(*asked, "resume=auto")
+    second = invoke(*asked, "resume=auto", tracked=True)
     assert (second.code, second.err) == (0, "")
     assert "resumed     after epoch 7 of 12" in second.out
     assert second.folders == [folder]

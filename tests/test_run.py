@@ -257,6 +257,7 @@ def test_early_stopping_keeps_the_best_weights_and_their_scores(
         "lr=0.5",
         "epochs=300",
         "optimizer=momentum",
+        tracked=True,
     )
     assert ended.code == 0, ended.err
     (folder,) = ended.folders
@@ -283,7 +284,14 @@ def test_early_stopping_keeps_the_best_weights_and_their_scores(
 
 
 def test_the_rate_of_a_schedule_is_kept_by_epoch(invoke: Callable[..., Ended]) -> None:
-    ended = invoke("schedule=step", "schedule.every=2", "schedule.factor=0.5", "lr=0.4", "epochs=5")
+    ended = invoke(
+        "schedule=step",
+        "schedule.every=2",
+        "schedule.factor=0.5",
+        "lr=0.4",
+        "epochs=5",
+        tracked=True,
+    )
     assert [row["lr"] for row in history(ended.folders[0])] == [0.4, 0.4, 0.2, 0.2, 0.1]
     assert "schedule    step: warmup 0.0, every 2, factor 0.5" in ended.out
     assert only_run(ended).data.params["schedule"] == "step"
@@ -497,7 +505,7 @@ def test_what_the_user_wrote_is_printed_as_it_is(
 def test_activation_in_short_form_is_a_setting_of_the_model(
     invoke: Callable[..., Ended],
 ) -> None:
-    ended = invoke("-m", "activation=relu,tanh", "epochs=1", "hydra/launcher=basic")
+    ended = invoke("-m", "activation=relu,tanh", "epochs=1", "hydra/launcher=basic", tracked=True)
     assert ended.code == 0, ended.err
     found = [run.data.params for run in runs(ended)]
     assert {params["model.activation"] for params in found} == {"relu", "tanh"}
@@ -570,7 +578,7 @@ def test_a_traceback_can_be_had(tmp_path: Path) -> None:
 
 
 def test_a_run_that_diverges_fails_with_the_reason(invoke: Callable[..., Ended]) -> None:
-    ended = invoke("model=relu2", "lr=1e20", "epochs=50")
+    ended = invoke("model=relu2", "lr=1e20", "epochs=50", tracked=True)
     assert ended.code == 1
     assert "loss became" in ended.err
     assert "Traceback" not in ended.err

@@ -255,7 +255,7 @@ def test_a_sweep_logs_its_best_network_and_any_other_on_demand(
     invoke: Callable[..., Ended], tmp_path: Path
 ) -> None:
     sweep = ("-m", "model=relu2_small", "lr=0.05,0.000001", "epochs=5")
-    ended = invoke(*sweep)
+    ended = invoke(*sweep, tracked=True)
     good, bad = map(run_id_of, ended.folders)
     assert set(served(ended.outputs)) == {good}
 
@@ -276,7 +276,7 @@ def test_a_sweep_logs_its_best_network_and_any_other_on_demand(
     assert set(models) == {good, bad}
     with np.load(ended.folders[1] / "weights.npz") as weights:
         np.testing.assert_array_equal(models[bad], weights[weights.files[0]])
-    invoke(*sweep, "seed=1", "tracking.models=all")
+    invoke(*sweep, "seed=1", "tracking.models=all", tracked=True)
     assert len(served(ended.outputs)) == 4
     (ended.folders[0] / "result.json").unlink()
     done = start(ended.folders[0])

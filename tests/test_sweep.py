@@ -47,7 +47,7 @@ def test_what_is_chosen_for_a_place_is_a_column_under_its_place(
     jobs = [[f"distribution@initializer.output={name}", "lr=0.1"] for name in ("zeros", "he")]
     assert Plan.of("s", jobs).varied == ("initializer.output",)
     choice = "distribution@initializer.output"
-    ended = invoke("-m", f"{choice}=zeros,he", "epochs=1", "tags.purpose=a", "note=b")
+    ended = invoke("-m", f"{choice}=zeros,he", "epochs=1", "tags.purpose=a", "note=b", tracked=True)
     assert ended.code == 0, ended.err
     client = MlflowClient(ended.store)
     (experiment,) = [e for e in client.search_experiments() if e.name == "scratchgrid"]
