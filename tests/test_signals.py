@@ -207,6 +207,30 @@ def test_a_second_signal_waits_for_the_checkpoint_and_the_result(
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "pause"),
+    [
+        (signal.SIGINT, 0),
+        (signal.SIGINT, 0.003),
+        (signal.SIGTERM, 0.001),
+        (signal.SIGTERM, 0.01),  # which may find Python shutting down
+    ],
+)
+def test_two_signals_milliseconds_apart_leave_a_result(
+    number: signal.Signals, pause: float, tmp_path: Path
+) -> None:
+    process = training(tmp_path, *OFFLINE)
+    process.send_signal(number)
+    time.sleep(pause)
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == ENDING[number][0], err
+    assert result(tmp_path)["status"] == "KILLED"
+    assert epochs_kept(tmp_path) == epochs_shown(tmp_path)
+    assert "Traceback" not in err
+
+
 # A run that gets a signal while it writes its third epoch, or its result.
 MEANWHILE = """
 import os, sys

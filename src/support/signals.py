@@ -6,7 +6,9 @@ called in the main thread; the entry points do so. This module imports little, b
 imported before everything else.
 """
 
+import atexit
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -40,6 +42,7 @@ def leave_at_once_on_signals() -> None:
     """
     _handle(ENDING, lambda number, _: leave(_first or number))
     _handle(CHECKPOINT, lambda number, _: None)
+    _keep_exit_code()
 
 
 def end_in_order_on_signals() -> None:
@@ -207,6 +210,21 @@ def _handle(numbers: tuple[signal.Signals, ...], handler: Callable[[int, object]
     for number in numbers:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+@functools.cache
+def _keep_exit_code() -> None:
+    """Ignore signals in the last milliseconds, when Python has taken our handlers away.
+
+    Python lets what is ignored be ignored. The callback registered first is called last.
+    """
+
+    def ignore() -> None:
+        for number in ENDING:
+            if callable(signal.getsignal(number)):  # a handler of ours
+                signal.signal(number, signal.SIG_IGN)
+
+    atexit.register(ignore)
 
 
 def _repeat_what_is_dropped() -> None:
