@@ -16,42 +16,13 @@ if __name__ == "__main__":  # the imports below take a second, and show no trace
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from src.comparison.comparison import Comparison
 from src.support.errors import ConfigError, DataError, UserError
 
-if TYPE_CHECKING:
-    from src.runs.record import Record
-
-__all__ = ["Comparison", "compare_results", "latest", "main"]
+__all__ = ["Comparison", "latest", "main"]
 
 _SWEEPS, _RUNS = "sweeps", "runs"
-
-
-def compare_results(
-    results: Sequence["Record"], folders: Sequence[Path], metric: str
-) -> Comparison | None:
-    """Return the comparison of a sweep that has ended, given its results and their folders.
-
-    None if fewer than two runs finished, if the runs name different metrics, since there is no
-    order then, or if a file is damaged, which is printed.
-    """
-    from src.comparison.kept import read_folder
-    from src.runs.folder import RUN
-    from src.terminal import report
-
-    finished = [result for result in results if result.value is not None]
-    if len(finished) < 2 or len({result.metric for result in finished}) > 1:
-        return None
-    try:
-        kept = [read_folder(folder) for folder in folders if (folder / RUN).exists()]
-        comparison = Comparison(kept, metric)
-        assert comparison.answer  # reads everything
-    except UserError as error:
-        report.problem(f"the runs can't be compared: {error}")
-        return None
-    return comparison
 
 
 def latest(outputs: Path) -> list[Path]:

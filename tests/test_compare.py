@@ -18,7 +18,6 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from hydra_plugins.scratchgrid import _grammar as grammar
 from src.compare import Comparison, latest
 from src.comparison.configurations import group
 from src.comparison.kept import KeptRun, read_folder, run_folders
@@ -28,6 +27,7 @@ from src.comparison.wording import pair_on_samples, pair_over_seeds
 from src.config.arguments import prepare
 from src.runs.predictions import Predictions
 from src.support.errors import ConfigError, DataError, UserError
+from src.sweep import grammar
 from src.sweep.sampling import combinations, zipped
 from src.tracking.view import run_by_run, view_tag
 from tests.conftest import ROOT, Ended, run

@@ -16,12 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra.core.plugins import Plugins
 from mlflow import MlflowClient
 from omegaconf import OmegaConf, open_dict
 
-from hydra_plugins.scratchgrid import stacked as stacked_module
-from hydra_plugins.scratchgrid._composing import Composer
 from src.config.composition import compose, composer
 from src.config.hydra_internals import config_loader
 from src.config.preflight import check
@@ -30,6 +27,8 @@ from src.data.digits import Digits
 from src.runs.context import RunContext
 from src.runs.record import Record
 from src.runs.recorder import Finished, Recorder
+from src.sweep import launcher as launcher_module
+from src.sweep.composing import Composer
 from src.sweep.executors import LocalExecutor, WorkerDied, start_method
 from src.sweep.grouping import Member, group, likeness, sizes
 from src.sweep.jobs import SweepJob
@@ -451,18 +450,12 @@ def mapped_files() -> list[str]:
     return [line for line in lines if "scratchgrid." in line]
 
 
-def launcher_in_use() -> Any:
-    """Return our launcher's class; Hydra executes its module again when it looks for plugins."""
-    Plugins.instance()
-    return stacked_module.StackedLauncher
-
-
 @pytest.mark.slow
 def test_a_sweep_shares_its_data_once_and_leaves_no_file_mapped(
     invoke: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared: list[int] = []
-    stacked = launcher_in_use()
+    stacked = launcher_module.StackedLauncher
     launch = stacked.launch
 
     def spy(self: Any, *arguments: Any, **named: Any) -> Any:
@@ -483,7 +476,7 @@ def test_a_job_is_composed_and_checked_once_and_holds_no_weights(
 ) -> None:
     calls: list[int] = []
     accepted: list[SweepJob] = []
-    stacked = launcher_in_use()
+    stacked = launcher_module.StackedLauncher
     compose_one, accept = Composer.__call__, stacked.accept
 
     def composing(self: Composer, overrides: list[str], number: int) -> Any:

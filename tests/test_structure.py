@@ -22,9 +22,9 @@ PACKAGES = [
     "runs",
     "tracking",
     "config",
-    "sweep",
     "comparison",
     "terminal",
+    "sweep",
 ]
 ENTRY_POINTS = {
     "run",
@@ -39,7 +39,7 @@ ENTRY_POINTS = {
 }
 LIBRARIES = {
     "mlflow": {"tracking"},
-    "hydra": {"run", "config", "api"},
+    "hydra": {"run", "config", "api", "sweep"},
     "omegaconf": {"run", "sync", "config", "ui", "api", "sweep"},
     "dask": {"sweep"},
     "distributed": {"sweep"},
@@ -61,8 +61,13 @@ SOURCES.pop("__init__")
 
 
 def imports(path: Path) -> set[str]:
+    return imports_of(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def imports_of(tree: ast.AST) -> set[str]:
+    """Return the modules that are imported anywhere in a file or a function."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -96,6 +101,47 @@ def test_packages_import_one_way() -> None:
         if (own := package(module)) in PACKAGES:
             allowed = PACKAGES[: PACKAGES.index(own) + 1]
             assert {package(name) for name in imported} <= set(allowed), module
+
+
+# Modules that bring a library which takes long to import, or may not be installed: they alone may
+# be imported in a function.
+LATE = {
+    "comparison.from_mlflow",
+    "comparison.images",
+    "comparison.wording",
+    "runs.pictures.folder",
+    "runs.pictures.images",
+    "runs.pictures.style",
+    "runs.tracking",
+    "support.errors",
+    "support.masking",
+    "sweep.clusters",
+    "sweep.dask_executor",
+    "sweep.dask_worker",
+    "sweep.ending",
+    "sweep.study",
+    "tracking.kept_run",
+    "tracking.mlflow_internals",
+    "tracking.schema",
+    "tracking.store",
+    "training.engines.choice",
+}
+
+
+def test_imports_stand_at_the_top_unless_they_are_slow() -> None:
+    late: set[str] = set()
+    for module, path in SOURCES.items():
+        if package(module) in PACKAGES:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.FunctionDef):
+                    late |= {name for name in imports_of(node) if name.startswith("src.")}
+    assert {name.removeprefix("src.") for name in late} == LATE
+
+
+def test_plugins_are_shims() -> None:
+    for path in (ROOT / "hydra_plugins").rglob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 100
+        assert not {name for name in imports(path) if name.startswith("src")}, path
 
 
 def test_modules_import_one_way() -> None:

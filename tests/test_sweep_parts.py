@@ -104,12 +104,12 @@ class Worst(Judge):
 
     def judge(self, epoch: int, values: Values) -> Verdict:
         self.asked.append((epoch, dict(values)))
-        return Verdict({max(values): "the last"} if len(values) > 1 else {}, "")
+        return Verdict({max(values): "the last"} if len(values) > 1 else {}, f"after {epoch}")
 
 
 def test_a_rung_is_decided_when_all_that_are_there_have_told(tmp_path: Path) -> None:
-    judge, announced = Worst(), list[int]()
-    rounds = Rounds(judge, tmp_path, [0, 1, 2], lambda _, epoch: announced.append(epoch))
+    judge, announced = Worst(), list[str]()
+    rounds = Rounds(judge, tmp_path, [0, 1, 2], announced.append)
     rounds.hear(Reached(2, {0: 0.1}))
     rounds.hear(Reached(4, {0: 0.2}))  # one is ahead of the others
     rounds.hear(Reached(3, {1: 0.2}))  # no rung
@@ -120,7 +120,7 @@ def test_a_rung_is_decided_when_all_that_are_there_have_told(tmp_path: Path) -> 
     rounds.hear(Reached(2, {1: 9.0}))  # decided already
     rounds.hear(Reached(4, {1: 0.4}))
     assert judge.asked[1:] == [(4, {0: 0.2, 1: 0.4})]
-    assert announced == [2, 4]
+    assert announced == ["after 2", "after 4"]
 
 
 def test_jobs_whose_worker_is_lost_are_judged_as_failed_and_not_waited_for(tmp_path: Path) -> None:

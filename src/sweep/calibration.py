@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from src.data import Dataset, Source, Split
 from src.runs.experiment import Experiment
@@ -19,8 +20,7 @@ _CHEAP = 0.1  # seconds: an epoch that takes no longer is timed with all samples
 _KEEPING, _STARTING = 0.2, 0.5
 
 
-@dataclass(frozen=True)
-class StackForecast:
+class StackForecast(NamedTuple):
     """What to expect of one stack; ``seconds`` include what its runs need beside training."""
 
     runs: int

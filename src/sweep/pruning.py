@@ -78,7 +78,7 @@ class Rounds:
     judge: Judge
     folder: Path  # for the decisions
     numbers: Iterable[int]  # of the jobs that take part
-    announce: Callable[[Verdict, int], None] = lambda verdict, epoch: None
+    announce: Callable[[str], None] = lambda sentence: None
 
     def __post_init__(self) -> None:
         self._there, self._lost = set(self.numbers), set[int]()
@@ -116,7 +116,7 @@ class Rounds:
             decision = {"jobs": sorted(self._there), "leaving": dict(verdict.leaving)}
             self._there -= verdict.leaving.keys()
             if verdict.leaving:
-                self.announce(verdict, rung)
+                self.announce(verdict.sentence)
             self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(_place(self.folder, rung), json.dumps(decision).encode())
 

@@ -10,8 +10,6 @@ from src.terminal.console import console, count, fact, paragraph, say, table
 
 if TYPE_CHECKING:  # they import SciPy and pandas
     from src.comparison.comparison import Comparison
-    from src.sweep.calibration import StackForecast
-    from src.sweep.pruning import Saved, Verdict
 
 _ACCURACIES = [f"{part}/accuracy" for part in ("train", "val", "test")]
 
@@ -45,19 +43,19 @@ def planned(runs: int, states: Sequence[str]) -> None:
     fact("plan", f"{count(runs, 'run')}: {parts}")
 
 
-def forecast(stacks: "Sequence[StackForecast]", workers: int, seconds: float) -> None:
-    """Print the stacks of a sweep by size, and how long they take."""
+def forecast(stacks: Iterable[tuple[int, int, float]], workers: int, seconds: float) -> None:
+    """Print the stacks of a sweep, each by its runs, epochs and seconds, and the whole time."""
     shown = table("stacks", "runs each", "epochs", "seconds each")
     alike: dict[tuple[int, int, str], int] = {}
-    for stack in stacks:
-        key = (stack.runs, stack.epochs, f"{stack.seconds:.1f}")
+    for size, length, duration in stacks:
+        key = (size, length, f"{duration:.1f}")
         alike[key] = alike.get(key, 0) + 1
     for (runs, epochs, each), number in alike.items():
         shown.add_row(str(number), str(runs), str(epochs), each)
     console().print(shown)
     processes = count(workers, "process", "processes")
-    length = f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
-    fact("time", f"about {length} in {processes}, if this machine has nothing else to do")
+    whole = f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+    fact("time", f"about {whole} in {processes}, if this machine has nothing else to do")
     fact("", "from a few epochs of each kind of stack; early stops and pruned runs make it shorter")
 
 
@@ -74,21 +72,25 @@ def job_line(result: Record, position: str) -> None:
         paragraph("", f"at chance: {result.chance}")
 
 
-def rung(verdict: "Verdict", epoch: int) -> None:
+def rung(sentence: str) -> None:
     """Print what was decided at a rung of a sweep."""
-    fact("rung", verdict.sentence)
+    fact("rung", sentence)
 
 
-def pruned(runs: int, epochs: int, saved: "Saved") -> None:
-    """Print what a sweep of so many runs and epochs saved."""
-    if not saved.runs:
+def pruned(runs: tuple[int, int], epochs: tuple[int, int], idle: int) -> None:
+    """Print how many of a sweep's runs were pruned, and how many of their epochs that saved.
+
+    ``idle`` of these epochs were computed all the same.
+    """
+    (left, all_runs), (saved, all_epochs) = runs, epochs
+    if not left:
         return
-    left = f"{saved.runs} of {runs} runs left early: {saved.epochs:,} of {epochs:,} epochs less"
-    fact("saved", f"{left} ({saved.epochs / epochs:.0%})")
-    if saved.idle:
+    less = f"{saved:,} of {all_epochs:,} epochs less"
+    fact("saved", f"{left} of {all_runs} runs left early: {less} ({saved / all_epochs:.0%})")
+    if idle:
         fact(
             "",
-            f"{saved.idle:,} of these were computed along in stacks, so that the others keep "
+            f"{idle:,} of these were computed along in stacks, so that the others keep "
             "their bytes; sweep.exact=false saves them, too",
         )
 

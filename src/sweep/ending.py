@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from src.compare import compare_results
+from src.comparison.comparison import Comparison
+from src.comparison.kept import read_folder
 from src.comparison.summary import write_summary
 from src.config.hydra_internals import value_or_error
+from src.config.kept_configuration import check_kept
 from src.runs.folder import RUN
 from src.runs.job import Job
 from src.runs.record import Record, Status
@@ -22,9 +23,6 @@ from src.tracking.links import sync_command, view_link, with_ui
 from src.tracking.process import PATIENCE, PATIENCE_WHEN_KILLED, mirror
 from src.tracking.told import ids
 from src.tracking.view import SEEDS, run_by_run
-
-if TYPE_CHECKING:
-    from src.comparison.comparison import Comparison
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +56,7 @@ def end_sweep(
         if own:
             own.follow(drawn)  # it may have told the end of these runs by now
     has_all = not own or own.flush(PATIENCE_WHEN_KILLED if interruption else PATIENCE)
-    comparison = compare_results(results, folders, job.metric)
+    comparison = _compare(results, folders, job.metric)
     report.sweep_table(results, plan.sweep_id, comparison)
     page = None
     if comparison and not interruption:
@@ -85,9 +83,26 @@ def _reasons(
     return reasons
 
 
-def _summarize(
-    comparison: "Comparison", folder: Path, plan: Plan, best: Path | None
-) -> Path | None:
+def _compare(results: Sequence[Record], folders: Sequence[Path], metric: str) -> Comparison | None:
+    """Return the comparison of the runs.
+
+    None if fewer than two finished, if they name different metrics, since there is no order then,
+    or if a file is damaged, which is printed.
+    """
+    finished = [result for result in results if result.value is not None]
+    if len(finished) < 2 or len({result.metric for result in finished}) > 1:
+        return None
+    try:
+        kept = [read_folder(folder) for folder in folders if (folder / RUN).exists()]
+        comparison = Comparison(kept, metric)
+        assert comparison.answer  # reads everything
+    except UserError as error:
+        report.problem(f"the runs can't be compared: {error}")
+        return None
+    return comparison
+
+
+def _summarize(comparison: Comparison, folder: Path, plan: Plan, best: Path | None) -> Path | None:
     """Write the summary of the sweep; return the page. The runs are there in any case."""
     try:
         return write_summary(comparison, folder, plan.sweep_id, best)
@@ -143,10 +158,11 @@ def _draw(results: Sequence[Record], folders: Sequence[Path], best: int | None) 
     for number in drawn:
         if not (folders[number] / ".hydra").exists():
             continue  # it did not start
-        from src.pictures import draw_run  # Matplotlib takes half a second to import
+        from src.runs.pictures.folder import draw  # Matplotlib takes half a second to import
 
+        folder, name = folders[number], results[number].name
         try:
-            draw_run(folders[number])
-        except UserError as error:
-            report.problem(f"no pictures of {results[number].name}: {error}")
+            draw(folder, *check_kept(folder), name)
+        except (UserError, OSError) as error:
+            report.problem(f"no pictures of {name}: {error}")
     return [folders[number] for number in drawn]

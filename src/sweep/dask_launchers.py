@@ -1,7 +1,4 @@
-"""Runs the jobs of a sweep on a Dask cluster: one launcher for each way to get a cluster.
-
-Hydra imports this module at every start, so it imports what it needs of ours where it is used.
-"""
+"""Runs the jobs of a sweep on a Dask cluster: one launcher for each way to get a cluster."""
 
 import contextlib
 import secrets
@@ -14,12 +11,19 @@ from typing import TYPE_CHECKING
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_plugins.scratchgrid.stacked import PRELOAD, Opened, StackedLauncher
+from src.runs.folder import RESULT
+from src.support.errors import ConfigError
+from src.support.extras import require_package
+from src.support.threads import available_cores
+from src.sweep.company import form
+from src.sweep.jobs import SweepJob
+from src.sweep.launcher import PRELOAD, Opened, StackedLauncher
+from src.sweep.pruning import Judge
+from src.tracking.links import is_server
+from src.tracking.store import database_file
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # Dask may not be installed
     from src.sweep.clusters import Cluster
-    from src.sweep.jobs import SweepJob
-    from src.sweep.pruning import Judge
 
 _MARK = ".cluster"  # a file by which workers tell whether they see the sweep's folder
 
@@ -41,19 +45,14 @@ class _DaskLauncher(StackedLauncher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Take what Hydra gives. Raises ConfigError."""
-        from src.support.errors import ConfigError
-        from src.support.extras import require_package
-
         self._check_counts()
         if self._shared not in (None, True, False):
             raise ConfigError(f"hydra.launcher.shared={self._shared}: must be true, false or null")
         require_package(self._package, "hydra/launcher", "cluster")
         self._config, self._context = config, hydra_context
 
-    def prune_by(self, judge: "Judge", exact: bool) -> None:
+    def prune_by(self, judge: Judge, exact: bool) -> None:
         """Raise ConfigError: runs of several machines can't wait for each other at a rung."""
-        from src.support.errors import ConfigError
-
         raise ConfigError(
             "sweep.halving: can't be used on a cluster, where not all runs train at the same time; "
             "leave it out, or use hydra/launcher=stacked"
@@ -64,13 +63,9 @@ class _DaskLauncher(StackedLauncher):
         """Return the cluster that runs the jobs."""
 
     @contextlib.contextmanager
-    def _opened(self, jobs: "Sequence[SweepJob]") -> Iterator[Opened]:
-        from src.runs.folder import RESULT
-        from src.sweep.company import form
+    def _opened(self, jobs: Sequence[SweepJob]) -> Iterator[Opened]:
         from src.sweep.dask_executor import DaskExecutor
         from src.sweep.dask_worker import Driver
-        from src.tracking.links import is_server
-        from src.tracking.store import database_file
 
         cluster, job = self._cluster(), jobs[0].job
         store = job.tracking.store(job.outputs)
@@ -111,6 +106,7 @@ class DaskLauncher(_DaskLauncher):
         self._address = address
 
     def _cluster(self) -> "Cluster":
+
         from src.sweep.clusters import Existing
 
         return Existing(self._address)
@@ -126,7 +122,6 @@ class _Growing(_DaskLauncher):
         self._minimum = minimum
 
     def _check_counts(self) -> None:
-        from src.support.errors import ConfigError
 
         super()._check_counts()
         least, most = self._minimum, self._most()
@@ -138,8 +133,6 @@ class _Growing(_DaskLauncher):
 
     def _most(self) -> int:
         """Return the number of workers, or the most of them."""
-        from src.support.threads import available_cores
-
         return self._workers or available_cores()
 
 
@@ -147,6 +140,7 @@ class LocalDaskLauncher(_Growing):
     """Runs jobs on ``workers`` Dask workers of this machine, by default one per core."""
 
     def _cluster(self) -> "Cluster":
+
         from src.sweep.clusters import Local
 
         return Local(self._most(), self._minimum)
@@ -176,7 +170,6 @@ class SlurmLauncher(_Growing):
         self._walltime, self._queue = walltime, queue
 
     def _check_counts(self) -> None:
-        from src.support.errors import ConfigError
 
         super()._check_counts()
         _check_cores(self._cores)
@@ -186,6 +179,7 @@ class SlurmLauncher(_Growing):
             )
 
     def _cluster(self) -> "Cluster":
+
         from src.sweep.clusters import Slurm
 
         return Slurm(
@@ -220,7 +214,6 @@ class SshLauncher(_DaskLauncher):
         self._hosts, self._cores, self._python = hosts, cores, python
 
     def _check_counts(self) -> None:
-        from src.support.errors import ConfigError
 
         super()._check_counts()
         _check_cores(self._cores)
@@ -230,13 +223,13 @@ class SshLauncher(_DaskLauncher):
             )
 
     def _cluster(self) -> "Cluster":
+
         from src.sweep.clusters import Ssh
 
         return Ssh([str(host) for host in self._hosts], self._cores, self._python or sys.executable)
 
 
 def _check_cores(cores: int) -> None:
-    from src.support.errors import ConfigError
 
     if not (type(cores) is int and cores >= 1):
         raise ConfigError(f"hydra.launcher.cores={cores}: must be 1 or more")

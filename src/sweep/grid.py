@@ -1,30 +1,47 @@
-"""Runs every combination of the given values: checks all jobs first, and reports all at the end.
-
-Hydra imports this module at every start, so it imports what it needs of ours where it is used.
-"""
+"""Runs every combination of the given values: checks all jobs first, and reports all at the end."""
 
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-if TYPE_CHECKING:
-    from src.config.sweep_settings import SweepSettings
-    from src.sweep.convergence import Standing
-    from src.sweep.jobs import SweepJob
-    from src.sweep.sharing import SharedData
+from src.config.explain import COMPOSITION_ERRORS, explain
+from src.config.preflight import Known, claim, exists
+from src.config.rerun import wanted_again
+from src.config.resume import quoted
+from src.config.sweep_settings import SweepSettings
+from src.runs.folder import disown, is_alive, tidy
+from src.support.errors import ConfigError, UserError
+from src.support.threads import available_cores
+from src.sweep.calibration import forecast, total_seconds
+from src.sweep.composing import Composer, make_job, placed
+from src.sweep.convergence import (
+    Standing,
+    State,
+    earlier_sweep,
+    in_common,
+    stand,
+    told,
+    told_of_code,
+)
+from src.sweep.grammar import fitting, settings
+from src.sweep.jobs import SweepJob
+from src.sweep.plan import PLAN, Plan
+from src.sweep.pruning import Halving, with_pruned
+from src.sweep.sampling import combinations, drawn, zipped
+from src.sweep.sharing import SharedData, load
+from src.terminal import report
+from src.tracking.process import mirror
 
 
-class GridSweeper(Sweeper):
-    """Hydra's sweeper over a grid, with a check before the first run and a table after the last.
+class GridSweeper:
+    """A sweeper over a grid, with a check before the first run and a table after the last.
 
     ``params`` holds settings to sweep, as the command line would; ``max_batch_size`` is how many
     jobs are given to the launcher at a time, by default all.
@@ -34,16 +51,17 @@ class GridSweeper(Sweeper):
         self._max_batch_size, self._params = max_batch_size, params
         self.hydra_context: HydraContext | None = None
         self.config: DictConfig | None = None
-        self.launcher: Launcher | None = None
+        self.launcher: Any = None
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Take what Hydra gives, and make the launcher."""
         self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
+        launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        self.launcher = getattr(launcher, "real", launcher)  # Hydra's own are no shims
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run what is left to do of the grid. Raises UserError if a job is wrong, before any runs.
@@ -52,10 +70,6 @@ class GridSweeper(Sweeper):
         """
         assert self.config is not None
         assert self.launcher is not None
-        from src.config.sweep_settings import SweepSettings
-        from src.runs.folder import disown
-        from src.sweep.sharing import SharedData
-        from src.terminal import report
 
         chosen = SweepSettings.of(self.config)
         combinations = self._combinations(arguments, chosen)
@@ -80,13 +94,10 @@ class GridSweeper(Sweeper):
             sys.exit(1)
         return returns
 
-    def _combinations(self, arguments: Sequence[str], chosen: "SweepSettings") -> list[list[str]]:
+    def _combinations(self, arguments: Sequence[str], chosen: SweepSettings) -> list[list[str]]:
         """Return the overrides of each job."""
         assert self.hydra_context is not None
         assert self.config is not None
-        from hydra_plugins.scratchgrid._grammar import fitting, settings
-        from src.support.errors import ConfigError
-        from src.sweep.sampling import combinations, drawn, zipped
 
         most = self._max_batch_size
         if most is not None and not (type(most) is int and most >= 1):
@@ -104,17 +115,12 @@ class GridSweeper(Sweeper):
         return [*map(list, kept), *repeated]
 
     def _check(
-        self, combinations: Sequence[Sequence[str]], folder: Path, data: "SharedData"
-    ) -> "list[SweepJob]":
+        self, combinations: Sequence[Sequence[str]], folder: Path, data: SharedData
+    ) -> list[SweepJob]:
         """Compose and check every job, and return those that differ.
 
         Raises ConfigError, which lists the jobs that are wrong.
         """
-        from hydra_plugins.scratchgrid._composing import Composer, make_job
-        from src.config.explain import COMPOSITION_ERRORS, explain
-        from src.config.preflight import Known
-        from src.support.errors import ConfigError, UserError
-
         assert self.config is not None
         assert self.hydra_context is not None
         compose = Composer(self.hydra_context.config_loader, self.config)
@@ -140,19 +146,9 @@ class GridSweeper(Sweeper):
         _tell_repeated(repeated)
         return list(jobs.values())
 
-    def _show_plan(
-        self, jobs: "Sequence[SweepJob]", data: "SharedData", chosen: "SweepSettings"
-    ) -> None:
+    def _show_plan(self, jobs: Sequence[SweepJob], data: SharedData, chosen: SweepSettings) -> None:
         """Print what the sweep would do and how long it would take; nothing is written."""
         assert self.config is not None
-        from src.config.rerun import wanted_again
-        from src.support.threads import available_cores
-        from src.sweep.calibration import forecast, total_seconds
-        from src.sweep.convergence import State, earlier_sweep, stand
-        from src.sweep.plan import PLAN, Plan
-        from src.sweep.pruning import with_pruned
-        from src.sweep.sharing import load
-        from src.terminal import report
 
         folder, rerun = Path(self.config.hydra.sweep.dir), wanted_again()
         wanted = [job.wanted for job in jobs]
@@ -180,36 +176,32 @@ class GridSweeper(Sweeper):
     def _converge(
         self,
         folder: Path,
-        jobs: "Sequence[SweepJob]",
-        data: "SharedData",
-        chosen: "SweepSettings",
+        jobs: Sequence[SweepJob],
+        data: SharedData,
+        chosen: SweepSettings,
     ) -> tuple[bool, list[Sequence[JobReturn]], BaseException | None]:
         """Run the jobs that are left, and report on all.
 
         Returns whether all have finished, what those that ran returned, and what ended the sweep.
         """
-        from hydra_plugins.scratchgrid._ending import end_sweep
-
         jobs, outcomes, interruption = self._run(folder, jobs, data, chosen)
+        from src.sweep.ending import end_sweep  # pandas and SciPy: no run waits for them
+
         all_finished = end_sweep(folder, jobs, outcomes, interruption)
         return all_finished, [list(outcomes.values())], interruption
 
     def _run(
         self,
         folder: Path,
-        jobs: "Sequence[SweepJob]",
-        data: "SharedData",
-        chosen: "SweepSettings",
-    ) -> "tuple[list[SweepJob], dict[int, JobReturn], BaseException | None]":
+        jobs: Sequence[SweepJob],
+        data: SharedData,
+        chosen: SweepSettings,
+    ) -> tuple[list[SweepJob], dict[int, JobReturn], BaseException | None]:
         """Run the jobs that are left.
 
         Returns the jobs in their places, what those that ran returned, by their numbers, and what
         ended the sweep early.
         """
-        from src.runs.folder import tidy
-        from src.sweep.convergence import State
-        from src.tracking.process import mirror
-
         jobs, standings = self._place(folder, jobs, chosen)
         self._halve(chosen, jobs)
         OmegaConf.save(self.config, folder / "multirun.yaml")
@@ -227,14 +219,11 @@ class GridSweeper(Sweeper):
         outcomes = dict(zip([job.number for job in left], itertools.chain(*returns), strict=False))
         return jobs, outcomes, interruption
 
-    def _halve(self, chosen: "SweepSettings", jobs: "Sequence[SweepJob]") -> None:
+    def _halve(self, chosen: SweepSettings, jobs: Sequence[SweepJob]) -> None:
         """Let the launcher end the worse runs early, if this is asked for.
 
         Raises ConfigError where it can't.
         """
-        from src.support.errors import ConfigError
-        from src.sweep.pruning import Halving
-
         if chosen.halving is None:
             return
         prune_by = getattr(self.launcher, "prune_by", None)
@@ -245,20 +234,13 @@ class GridSweeper(Sweeper):
             )
         prune_by(Halving.of(chosen.halving, jobs), chosen.exact)
 
-    def _claim(self, jobs: "Sequence[SweepJob]") -> Path:
+    def _claim(self, jobs: Sequence[SweepJob]) -> Path:
         """Return the folder of the sweep, which this process owns from now on.
 
         It is that of an earlier sweep if the command goes on with it. Raises UserError if another
         process owns it.
         """
         assert self.config is not None
-        from src.config.preflight import claim, exists
-        from src.config.rerun import wanted_again
-        from src.config.resume import quoted
-        from src.runs.folder import is_alive
-        from src.support.errors import ConfigError
-        from src.sweep.convergence import earlier_sweep, in_common
-        from src.sweep.plan import PLAN, Plan
 
         folder, wanted = Path(self.config.hydra.sweep.dir), [job.wanted for job in jobs]
         # Unresolved: an override may name what a job has and the sweep has not.
@@ -286,19 +268,12 @@ class GridSweeper(Sweeper):
         return folder
 
     def _place(
-        self, folder: Path, jobs: "Sequence[SweepJob]", chosen: "SweepSettings"
-    ) -> "tuple[list[SweepJob], list[Standing]]":
+        self, folder: Path, jobs: Sequence[SweepJob], chosen: SweepSettings
+    ) -> tuple[list[SweepJob], list[Standing]]:
         """Write the plan; return the jobs in their places, and how far each has come.
 
         Says what was done before. Raises ConfigError if two jobs would share a folder.
         """
-        from hydra_plugins.scratchgrid._composing import placed
-        from src.config.rerun import wanted_again
-        from src.sweep.convergence import stand, told, told_of_code
-        from src.sweep.plan import Plan
-        from src.sweep.pruning import with_pruned
-        from src.terminal import report
-
         before, rerun = Plan.load(folder), wanted_again()
         standings = stand(folder, before, [job.wanted for job in jobs], rerun)
         if before and chosen.halving:
@@ -317,7 +292,7 @@ class GridSweeper(Sweeper):
         return jobs, standings
 
     def _launch(
-        self, jobs: "Sequence[SweepJob]"
+        self, jobs: Sequence[SweepJob]
     ) -> tuple[list[Sequence[JobReturn]], BaseException | None]:
         """Launch the jobs in batches; return what they returned, and what ended the sweep early."""
         assert self.launcher is not None
@@ -335,7 +310,7 @@ class GridSweeper(Sweeper):
         return returns, None
 
 
-def _identity(job: "SweepJob") -> object:
+def _identity(job: SweepJob) -> object:
     """Return what is equal for jobs that would do the same."""
     return repr(job.job), tuple(o for o in job.overrides if o.lstrip("+~").startswith("hydra"))
 
@@ -350,10 +325,8 @@ def _batches(numbers: Sequence[int], size: int, split: bool) -> Iterator[tuple[i
             first = place
 
 
-def _check_places(jobs: "Sequence[SweepJob]") -> None:
+def _check_places(jobs: Sequence[SweepJob]) -> None:
     """Raise ConfigError unless the runs go to one store, each to its own folder."""
-    from src.support.errors import ConfigError
-
     if len({(job.job.outputs, job.job.tracking) for job in jobs}) > 1:
         raise ConfigError(
             "outputs and tracking can't be swept: all runs of a sweep go to one store"
@@ -363,8 +336,6 @@ def _check_places(jobs: "Sequence[SweepJob]") -> None:
 
 def _check_folders(folders: Sequence[Path]) -> None:
     """Raise ConfigError if two runs have one folder."""
-    from src.support.errors import ConfigError
-
     if len(set(folders)) < len(folders):
         raise ConfigError(
             "hydra.sweep.subdir: gives several jobs one folder; "
@@ -373,7 +344,6 @@ def _check_folders(folders: Sequence[Path]) -> None:
 
 
 def _tell_repeated(repeated: Sequence[str]) -> None:
-    from src.terminal import report
 
     if repeated:
         jobs = "1 job repeats" if len(repeated) == 1 else f"{len(repeated)} jobs repeat"

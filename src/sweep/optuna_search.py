@@ -1,30 +1,33 @@
-"""Has Optuna choose the runs of a sweep, batch by batch: ``hydra/sweeper=optuna``.
-
-Hydra imports this module at every start, so it imports what it needs of ours where it is used.
-"""
+"""Has Optuna choose the runs of a sweep, batch by batch: ``hydra/sweeper=optuna``."""
 
 import contextlib
 import itertools
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn
 from omegaconf import open_dict
 
-from hydra_plugins.scratchgrid.grid import GridSweeper
+from src.config.preflight import claim
+from src.config.resume import quoted
+from src.config.sweep_settings import SweepSettings
+from src.runs.folder import disown
+from src.runs.job import Job
+from src.runs.record import Record
+from src.support.errors import ConfigError, UserError
+from src.sweep.ending import end_sweep
+from src.sweep.grammar import fitting, settings
+from src.sweep.grid import GridSweeper
+from src.sweep.jobs import SweepJob
+from src.sweep.pruning import configuration
+from src.sweep.sampling import Setting, combinations, zipped
+from src.sweep.sharing import SharedData
+from src.terminal import report
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
-
-    from src.config.sweep_settings import SweepSettings
-    from src.runs.job import Job
-    from src.runs.record import Record
-    from src.sweep.jobs import SweepJob
-    from src.sweep.sampling import Setting
-    from src.sweep.sharing import SharedData
+if TYPE_CHECKING:  # Optuna may not be installed
     from src.sweep.study import Asked, Study
 
 
@@ -52,15 +55,8 @@ class OptunaSweeper(GridSweeper):
 
         Exits with 1 if a run failed.
         """
-        from hydra_plugins.scratchgrid._ending import end_sweep
-
         assert self.config is not None
         assert self.hydra_context is not None
-        from hydra_plugins.scratchgrid._grammar import settings
-        from src.config.sweep_settings import SweepSettings
-        from src.sweep.sampling import combinations, zipped
-        from src.sweep.sharing import SharedData
-        from src.terminal import report
 
         chosen = SweepSettings.of(self.config)
         samples, folder = self._check_settings(chosen), self._folder()
@@ -94,10 +90,8 @@ class OptunaSweeper(GridSweeper):
             sys.exit(1)
         return []
 
-    def _check_settings(self, chosen: "SweepSettings") -> int:
+    def _check_settings(self, chosen: SweepSettings) -> int:
         """Return how many configurations to try. Raises ConfigError for what makes no sense."""
-        from src.support.errors import ConfigError
-
         if chosen.samples is None:
             raise ConfigError(
                 "hydra/sweeper=optuna: say how many configurations to try, as with samples=50"
@@ -118,10 +112,7 @@ class OptunaSweeper(GridSweeper):
 
     def _folder(self) -> Path:
         """Return the folder of the sweep: that of the study, if it has a name."""
-        from src.config.resume import quoted
-
         assert self.config is not None
-        from src.support.errors import ConfigError
 
         folder = Path(self.config.hydra.sweep.dir)
         if self._name is None:
@@ -138,10 +129,9 @@ class OptunaSweeper(GridSweeper):
             of_each_job.append(f"hydra.sweep.dir={quoted(folder)}")
         return folder
 
-    def _open(self, folder: Path, searched: "Sequence[Setting]") -> "Study":
+    def _open(self, folder: Path, searched: Sequence[Setting]) -> "Study":
         """Open or continue the study. Raises ConfigError."""
         assert self.config is not None
-        from src.support.errors import ConfigError
 
         metric = str(self.config.metric)
         if metric.startswith("test/"):
@@ -165,14 +155,11 @@ class OptunaSweeper(GridSweeper):
         return Study(database, folder.name, searched, metric, self._pruner)
 
     @contextlib.contextmanager
-    def _owned(self, folder: Path) -> "Iterator[Callable[[Job], None]]":
+    def _owned(self, folder: Path) -> Iterator[Callable[[Job], None]]:
         """Yield what makes the sweep's folder this process's own, given one of its jobs."""
-        from src.config.preflight import claim
-        from src.runs.folder import disown
-
         owned: list[Path] = []
 
-        def take(job: "Job") -> None:
+        def take(job: Job) -> None:
             if not owned:
                 claim(job, folder)
                 owned.append(folder)
@@ -189,13 +176,11 @@ class OptunaSweeper(GridSweeper):
         common: Sequence[str],
         seeds: Sequence[Sequence[str]],
         folder: Path,
-        data: "SharedData",
-    ) -> "list[SweepJob]":
+        data: SharedData,
+    ) -> list[SweepJob]:
         """Compose and check the jobs of a batch: each configuration with each seed."""
         assert self.config is not None
         assert self.hydra_context is not None
-        from hydra_plugins.scratchgrid._grammar import fitting
-        from src.sweep.pruning import configuration
 
         wanted = [[*common, *trial.overrides, *seed] for trial in asked for seed in seeds]
         fitted = fitting(self.hydra_context.config_loader, self.config, wanted)
@@ -211,10 +196,8 @@ class OptunaSweeper(GridSweeper):
                 self._trials.setdefault(by_overrides[first], []).append(trial)
         return jobs
 
-    def _halve(self, chosen: "SweepSettings", jobs: "Sequence[SweepJob]") -> None:
+    def _halve(self, chosen: SweepSettings, jobs: Sequence[SweepJob]) -> None:
         """Let the study's pruner end the worse runs of a batch early. Raises ConfigError."""
-        from src.support.errors import ConfigError
-        from src.sweep.pruning import configuration
         from src.sweep.study import Pruning
 
         if self._pruner == "none":
@@ -245,9 +228,7 @@ class OptunaSweeper(GridSweeper):
             study.tell(trial, finished)
 
 
-def _result(folder: Path) -> "Record | None":
-    from src.runs.record import Record
-    from src.support.errors import UserError
+def _result(folder: Path) -> Record | None:
 
     try:
         record = Record.load(folder)
@@ -256,11 +237,11 @@ def _result(folder: Path) -> "Record | None":
     return record if record.has_ended else None
 
 
-def _seed(setting: "Setting") -> bool:
+def _seed(setting: Setting) -> bool:
     return setting.key == "seed"
 
 
-def _is_searched(setting: "Setting") -> bool:
+def _is_searched(setting: Setting) -> bool:
     """Return whether Optuna chooses the value of a setting."""
     single = len(getattr(setting, "values", (0, 0))) == 1
     return not (_seed(setting) or single)

@@ -6,14 +6,13 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from hydra_plugins.scratchgrid._composing import placed
 from src.config.hydra_internals import (
     context_with_starts_only,
     failed,
@@ -31,15 +30,14 @@ from src.support.temporary import using
 from src.support.threads import use_at_most
 from src.sweep.away import Returned, fetch
 from src.sweep.company import PlannedStack, attempted, divided, settle
+from src.sweep.composing import placed
+from src.sweep.dask_worker import Place
 from src.sweep.jobs import SweepJob
 from src.sweep.plan import PLAN
 from src.sweep.run_context import swept
 from src.sweep.sharing import load
 from src.sweep.stack import Assignment, Stack
 from src.tracking.process import mirror
-
-if TYPE_CHECKING:
-    from src.sweep.dask_worker import Place
 
 
 @dataclass(frozen=True)

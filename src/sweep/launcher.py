@@ -1,46 +1,49 @@
-"""Runs the jobs of a sweep as stacks of networks, distributed over worker processes.
-
-Hydra imports this module at every start, so it imports what it needs of ours where it is used.
-"""
+"""Runs the jobs of a sweep as stacks of networks, distributed over worker processes."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.utils import JobReturn, setup_globals
-from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from hydra_plugins.scratchgrid._group import Group
-    from src.sweep.company import PlannedStack
-    from src.sweep.executors import Executor, Work
-    from src.sweep.jobs import SweepJob
-    from src.sweep.pruning import Judge, Rounds
-    from src.sweep.sharing import SharedData
+from src.config.hydra_internals import failed
+from src.runs.record import Record, status
+from src.support.errors import ConfigError
+from src.support.threads import available_cores
+from src.sweep.away import Returned
+from src.sweep.company import PlannedStack, form
+from src.sweep.composing import Composer, make_job
+from src.sweep.executors import Executor, LocalExecutor, Work, start_method
+from src.sweep.group import Group, run_group
+from src.sweep.grouping import group
+from src.sweep.jobs import SweepJob
+from src.sweep.pruning import Judge, Reached, Rounds, Saved
+from src.sweep.rungs import Rungs, deal, run_rungs
+from src.sweep.sharing import SharedData
+from src.terminal import report
 
 # The process that workers are forked from imports these once.
-PRELOAD = ["src.sweep.preload", "hydra_plugins.scratchgrid._rungs"]
+PRELOAD = ["src.sweep.preload", "src.sweep.rungs"]
 
 
 @dataclass(frozen=True)
 class Opened:
     """An executor that is ready, and the stacks for it."""
 
-    executor: "Executor"
-    stacks: "Sequence[PlannedStack]"
+    executor: Executor
+    stacks: Sequence[PlannedStack]
     cores: int  # for each stack
     workers: int  # stacks that train at the same time
     place: str | None = None  # in words, if it is not this machine alone
 
 
-class StackedLauncher(Launcher):
-    """Hydra's launcher that trains jobs as stacks where this is faster.
+class StackedLauncher:
+    """A launcher that trains jobs as stacks where this is faster.
 
     ``workers`` is the number of processes, by default one per core; ``together`` the most networks
     in a stack, by default as many as were measured to be faster than one after another.
@@ -59,21 +62,18 @@ class StackedLauncher(Launcher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Take what Hydra gives, and begin to start workers. Raises ConfigError."""
-        from src.sweep.executors import start_method
-
         self._check_counts()
         self._config, self._context = config, hydra_context
         self._method = start_method(PRELOAD)
 
     def _check_counts(self) -> None:
-        from src.support.errors import ConfigError
 
         for name, value in (("workers", self._workers), ("together", self._together)):
             if value is not None and not (type(value) is int and value >= 1):
                 raise ConfigError(f"hydra.launcher.{name}={value}: must be 1 or more, or null")
 
     def accept(
-        self, jobs: "Sequence[SweepJob]", data: "SharedData", ended: "Sequence[SweepJob]" = ()
+        self, jobs: Sequence[SweepJob], data: SharedData, ended: Sequence[SweepJob] = ()
     ) -> None:
         """Take the jobs of the sweep, which its sweeper has composed and checked.
 
@@ -83,16 +83,13 @@ class StackedLauncher(Launcher):
         """
         self._composed, self._ended = (jobs, data), ended
 
-    def stacks(self, jobs: "Sequence[SweepJob]") -> tuple[list[list["SweepJob"]], int]:
+    def stacks(self, jobs: Sequence[SweepJob]) -> tuple[list[list[SweepJob]], int]:
         """Return the stacks in which these jobs would train, and the number of workers."""
-        from src.support.threads import available_cores
-        from src.sweep.grouping import group
-
         grouped = group([job.member for job in jobs], self._together)
         workers = min(self._workers or available_cores(), len(grouped))
         return [[jobs[n] for n in numbers] for numbers in grouped], workers
 
-    def prune_by(self, judge: "Judge", exact: bool) -> None:
+    def prune_by(self, judge: Judge, exact: bool) -> None:
         """Let runs leave at the rungs of this judge; it is asked anew in each ``launch``.
 
         With ``exact`` the networks that stay keep the bytes that they would have without a judge.
@@ -103,8 +100,6 @@ class StackedLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run the jobs and return the outcome of each, in their order."""
-        from src.sweep.sharing import SharedData
-
         setup_globals()
         with ExitStack() as stack:
             if self._composed:
@@ -118,9 +113,8 @@ class StackedLauncher(Launcher):
         return [returns[job.number] for job in jobs]
 
     def _compose(
-        self, job_overrides: Sequence[Sequence[str]], first: int, data: "SharedData"
-    ) -> "list[SweepJob]":
-        from hydra_plugins.scratchgrid._composing import Composer, make_job
+        self, job_overrides: Sequence[Sequence[str]], first: int, data: SharedData
+    ) -> list[SweepJob]:
 
         assert self._config is not None
         assert self._context is not None
@@ -132,12 +126,8 @@ class StackedLauncher(Launcher):
         ]
 
     @contextmanager
-    def _opened(self, jobs: "Sequence[SweepJob]") -> Iterator[Opened]:
+    def _opened(self, jobs: Sequence[SweepJob]) -> Iterator[Opened]:
         """Yield what runs the jobs, and their groups."""
-        from src.support.threads import available_cores
-        from src.sweep.company import form
-        from src.sweep.executors import LocalExecutor
-
         stacks = form(self._folder, jobs, self._ended, self._together)
         workers = min(self._workers or available_cores(), len(stacks))
         cores = max(1, available_cores() // workers)
@@ -150,15 +140,8 @@ class StackedLauncher(Launcher):
         assert self._config is not None
         return Path(self._config.hydra.sweep.dir)
 
-    def _run(self, jobs: "Sequence[SweepJob]", data: "SharedData") -> dict[int, JobReturn]:
+    def _run(self, jobs: Sequence[SweepJob], data: SharedData) -> dict[int, JobReturn]:
         """Run the jobs in workers and return the outcomes by the jobs' numbers."""
-        from hydra_plugins.scratchgrid._group import Group
-        from src.config.hydra_internals import failed
-        from src.runs.record import Record, status
-        from src.sweep.away import Returned
-        from src.sweep.pruning import Reached, Saved
-        from src.terminal import report
-
         assert self._context is not None
         epochs = sum(job.member.experiment.epochs for job in jobs)
         ended: set[Path] = set()
@@ -210,14 +193,11 @@ class StackedLauncher(Launcher):
                 else:
                     returned = zip(ran, future.result(), strict=True)
                     returns |= {job.number: outcome for job, outcome in returned}
-        report.pruned(len(jobs), epochs, saved)
+        report.pruned((saved.runs, len(jobs)), (saved.epochs, epochs), saved.idle)
         return returns
 
-    def _rounds(self, jobs: "Sequence[SweepJob]") -> "Rounds | None":
+    def _rounds(self, jobs: Sequence[SweepJob]) -> Rounds | None:
         """Return what has the judge decide at the rungs, if there is a judge."""
-        from src.sweep.pruning import Rounds
-        from src.terminal import report
-
         if self._judge is None:
             return None
         assert self._config is not None
@@ -226,15 +206,12 @@ class StackedLauncher(Launcher):
         return Rounds(self._judge, folder, numbers, report.rung)
 
     def _tasks(
-        self, groups: "Sequence[Group]", workers: int, rounds: "Rounds | None"
-    ) -> "Iterator[tuple[Work, Any, Sequence[SweepJob]]]":
+        self, groups: Sequence[Group], workers: int, rounds: Rounds | None
+    ) -> Iterator[tuple[Work, Any, Sequence[SweepJob]]]:
         """Yield what the workers do: one group at a time, or with a judge all groups of a worker.
 
         Each task comes with the jobs that it runs, in their order.
         """
-        from hydra_plugins.scratchgrid._group import run_group
-        from hydra_plugins.scratchgrid._rungs import Rungs, deal, run_rungs
-
         if rounds is None:
             for group in groups:
                 yield run_group, group, group.jobs

@@ -8,8 +8,8 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
-from hydra_plugins.scratchgrid._group import Group, OpenedGroup
 from src.support.files import open_many_files
+from src.sweep.group import Group, OpenedGroup
 from src.sweep.pruning import Reached, Saved, await_verdict
 
 
