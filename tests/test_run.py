@@ -299,7 +299,7 @@ def test_the_rate_of_a_schedule_is_kept_by_epoch(invoke: Callable[..., Ended]) -
 
 @pytest.mark.slow
 def test_what_ails_the_layers_is_logged_drawn_and_said(invoke: Callable[..., Ended]) -> None:
-    ended = invoke("model=sigmoid3", "lr=20", "epochs=6", "diagnose=2")
+    ended = invoke("model=sigmoid3", "lr=20", "epochs=6", "diagnose=2", tracked=True)
     assert (
         "look at     layer 2: 16 of 16 units saturated from epoch 1; a smaller lr may help"
         in ended.out
@@ -391,7 +391,7 @@ def test_debug_overfit_learns_twenty_samples_by_heart(
 
 @pytest.mark.slow
 def test_debug_overfit_fails_where_the_network_cant_learn(invoke: Callable[..., Ended]) -> None:
-    ended = invoke("debug=overfit", "initializer=zeros", "epochs=50")
+    ended = invoke("debug=overfit", "initializer=zeros", "epochs=50", tracked=True)
     assert ended.code == 1
     assert "after 50 epochs; the target is 0.01" in ended.err
     client = MlflowClient(ended.store)
