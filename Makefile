@@ -72,8 +72,7 @@ draw: $(VENV)/.run ## draw the pictures of the documentation from the code
 ui: $(VENV)/.run ## open MLflow's UI for the runs under outputs on http://127.0.0.1:PORT
 	@$(BIN)/python -m src.ui --port $(PORT)
 
-server: $(VENV)/.run ## start an MLflow server with PostgreSQL for a team; ARGS="--host 0.0.0.0" with passwords
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --editable ".[server]"
+server: $(VENV)/.server ## start an MLflow server with PostgreSQL for a team; ARGS="--host 0.0.0.0" with passwords
 	@$(BIN)/python -m src.server --port $(PORT) $(ARGS)
 
 lock: $(VENV)/.dev ## resolve the dependencies anew and write locks/, with hashes
@@ -100,4 +99,9 @@ $(VENV)/.run: $(VENV)/.build locks/run.txt pyproject.toml
 $(VENV)/.dev: $(VENV)/.run locks/dev.txt
 	@echo "installing what the tests need into $(VENV); this takes about half a minute, once"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --require-hashes -r locks/dev.txt
+	@touch $@
+
+$(VENV)/.server: $(VENV)/.run
+	@echo "installing what a server needs into $(VENV), once"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --editable ".[server]"
 	@touch $@

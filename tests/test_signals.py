@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import sqlite3
@@ -21,6 +22,7 @@ from src.runs.record import Record
 from src.runs.recorder import Recorder
 from src.support import signals
 from src.support.temporary import remove_abandoned, temporary_folder, using
+from src.sweep.executors import _sockets, start_method
 from tests.conftest import ROOT, command
 from tests.resuming import train
 
@@ -473,6 +475,28 @@ def test_a_sweep_that_is_refused_leaves_no_process(tmp_path: Path) -> None:
 # --- the parts --------------------------------------------------------------------------------
 
 
+def test_no_package_for_clusters_takes_ctrl_c_away() -> None:
+    pytest.importorskip("dask_jobqueue")
+    script = """
+import contextlib, os, signal
+from pathlib import Path
+from src.support import signals
+from src.support.errors import ConfigError
+from src.sweep.clusters import Slurm
+
+signals.end_in_order_on_signals()
+os.environ["PATH"] = ""  # where there is no sbatch
+with contextlib.suppress(ConfigError), Slurm(1, 1, "1GB", "00:01:00", None, Path("x")).open():
+    pass
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == -signal.SIGINT, ended.stderr  # KeyboardInterrupt, not exit code 0
+    assert "KeyboardInterrupt" in ended.stderr
+
+
 def test_held_signals_act_when_the_block_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "_begin_ending", lambda number: None)
     before = signal.getsignal(signal.SIGTERM)
@@ -520,6 +544,15 @@ def test_a_folder_in_use_is_not_taken_to_be_abandoned(
         remove_abandoned()
         assert (folder / "data").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["scratchgrid.mine"]
+
+
+def test_a_forked_process_removes_nothing_of_its_parent() -> None:
+    start_method()
+    folder = _sockets()
+    forked = multiprocessing.get_context("fork").Process(target=int)  # it drops our finalizers
+    forked.start()
+    forked.join()
+    assert folder.is_dir()
 
 
 def test_a_folder_that_another_process_uses_outlives_the_one_that_was_killed(

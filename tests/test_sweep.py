@@ -95,6 +95,12 @@ def test_a_run_without_a_result_is_failed_for_its_reason_or_lost(tmp_path: Path)
     assert [list(result.overrides) for result in results] == JOBS
 
 
+def test_a_sweep_of_nothing_says_so(invoke: Callable[..., Ended]) -> None:
+    alone = invoke("-m", "model=relu2_small", "epochs=1", "plan=true")
+    assert "note        nothing is swept" in alone.out
+    assert "nothing is swept" not in invoke("-m", "seed=0,1", "plan=true").out
+
+
 @pytest.mark.slow
 def test_results_are_found_where_hydra_put_them(
     invoke: Callable[..., Ended], tmp_path: Path

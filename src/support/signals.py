@@ -160,6 +160,17 @@ def checkpoint_requested() -> bool:
 
 
 @contextlib.contextmanager
+def keeping_handlers() -> Iterator[None]:
+    """Keep our handlers in a block that imports a package which sets its own."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def ignoring_interrupts() -> Iterator[None]:
     """Ignore Ctrl-C in the block, and in the processes that are started in it."""
     if threading.current_thread() is not threading.main_thread():

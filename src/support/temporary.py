@@ -24,9 +24,11 @@ _MARK = ".temporary"  # only a folder that holds this file is removed
 def temporary_folder() -> Iterator[Path]:
     """Make a folder that is removed when the block ends, or a signal ends the process."""
     folder, lock = _make()
+    owner = os.getpid()
 
     def remove() -> None:
-        shutil.rmtree(folder, ignore_errors=True)
+        if os.getpid() == owner:  # a forked process that drops this block must not remove it
+            shutil.rmtree(folder, ignore_errors=True)
 
     forget = clean_when_leaving(remove)
     try:

@@ -136,7 +136,9 @@ class Slurm(Cluster):
     @contextlib.contextmanager
     def open(self) -> Iterator[Client]:
         from dask import config
-        from dask_jobqueue.slurm import SLURMCluster
+
+        with signals.keeping_handlers():  # dask_jobqueue would end the command on Ctrl-C, with 0
+            from dask_jobqueue.slurm import SLURMCluster
 
         # A job that SLURM requeues is away for minutes. Dask would cancel it, and submit another
         # one only if the cluster grows with the work.

@@ -76,6 +76,8 @@ class GridSweeper:
         with SharedData() as data:
             jobs = self._check(combinations, Path(self.config.hydra.sweep.dir), data)
             self._halve(chosen, jobs)  # raises what is wrong before anything is written
+            if len(combinations) == 1:
+                report.fact("note", "nothing is swept: lr=0.03,0.1 would give a run for each value")
             if chosen.plan:
                 self._show_plan(jobs, data, chosen)
                 return []
