@@ -102,3 +102,17 @@ def test_a_run_has_used_its_budget_up_where_one_epoch_more_would_exceed_it() -> 
     assert list(Budget("seconds", 55).within(history, [run]).index) == [0]
     assert list(Budget("seconds", 65).within(history, [run]).index) == []
     assert list(Budget("seconds", 15).within(history[:1], [run]).index) == [0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        (["DIVERGED", "DIVERGED"], "No other configuration has a finished run."),
+        (["DIVERGED", 0.8], "All other configurations have a diverged run."),
+    ],
+)
+def test_a_rival_without_a_finished_run_is_told_from_one_that_diverged_once(
+    scores: list[float | str | None], said: str, tmp_path: Path
+) -> None:
+    sweep = Sweep("", {"lr=0.1": [0.9, 0.91], "lr=9": scores})
+    assert said in str(Comparison(list(sweep.runs(tmp_path))).answer)
