@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -532,3 +532,28 @@ def test_impossible_clusters_are_refused(
     )
     assert ended.code == 2
     assert said in " ".join(ended.err.split())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ((), "error hydra.launcher.address: is missing: add hydra.launcher.address=…"),
+        (
+            ("hydra.launcher.address=tcp://127.0.0.1:9",),
+            "error hydra.launcher.address=tcp://127.0.0.1:9: no Dask scheduler answers",
+        ),
+    ],
+)
+def test_a_scheduler_that_is_not_there_is_told_in_a_line_and_leaves_nothing(
+    settings: Sequence[str],
+    said: str,
+    invoke: Callable[..., Ended],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("src.sweep.clusters._CONNECTING", 1.0)
+    ended = invoke("-m", "seed=0,1", "hydra/launcher=dask", *settings)
+    assert ended.code == 2
+    assert ended.err.startswith(said)
+    assert len(ended.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

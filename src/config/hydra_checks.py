@@ -125,6 +125,8 @@ def _check_plugin(kind: str, node: Any, choice: Any, typed: set[str]) -> None:
             continue
         if key in defaults and defaults[key] == value:
             continue
+        if value == "???":
+            raise ConfigError(f"{key}: is missing: add {key}=… to the command line")
         if inner.startswith("params."):
             _check_swept(inner.removeprefix("params."), value, key)
         elif inner.endswith("._target_") and str(value).startswith(_NESTED_TARGETS):

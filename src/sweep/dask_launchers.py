@@ -105,6 +105,11 @@ class DaskLauncher(_DaskLauncher):
         super().__init__(None, together, shared)
         self._address = address
 
+    def reach(self) -> None:
+        """Raise ConfigError if no scheduler answers."""
+        with self._cluster().open():
+            pass
+
     def _cluster(self) -> "Cluster":
 
         from src.sweep.clusters import Existing

@@ -81,6 +81,7 @@ class GridSweeper:
             if chosen.plan:
                 self._show_plan(jobs, data, chosen)
                 return []
+            self._reach()
             folder = self._claim(jobs)
             try:
                 all_finished, returns, interruption = self._converge(folder, jobs, data, chosen)
@@ -95,6 +96,11 @@ class GridSweeper:
         if not all_finished:
             sys.exit(1)
         return returns
+
+    def _reach(self) -> None:
+        """Raise ConfigError, before anything is written, if the launcher's cluster is not there."""
+        if reach := getattr(self.launcher, "reach", None):
+            reach()
 
     def _combinations(self, arguments: Sequence[str], chosen: SweepSettings) -> list[list[str]]:
         """Return the overrides of each job."""

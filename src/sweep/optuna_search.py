@@ -65,6 +65,7 @@ class OptunaSweeper(GridSweeper):
         fixed = [one for one in swept if not _is_searched(one) and not _seed(one)]
         common = list(itertools.chain(*combinations(fixed)))
         seeds = combinations([one for one in swept if _seed(one)])
+        self._reach()
         study = self._open(folder, [one for one in swept if _is_searched(one)])
         jobs: list[SweepJob] = []
         outcomes: dict[int, JobReturn] = {}
