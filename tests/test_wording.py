@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.comparison.answers import Answers, disagreement
+from src.comparison.answers import Answers, disagreement, read_answers
 from src.comparison.budget import Budget
 from src.comparison.comparison import Comparison
 from src.comparison.frames import Pair
 from src.comparison.kept import KeptRun
 from src.comparison.reasons import sentences
+from src.comparison.scores import _effects
 from src.comparison.statistics import Samples
 from src.comparison.verdict import probability
 from src.comparison.wording import pair_on_samples, pair_over_seeds
@@ -116,3 +117,46 @@ def test_a_rival_without_a_finished_run_is_told_from_one_that_diverged_once(
 ) -> None:
     sweep = Sweep("", {"lr=0.1": [0.9, 0.91], "lr=9": scores})
     assert said in str(Comparison(list(sweep.runs(tmp_path))).answer)
+
+
+def test_answers_to_other_samples_and_damaged_files_are_counted_and_left_out(
+    tmp_path: Path,
+) -> None:
+    sweep = Sweep("", {"lr=0.1": [0.9, 0.91, 0.92, 0.93]}, predictions=True)
+    files = {n: run.predictions for n, run in enumerate(sweep.runs(tmp_path)) if run.predictions}
+    with np.load(files[1]) as arrays:
+        other = {**arrays, "samples": np.array("other")}
+    np.savez(files[1], **other)
+    files[2].write_bytes(b"damaged")
+    answers = read_answers(files)
+    assert answers is not None
+    assert sorted(answers.of_run) == [0, 3]
+    assert answers.left_out == 2
+
+
+def test_a_run_that_stops_a_step_short_of_a_budget_has_not_reached_it() -> None:
+    runs = [KeptRun("a", {}, "FINISHED", "val/loss")]
+    history = pd.DataFrame({"run": 0, "epoch": range(1, 10), "updates": range(10, 100, 10)})
+    assert list(Budget("updates", 99).within(history, runs).index) == [0]  # no more fit in
+    assert list(Budget("updates", 100).within(history, runs).index) == []
+
+
+def test_a_seed_that_no_run_has_moves_nothing() -> None:
+    values = np.array([[0.9, np.nan, 0.7], [0.8, np.nan, 0.6]])
+    assert _effects(values) == pytest.approx([0.1, 0.0, -0.1])
+
+
+def test_curves_have_the_metrics_that_were_asked_for(tmp_path: Path) -> None:
+    sweep = Sweep("", {"lr=0.1": [0.9], "lr=0.2": [0.8]}, curves={"lr=0.1": [0.5], "lr=0.2": [0.4]})
+    curves = Comparison(list(sweep.runs(tmp_path))).curves(["val/accuracy", "val/loss"])
+    columns = ["run", "configuration", "epoch", "updates", "samples", "seconds"]
+    assert list(curves.columns) == [*columns, "val/accuracy", "val/loss"]
+    assert curves["val/accuracy"].tolist() == [0.5, 0.9, 0.4, 0.8]
+    assert curves["val/loss"].isna().all()
+
+
+def test_a_run_that_repeats_another_is_told_and_counts_once(tmp_path: Path) -> None:
+    runs = list(Sweep("", {"lr=0.1": [0.9, 0.91], "lr=0.2": [0.8, 0.81]}).runs(tmp_path))
+    comparison = Comparison([*runs, replace(runs[0], name="again")])
+    assert any("1 run repeats another one" in note for note in comparison.notes)
+    assert len(comparison.runs) == 4
