@@ -32,8 +32,8 @@ from src.config.recipes import deviations
 from src.config.rerun import take_rerun
 from src.config.resume import resume_or_prepare, resumed_run
 from src.config.sweep_settings import refuse_in_single_run
-from src.runs.context import RunContext
 from src.runs.experiment import Prepared
+from src.runs.folder import PICTURES
 from src.runs.job import Job
 from src.runs.record import Record, status
 from src.runs.recorder import Finished
@@ -109,22 +109,22 @@ def single_run(config: DictConfig, display: Display) -> Finished:
         raise
     differing = deviations(job, config, context)  # type: ignore[arg-type] # a DictConfig of its form
     report.closing(finished.summary, job.reference, differing)
-    _draw(job, prepared, run_context)
+    _draw(job, prepared, run_context.folder)
     _show_whereabouts(job, run_context.folder)
     return finished
 
 
-def _draw(job: Job, prepared: Prepared, run_context: RunContext) -> None:
+def _draw(job: Job, prepared: Prepared, folder: Path) -> None:
     """Draw the pictures of a run, for which nobody has to wait any more."""
     from src.runs.pictures.folder import draw  # Matplotlib takes a second to import
 
     try:
-        draw(run_context.folder, job, prepared, run_context.name)
+        draw(folder, job, prepared, Record.load(folder).name)
     except Exception as error:
         log.exception("the pictures failed")
         report.problem(f"no pictures: {first_line(error)}")
     if own := mirror(job):
-        own.follow([run_context.folder])  # it may have told the end of the run by now
+        own.follow([folder])  # it may have told the end of the run by now
 
 
 def _show_whereabouts(job: Job, folder: Path) -> None:
@@ -181,6 +181,8 @@ class Preflight(Callback):
             claim(job, Path(config.hydra.run.dir), goes_on=resume is not None)
             if resume and resume.is_finished(config, job, prepared):
                 report.fact("finished", f"{resume.folder}: nothing is left to train")
+                if not (resume.folder / PICTURES[-1]).exists():  # it was killed before the last
+                    _draw(job, prepared, resume.folder)
                 if own := mirror(job):
                     own.follow([resume.folder])
                 _show_whereabouts(job, resume.folder)

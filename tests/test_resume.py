@@ -343,6 +343,22 @@ def again(killed: Ended, tmp_path: Path) -> Iterator[Ended]:
     shutil.copytree(tmp_path / "copy", killed.outputs)
 
 
+@pytest.mark.parametrize("resume", ["resume=auto", "resume={folder}"])
+def test_a_run_that_was_killed_before_its_last_picture_gets_the_rest(
+    resume: str, invoke: Callable[..., Ended]
+) -> None:
+    asked = ("model=relu2_small", "epochs=1")
+    (folder,) = invoke(*asked).folders
+    drawn = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    for name in ("predictions.png", "first_layer.png"):
+        (folder / name).unlink()
+    again = invoke(*(asked if "auto" in resume else ()), resume.format(folder=folder))
+    assert again.code == 0, again.err
+    assert again.folders == [folder]
+    assert "nothing is left to train" in again.out
+    assert {path.name: path.read_bytes() for path in folder.glob("*.png")} == drawn
+
+
 @pytest.mark.slow
 def test_resume_goes_on_in_the_same_folder_and_the_same_mlflow_run(
     again: Ended, tmp_path: Path

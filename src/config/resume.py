@@ -17,7 +17,7 @@ from src.config.reader import flatten
 from src.runs.checkpoints import load_checkpoint
 from src.runs.context import RunContext
 from src.runs.experiment import Prepared
-from src.runs.folder import RUN, is_alive
+from src.runs.folder import PICTURES, RUN, is_alive
 from src.runs.job import Job
 from src.runs.record import Identity, Record, status
 from src.support.errors import ConfigError, UserError
@@ -175,7 +175,7 @@ def _is_setting(override: Any) -> bool:
 def _newest_unfinished(given: Sequence[str]) -> Path | None:
     """Return the folder of the newest run with the same identity that is not over.
 
-    One that has finished is over when MLflow has it, unless it is not used.
+    One that has finished is over when its pictures are drawn and MLflow, if it is used, has it.
     """
     overrides = [argument for argument in given if not argument.startswith("-")]
     with composer():
@@ -186,7 +186,9 @@ def _newest_unfinished(given: Sequence[str]) -> Path | None:
         for folder, record in _runs(job.outputs)
         if record.identity.key == identity.key
         and not (
-            status(folder) == "FINISHED" and (job.tracking.offline or Told.load(folder).is_complete)
+            status(folder) == "FINISHED"
+            and (folder / PICTURES[-1]).exists()
+            and (job.tracking.offline or Told.load(folder).is_complete)
         )
         and not is_alive(folder)
     ]
