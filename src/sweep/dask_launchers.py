@@ -111,7 +111,6 @@ class DaskLauncher(_DaskLauncher):
             pass
 
     def _cluster(self) -> "Cluster":
-
         from src.sweep.clusters import Existing
 
         return Existing(self._address)
@@ -127,7 +126,6 @@ class _Growing(_DaskLauncher):
         self._minimum = minimum
 
     def _check_counts(self) -> None:
-
         super()._check_counts()
         least, most = self._minimum, self._most()
         if least is not None and not (type(least) is int and 1 <= least <= most):
@@ -145,7 +143,6 @@ class LocalDaskLauncher(_Growing):
     """Runs jobs on ``workers`` Dask workers of this machine, by default one per core."""
 
     def _cluster(self) -> "Cluster":
-
         from src.sweep.clusters import Local
 
         return Local(self._most(), self._minimum)
@@ -175,7 +172,6 @@ class SlurmLauncher(_Growing):
         self._walltime, self._queue = walltime, queue
 
     def _check_counts(self) -> None:
-
         super()._check_counts()
         _check_cores(self._cores)
         if not isinstance(self._walltime, str):  # YAML reads 1:00:00 as a number of seconds
@@ -184,7 +180,6 @@ class SlurmLauncher(_Growing):
             )
 
     def _cluster(self) -> "Cluster":
-
         from src.sweep.clusters import Slurm
 
         return Slurm(
@@ -219,7 +214,6 @@ class SshLauncher(_DaskLauncher):
         self._hosts, self._cores, self._python = hosts, cores, python
 
     def _check_counts(self) -> None:
-
         super()._check_counts()
         _check_cores(self._cores)
         if isinstance(self._hosts, str) or not isinstance(self._hosts, Sequence) or not self._hosts:
@@ -228,7 +222,6 @@ class SshLauncher(_DaskLauncher):
             )
 
     def _cluster(self) -> "Cluster":
-
         from src.sweep.clusters import Ssh
 
         return Ssh([str(host) for host in self._hosts], self._cores, self._python or sys.executable)

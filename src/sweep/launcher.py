@@ -67,7 +67,6 @@ class StackedLauncher:
         self._method = start_method(PRELOAD)
 
     def _check_counts(self) -> None:
-
         for name, value in (("workers", self._workers), ("together", self._together)):
             if value is not None and not (type(value) is int and value >= 1):
                 raise ConfigError(f"hydra.launcher.{name}={value}: must be 1 or more, or null")
@@ -115,7 +114,6 @@ class StackedLauncher:
     def _compose(
         self, job_overrides: Sequence[Sequence[str]], first: int, data: SharedData
     ) -> list[SweepJob]:
-
         assert self._config is not None
         assert self._context is not None
         compose = Composer(self._context.config_loader, self._config)

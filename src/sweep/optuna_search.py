@@ -70,12 +70,12 @@ class OptunaSweeper(GridSweeper):
         jobs: list[SweepJob] = []
         outcomes: dict[int, JobReturn] = {}
         interruption: BaseException | None = None
-        with SharedData() as data, self._owned(folder) as claim:
+        with SharedData() as data, self._owned(folder) as take:
             while (left := samples - study.counted) > 0 and interruption is None:
                 asked = study.ask(min(left, self._batch))
                 try:
                     batch = self._compose(asked, common, seeds, folder, data)
-                    claim(batch[0].job)
+                    take(batch[0].job)
                     ran, returned, interruption = self._run(folder, batch, data, chosen)
                 except BaseException:
                     study.forget(asked)
